@@ -1,0 +1,42 @@
+# guardtrain: every task of the project. `make help` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Overrides for the commands, such as: make curve ARGS="head=mlp grid.seeds=10"
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install curve test lint bench wheel clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed  ## make the virtual environment and install guardtrain with its development tools
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "guardtrain needs Python 3.11 or newer; give one with: make PYTHON=python3.11 ..."; exit 1; }
+	@echo "installing into $(VENV) (torch is large: a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+curve: install  ## the main job: the data-efficiency curve on the embedded scenes
+	@$(BIN)/guardtrain curve $(ARGS)
+
+test: install lint  ## lint, then all tests
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+lint: install  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: install  ## performance, side by side in one run
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+wheel: install  ## build the wheel into dist/
+	@$(BIN)/python -m build --wheel --outdir dist .
+
+clean:  ## remove build products and outputs, not the environment
+	rm -rf dist build outputs .mypy_cache .pytest_cache .ruff_cache .hypothesis

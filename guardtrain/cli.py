@@ -1,0 +1,68 @@
+"""`guardtrain COMMAND [hydra overrides]`; imports nothing heavy until a command runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "curve": "the data-efficiency curve: a grid of mixtures, budgets and seeds → results, statistics, figure",
+    "train": "one head on one mixture → the head, its metrics and logs",
+    "embed": "images of a source → embeddings on disk (a store)",
+    "plot": "draw a curve's figure and summary again, with other panels",
+    "scenes": "render the embedded testbed to image files, to look at or to try the sources with",
+}
+
+USAGE = "guardtrain COMMAND [SETTING=VALUE ...]"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line `arguments` (default: the process's own); returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if given[0] in ("-V", "--version"):
+        from guardtrain import __version__
+
+        print(f"guardtrain {__version__}")
+        return 0
+    command, rest = given[0], given[1:]
+    if command not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        print(f"guardtrain: there is no command '{command}'.{hint} Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    if any(argument in ("-h", "--help") for argument in rest):
+        from guardtrain.commands.help import command_help
+
+        print(command_help(command, COMMANDS[command]))
+        return 0
+    from guardtrain.commands.launch import launch
+
+    return launch(command, rest)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Train image-safety guards on frozen embeddings and measure how many labels they need.",
+            "",
+            f"usage: {USAGE}",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "guardtrain COMMAND --help       its config groups and settings",
+            "guardtrain COMMAND --cfg job    the composed config, without running it",
+            "guardtrain COMMAND -m A=1,2     one job for each value (a sweep)",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""`guardtrain curve`: images in, data-efficiency curve out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from guardtrain.commands.data import load_pools
+from guardtrain.commands.figure import draw
+from guardtrain.commands.recipe import build_recipe, recipe_settings
+from guardtrain.config import CurveConfig, typed
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> None:
+    """Run the curve that `config` (see `CurveConfig`) describes; finished runs are not run again."""
+    settings = typed(config, CurveConfig)
+    started = time.perf_counter()
+    recipe = build_recipe(settings)
+    folder = Path(settings.out)
+    pools = load_pools(settings.data, settings.encoder, settings.cache_dir, log.info)
+
+    from guardtrain.curves.engine import RESULTS_FILE, run_curve
+    from guardtrain.curves.results import ResultsTable
+    from guardtrain.training.pools import describe
+
+    for line in describe(pools):
+        log.info("  %s", line)
+    keys = run_curve(
+        pools,
+        recipe,
+        recipe_settings(settings),
+        settings.grid,
+        folder,
+        memory_gb=settings.memory_gb,
+        say=log.info,
+    )
+    frame = ResultsTable(folder / RESULTS_FILE).read()
+    frame = frame[frame["run"].isin(keys)]
+    log.info("")
+    files = draw(frame, settings.plot, folder)
+    _track(settings, folder, files)
+    log.info("results   %s", folder / RESULTS_FILE)
+    log.info("figure    %s", " ".join(str(file) for file in files))
+    log.info("%d runs, %.0f s in all", len(keys), time.perf_counter() - started)
+
+
+def _track(settings: CurveConfig, folder: Path, files: list[Path]) -> None:
+    """One W&B run for the whole curve: its config and figure."""
+    if settings.logger.kind != "wandb":
+        return
+    import wandb
+
+    from guardtrain.config import plain
+
+    config: dict[str, Any] = plain(settings)
+    with wandb.init(
+        project=settings.logger.project,
+        group=settings.logger.group,
+        mode=settings.logger.mode,  # type: ignore[arg-type]
+        dir=str(folder),
+        job_type="curve",
+        config=config,
+    ) as tracked:
+        tracked.log({"curve": wandb.Image(str(next(f for f in files if f.suffix == ".png")))})

@@ -1,0 +1,85 @@
+"""From the `data` and `encoder` sections of a config to pools: sources are built, embedded (or read), and checked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from guardtrain.config import PRECOMPUTED, DataSettings, build
+from guardtrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from guardtrain.embeddings import Embeddings
+    from guardtrain.encoders.spec import EncoderSettings
+    from guardtrain.training.pools import HoldOut, Pools
+
+
+def load_pools(data: DataSettings, encoder: EncoderSettings, cache_dir: str, say: Callable[[str], None]) -> Pools:
+    """Pools and test sets of a config.
+
+    Args:
+        data: the `data` section.
+        encoder: the `encoder` section; family `precomputed` where the sources bring their embeddings.
+        cache_dir: where stores of image sources are kept.
+        say: tells the user what is embedded and what was there.
+
+    Raises:
+        ConfigError: a source or hold-out that is not described rightly.
+    """
+    if not data.test:
+        raise ConfigError(
+            "data.test is empty; name at least one test set: a source, or {hold_out: pairs, fraction: 0.5}."
+        )
+    sources = {"real": build(data.real, "data.real")}
+    if data.pairs is not None:
+        sources["pairs"] = build(data.pairs, "data.pairs")
+    tests: dict[str, Any] = {}
+    for name, node in data.test.items():
+        place = f"data.test.{name}"
+        tests[name] = _hold_out(node, place, sources) if "hold_out" in node else build(node, place)
+
+    from guardtrain.training.pools import HoldOut, make_pools
+
+    def embedded(place: str, source: Any) -> Embeddings:
+        return embed_source(source, place, encoder, cache_dir, say)
+
+    pools = {name: embedded(f"data.{name}", source) for name, source in sources.items()}
+    sets = {
+        name: what if isinstance(what, HoldOut) else embedded(f"data.test.{name}", what) for name, what in tests.items()
+    }
+    return make_pools(data.name, pools, sets, seed=data.hold_out_seed)
+
+
+def embed_source(
+    source: Any, place: str, encoder: EncoderSettings, cache_dir: str, say: Callable[[str], None]
+) -> Embeddings:
+    """The embeddings of one source, from the cache, from the source itself, or computed now."""
+    from guardtrain.embeddings import embed
+
+    brings = hasattr(source, "embeddings")
+    if not brings and encoder.family == PRECOMPUTED:
+        raise ConfigError(
+            f"{place} is a source of images, and encoder={PRECOMPUTED} embeds none. Choose an encoder, "
+            "such as encoder=openai_vit_b32."
+        )
+    started = time.perf_counter()
+    settings = None if encoder.family == PRECOMPUTED else encoder
+    result = embed(source, settings, cache_dir, label=place)
+    say(f"{place}: {len(result.records):,} records, {result.matrix.shape[1]} dimensions ({time.perf_counter() - started:.1f} s)")
+    return result
+
+
+def _hold_out(node: Mapping[str, Any], place: str, sources: Mapping[str, Any]) -> HoldOut:
+    from guardtrain.training.pools import HoldOut
+
+    allowed = ("hold_out", "groups", "fraction", "split")
+    for key in node:
+        if key not in allowed:
+            raise ConfigError(f"There is no setting '{place}.{key}'. Allowed here: {', '.join(allowed)}.")
+    given = [key for key in allowed[1:] if node.get(key) is not None]
+    if len(given) != 1:
+        raise ConfigError(f"{place} needs exactly one of groups, fraction and split; it has {', '.join(given) or 'none'}.")
+    if node["hold_out"] not in sources:
+        raise ConfigError(f"{place}.hold_out is '{node['hold_out']}'; there is: {', '.join(sources)}.")
+    return HoldOut(node["hold_out"], node.get("groups"), node.get("fraction"), node.get("split"))

@@ -1,0 +1,36 @@
+"""`guardtrain embed`: images of a source → a store."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from guardtrain.commands.data import embed_source
+from guardtrain.config import PRECOMPUTED, EmbedConfig, build, typed
+from guardtrain.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> None:
+    """Embed what `config` (see `EmbedConfig`) describes; shards that are there are not computed again."""
+    settings = typed(config, EmbedConfig)
+    source = build(settings.source, "source")
+    if hasattr(source, "embeddings"):
+        raise ConfigError("source brings its embeddings already; use it as data.real, data.pairs or data.test.NAME.")
+    if settings.encoder.family == PRECOMPUTED:
+        raise ConfigError(f"encoder={PRECOMPUTED} embeds nothing; choose another.")
+    if settings.out is None:
+        embed_source(source, "source", settings.encoder, settings.cache_dir, log.info)
+        return
+
+    from guardtrain.embeddings.extraction import extract
+
+    started = time.perf_counter()
+    store = extract(source, settings.encoder, Path(settings.out), shard_size=settings.shard_size)
+    seconds = time.perf_counter() - started
+    count = len(store)
+    log.info("%s: %s embeddings in %.1f s (%.0f a second)", settings.out, f"{count:,}", seconds, count / seconds)

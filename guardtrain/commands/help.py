@@ -1,0 +1,128 @@
+"""`guardtrain COMMAND --help`: config groups from the files under conf/, settings from the schema's docstrings."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from guardtrain import config
+from guardtrain.config import conf_dir
+
+SCHEMAS: dict[str, type] = {
+    "curve": config.CurveConfig,
+    "train": config.TrainConfig,
+    "embed": config.EmbedConfig,
+    "plot": config.PlotConfig,
+    "scenes": config.ScenesConfig,
+}
+
+EXAMPLES = {
+    "curve": [
+        "guardtrain curve                                        # the embedded scenes, a minute on a laptop",
+        "guardtrain curve head=mlp grid.seeds=10",
+        "guardtrain curve experiment=masks data_dir=PATH         # real features, real counterfactual pairs",
+        "guardtrain curve data=manifest data.real.path=real.csv data.pairs.path=pairs.csv encoder=openai_vit_b32",
+    ],
+    "train": [
+        "guardtrain train mixture.budget=512 mixture.ratio=0.5",
+        "guardtrain train head=mlp selection=cross_validation logger=wandb",
+    ],
+    "embed": [
+        "guardtrain embed source=image_folder source.root=photos out=stores/photos encoder=openai_vit_b32",
+        "guardtrain embed source=manifest source.path=records.csv out=stores/mine",
+    ],
+    "plot": [
+        "guardtrain plot results=outputs/curve/scenes",
+        "guardtrain plot results=outputs/curve/scenes 'plot.panels=[{test: counterfactual, metric: auroc}]'",
+    ],
+    "scenes": ["guardtrain scenes out=scenes pool=test n=200"],
+}
+
+WIDTH = 100
+
+
+def command_help(command: str, summary: str) -> str:
+    """The help text of `command`."""
+    lines = [f"guardtrain {command}: {summary}", "", f"usage: guardtrain {command} [GROUP=OPTION] [SETTING=VALUE] ...", ""]
+    groups = _groups(command)
+    if groups:
+        lines.append("config groups (GROUP=OPTION; * is the default):")
+        for group, default in groups.items():
+            lines.append(f"  {group}")
+            for path in sorted((conf_dir() / group).glob("*.yaml")):
+                mark = "*" if path.stem == default else " "
+                lines += _entry(f"   {mark} {path.stem}", _first_comment(path), 28)
+        lines.append("")
+    lines.append("settings (SETTING=VALUE):")
+    for name, value, text in _settings(SCHEMAS[command]):
+        shown = "" if value is dataclasses.MISSING else f"[{_short(value)}] "
+        lines += _entry(f"  {name}", shown + text, 30)
+    lines += ["", "examples:", *[f"  {example}" for example in EXAMPLES[command]], ""]
+    lines.append(f"guardtrain {command} --cfg job shows the composed config; -m A=1,2 runs one job for each value.")
+    return "\n".join(lines)
+
+
+def _groups(command: str) -> dict[str, str | None]:
+    """The groups in the command's defaults list, with what each defaults to."""
+    primary: dict[str, Any] = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text()) or {}
+    groups: dict[str, str | None] = {}
+    for entry in primary.get("defaults", []):
+        if isinstance(entry, dict):
+            ((key, value),) = entry.items()
+            name = key.removeprefix("optional ").removeprefix("override ").removeprefix("/")
+            if not name.startswith(("hydra/", "local")) and (conf_dir() / name).is_dir():
+                groups[name] = value
+    return groups
+
+
+def _first_comment(path: Path) -> str:
+    """What the YAML file says of itself in its first comment (after a `@package` line)."""
+    for line in path.read_text().splitlines():
+        if line.startswith("#") and "@package" not in line:
+            return line.lstrip("# ").strip()
+        if line.strip() and not line.startswith("#"):
+            break
+    return ""
+
+
+def _settings(schema: type, prefix: str = "") -> list[tuple[str, Any, str]]:
+    """(full name, default, explanation) of every setting of a schema, nested ones after it."""
+    found = []
+    texts = _argument_texts(schema)
+    instance = schema()
+    for field in dataclasses.fields(schema):
+        value = getattr(instance, field.name)
+        full = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            found += _settings(type(value), f"{full}.")
+        elif texts.get(field.name):
+            found.append((full, dataclasses.MISSING if value == "???" else value, texts[field.name]))
+    return found
+
+
+def _argument_texts(schema: type) -> dict[str, str]:
+    """The `Args:` section of a docstring, by argument."""
+    doc = textwrap.dedent("    " + (schema.__doc__ or ""))
+    section = doc.partition("Args:\n")[2]
+    texts: dict[str, str] = {}
+    for match in re.finditer(r"^ +(\w+): (.*(?:\n +(?!\w+: ).*)*)", section, flags=re.M):
+        texts[match[1]] = re.sub(r"\s+", " ", match[2]).strip()
+    return texts
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value).replace("'", "")
+
+
+def _entry(head: str, text: str, column: int) -> list[str]:
+    wrapped = textwrap.wrap(text, WIDTH - column) or [""]
+    first = f"{head:<{column}}{wrapped[0]}" if len(head) < column else head
+    rest = wrapped[1:] if len(head) < column else wrapped
+    return [first.rstrip(), *[" " * column + line for line in rest]]

@@ -1,0 +1,76 @@
+"""Run a command as a Hydra application, and tell its user what went wrong without a traceback."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from hydra import version
+from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra.errors import CompactHydraException, HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from guardtrain.config import conf_dir, explain
+from guardtrain.errors import GuardtrainError
+
+INTERRUPTED = 130
+
+
+class _UsersToMend(SystemExit):
+    """A GuardtrainError on its way out: Hydra reports every Exception of a job itself, and lets this one pass."""
+
+
+def launch(command: str, arguments: Sequence[str]) -> int:
+    """Compose `conf/COMMAND.yaml` with the overrides in `arguments` and run the command; returns the exit code.
+
+    0: done. 2: the user can mend it, the message on stderr says how. 130: interrupted. 1: a bug, with a traceback.
+    """
+    version.setbase("1.3")
+    # Hydra would format exceptions itself and exit; with this it lets them through to us.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    parser = get_args_parser()
+    parser.prog = f"guardtrain {command}"
+    parsed = parser.parse_args(list(arguments))
+    run = importlib.import_module(f"guardtrain.commands.{command}").run
+
+    @functools.wraps(run)
+    def task(config: DictConfig) -> None:
+        try:
+            run(config)
+        except GuardtrainError as error:
+            raise _UsersToMend(str(error)) from error
+
+    try:
+        _run_hydra(
+            args=parsed, args_parser=parser, task_function=task, config_path=str(conf_dir()), config_name=command
+        )
+    except KeyboardInterrupt:
+        return _say(command, "interrupted; the same command continues where it stopped.", INTERRUPTED)
+    except (GuardtrainError, _UsersToMend) as error:
+        return _say(command, str(error), 2)
+    except (HydraException, CompactHydraException, OmegaConfBaseException) as error:
+        return _say(command, _composition(error), 2)
+    except Exception:
+        traceback.print_exc()
+        return _say(command, "this is a bug in guardtrain; please report the lines above.", 1)
+    return 0
+
+
+def _composition(error: Exception) -> str:
+    """What Hydra or OmegaConf objected to when the config was composed."""
+    cause: Any = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        return explain(cause)
+    return str(error).strip()
+
+
+def _say(command: str, text: str, code: int) -> int:
+    sys.stdout.flush()
+    print(f"guardtrain {command}: {text}", file=sys.stderr)
+    return code

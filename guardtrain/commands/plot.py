@@ -1,0 +1,29 @@
+"""`guardtrain plot`: the figure and summary of results that are there."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from guardtrain.commands.figure import draw
+from guardtrain.config import PlotConfig, typed
+from guardtrain.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> None:
+    """Draw what `config` (see `PlotConfig`) describes."""
+    settings = typed(config, PlotConfig)
+
+    from guardtrain.curves.engine import RESULTS_FILE
+    from guardtrain.curves.results import ResultsTable
+
+    path = Path(settings.results)
+    file = path / RESULTS_FILE if path.suffix != ".parquet" else path
+    if not file.is_file():
+        raise DataError(f"There are no results at {file}. Give a curve's folder, such as results=outputs/curve/scenes.")
+    files = draw(ResultsTable(file).read(), settings.plot, Path(settings.out) if settings.out else file.parent)
+    log.info("figure    %s", " ".join(str(f) for f in files))

@@ -1,0 +1,313 @@
+"""The dataclass schema behind `conf/`: composed YAML is merged into it, so every wrong key or type is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra.utils
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from guardtrain.curves.grid import GridSettings
+from guardtrain.encoders.spec import EncoderSettings
+from guardtrain.errors import ConfigError
+from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
+
+PRECOMPUTED = "precomputed"  # encoder.family where the embeddings come with the data
+
+
+@dataclass
+class DataSettings:
+    """The pools a mixture draws from and the test sets.
+
+    Args:
+        name: what results, folders and plots call this data.
+        real: the source of real images, `{_target_: ..., ...}`.
+        pairs: the source of counterfactual pairs; null where there are none.
+        test: test sets by name: each a source, or `{hold_out: real|pairs, groups: N | fraction: F | split: test}`,
+            which takes whole groups out of that pool before anything is trained.
+        hold_out_seed: draws the held-out groups; the same for every seed of a curve.
+    """
+
+    name: str = MISSING
+    real: Any = MISSING
+    pairs: Any = None
+    test: dict[str, Any] = field(default_factory=dict)
+    hold_out_seed: int = 0
+
+
+@dataclass
+class MixtureSettings:
+    """The mixture of one run; see the README's glossary.
+
+    Args:
+        budget: n, labelled training images.
+        ratio: ρ, the share of pair images.
+        arm: `replace` or `add`.
+        control: `paired`, `unpaired` or `real`.
+        seed: draws the images and starts the head.
+        rounding: `exact` or `nearest`.
+    """
+
+    budget: int = 512
+    ratio: float = 0.5
+    arm: str = "replace"
+    control: str = "paired"
+    seed: int = 0
+    rounding: str = "exact"
+
+
+@dataclass
+class LoggerSettings:
+    """Where training is logged.
+
+    Args:
+        kind: `csv`, `wandb` (also writes the CSV), or `none`.
+        project: W&B project.
+        group: W&B group.
+        mode: W&B mode: `offline` (sync later with `wandb sync`), `online`, or `disabled`.
+    """
+
+    kind: str = "csv"
+    project: str = "guardtrain"
+    group: str | None = None
+    mode: str = "offline"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("kind", ("csv", "wandb", "none")), ("mode", ("offline", "online", "disabled"))):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"logger.{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}.")
+
+
+@dataclass
+class PanelSettings:
+    """One panel of the figure: a metric on a test set."""
+
+    test: str = MISSING
+    metric: str = MISSING
+
+
+@dataclass
+class PlotSettings:
+    """The figure and the summary.
+
+    Args:
+        panels: which metric on which test set; empty picks the telling ones.
+        x: `auto`, `budget`, `n_images` or `n_pair_images`.
+        title: above the figure; null for none.
+    """
+
+    panels: list[PanelSettings] = field(default_factory=list)
+    x: str = "auto"
+    title: str | None = None
+
+
+@dataclass
+class EmbedConfig:
+    """`guardtrain embed`: images of a source → a store.
+
+    Args:
+        out: the store's folder; null puts it into the cache, where `train` and `curve` find it.
+        shard_size: rows a file of the store holds; what a crash can cost at most.
+    """
+
+    source: Any = MISSING
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    out: str | None = None
+    shard_size: int = 4096
+    data_dir: str = MISSING
+    cache_dir: str = MISSING
+
+
+@dataclass
+class TrainConfig:
+    """`guardtrain train`: one head on one mixture.
+
+    Args:
+        out: folder of the head, its metrics, logs and checkpoints; started again there, training resumes.
+    """
+
+    data: DataSettings = field(default_factory=DataSettings)
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    head: Any = MISSING
+    mixture: MixtureSettings = field(default_factory=MixtureSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    selection: SelectionSettings = field(default_factory=SelectionSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+    out: str = MISSING
+    data_dir: str = MISSING
+    cache_dir: str = MISSING
+    memory_gb: float = 2.0
+
+
+@dataclass
+class CurveConfig:
+    """`guardtrain curve`: the grid of runs, its results, statistics and figure.
+
+    Args:
+        out: folder of results, scores and figure; started again there, only missing runs are run.
+        memory_gb: most memory a bank of heads may take.
+    """
+
+    data: DataSettings = field(default_factory=DataSettings)
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    head: Any = MISSING
+    grid: GridSettings = field(default_factory=GridSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    selection: SelectionSettings = field(default_factory=SelectionSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    plot: PlotSettings = field(default_factory=PlotSettings)
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+    out: str = MISSING
+    data_dir: str = MISSING
+    cache_dir: str = MISSING
+    memory_gb: float = 2.0
+
+
+@dataclass
+class PlotConfig:
+    """`guardtrain plot`: the figure and summary of results that are there.
+
+    Args:
+        results: a curve's folder (or its results.parquet).
+        out: where the figure goes; default: the same folder.
+    """
+
+    results: str = MISSING
+    out: str | None = None
+    plot: PlotSettings = field(default_factory=PlotSettings)
+
+
+@dataclass
+class ScenesConfig:
+    """`guardtrain scenes`: the embedded testbed as image files.
+
+    Args:
+        pool: `real`, `pairs` or `test`.
+        n: number of images; even where they come in pairs.
+        seed: of the scenes.
+        out: folder of the images, `records.csv` and a contact sheet.
+        masks: write the ground-truth mask of each image, too.
+    """
+
+    pool: str = "test"
+    n: int = 64
+    seed: int = 0
+    out: str = MISSING
+    masks: bool = False
+    size: int = 64
+
+
+C = TypeVar("C")
+
+
+def conf_dir() -> Path:
+    """The configs: `guardtrain/conf` in an installed wheel, `conf/` beside the package in a checkout."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def typed(config: DictConfig, schema: type[C]) -> C:
+    """`config` as an instance of `schema`, checked.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, or a setting that must be given, by its full name.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), config)
+        missing = sorted(OmegaConf.missing_keys(merged))
+        if missing:
+            raise ConfigError(f"These settings have no value yet: {', '.join(missing)}. Give each as NAME=VALUE.")
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+
+
+def build(node: Any, place: str) -> Any:
+    """The object that `{_target_: dotted.path, **arguments}` names.
+
+    A dataclass target is checked as strictly as the rest of the config; any other callable (a user's own head,
+    loss or source) is called with the arguments.
+
+    Args:
+        node: the mapping.
+        place: its full name in the config, for errors.
+
+    Raises:
+        ConfigError: no such target, an unknown or missing argument, or a wrong type.
+    """
+    if not isinstance(node, dict | DictConfig) or "_target_" not in node:
+        raise ConfigError(f"{place} must be a mapping with a _target_, the dotted name of what it is; got {node!r}.")
+    name = str(node["_target_"])
+    try:
+        target = hydra.utils.get_object(name)
+    except Exception as error:
+        raise ConfigError(f"{place}._target_ names '{name}', which cannot be imported: {error}") from error
+    arguments = {key: value for key, value in node.items() if key != "_target_"}
+    if dataclasses.is_dataclass(target):
+        try:
+            merged = OmegaConf.merge(OmegaConf.structured(target), arguments)
+            missing = sorted(OmegaConf.missing_keys(merged))
+            if missing:
+                raise ConfigError(f"{place} needs a value for {', '.join(missing)}. Give it as {place}.{missing[0]}=…")
+            return OmegaConf.to_object(merged)
+        except OmegaConfBaseException as error:
+            raise ConfigError(explain(error, place)) from error
+    allowed = inspect.signature(target).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in allowed.values()):
+        for key in arguments:
+            if key not in allowed:
+                raise ConfigError(_unknown(f"{place}.{key}", str(key), list(allowed)))
+    return hydra.utils.instantiate({"_target_": name, **arguments})
+
+
+def explain(error: Exception, place: str = "") -> str:
+    """An OmegaConf error in one or two lines: the setting's full name, what is wrong, what is allowed."""
+    key = ".".join(part for part in (place, str(getattr(error, "full_key", "") or "")) if part)
+    first = str(error).splitlines()[0]
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        parent = getattr(error, "parent_node", None)
+        allowed = [str(k) for k in parent] if isinstance(parent, DictConfig) else []
+        object_type = getattr(error, "object_type", None)
+        if not allowed and dataclasses.is_dataclass(object_type):
+            allowed = [f.name for f in dataclasses.fields(object_type)]
+        return _unknown(key, key.rsplit(".", 1)[-1], allowed)
+    if isinstance(error, InterpolationResolutionError | MissingMandatoryValue):
+        return f"{key}: {first}"
+    if isinstance(error, ValidationError):
+        return f"{key}: {first}."
+    return f"{key}: {first}" if key else first
+
+
+def _unknown(full: str, name: str, allowed: list[str]) -> str:
+    near = difflib.get_close_matches(name, allowed, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return f"There is no setting '{full}'.{hint}" + (f" Allowed here: {', '.join(allowed)}." if allowed else "")
+
+
+def plain(config: Any) -> Any:
+    """A settings dataclass (or a config node) as plain dicts and lists, for JSON and for keys."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, DictConfig | ListConfig):
+        return OmegaConf.to_container(config, resolve=True)
+    if isinstance(config, dict):
+        return {str(k): plain(v) for k, v in config.items()}
+    if isinstance(config, list | tuple):
+        return [plain(v) for v in config]
+    return config

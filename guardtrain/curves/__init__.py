@@ -1,0 +1,1 @@
+"""The data-efficiency curve: the grid of runs, its results table, its statistics, summary and plot."""

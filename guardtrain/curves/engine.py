@@ -1,0 +1,219 @@
+"""From grid to results: mixtures, banks of heads, test scores and rows, appended as they are finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from guardtrain.curves.grid import NO_CONTROL, GridPoint, GridSettings, grid_points
+from guardtrain.curves.results import ResultRow, ResultsTable, run_key
+from guardtrain.curves.scores import ScoresFolder
+from guardtrain.metrics import record_pairs, record_slices, sliced_guard_metrics
+from guardtrain.mixtures import ARMS, Mixer, Mixture, Pool
+from guardtrain.training.batches import RunPlan
+from guardtrain.training.fit import FittedBank, TrainingRecipe, fit_bank
+from guardtrain.training.pools import Pools
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+RESULTS_FILE = "results.parquet"
+SCORES_FOLDER = "scores"
+RUNS_PER_COMMIT = 100  # whole seeds are gathered to at least this many runs; what a crash can cost at most
+
+FALSE_POSITIVE_RATE = 0.05
+_COLUMNS = {"recall_at_fpr": "recall_at_fpr5"}  # the table says which rate
+
+# Raised when a change to the code changes the numbers of a run, so that old rows are not taken for new ones.
+ENGINE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the grid, with its mixture and its resume key."""
+
+    point: GridPoint
+    mixture: Mixture
+    key: str
+
+
+def plan_runs(pools: Pools, grid: GridSettings, recipe_settings: Mapping[str, Any], mixer: Mixer) -> list[Run]:
+    """Every run of the grid with its mixture; counts that do not work out are refused before anything is trained.
+
+    The resume key covers the data's digest, the mixture, and all of `recipe_settings` that changes the numbers.
+    """
+    return [_planned(pools, point, grid.rounding, recipe_settings, mixer) for point in grid_points(grid)]
+
+
+def plan_single(pools: Pools, mixture: Mapping[str, Any], recipe_settings: Mapping[str, Any]) -> Run:
+    """The one run of `guardtrain train`; its key is that of the same run in a curve."""
+    settings = dict(mixture)
+    rounding = settings.pop("rounding")
+    if settings["ratio"] == 0:
+        settings |= {"arm": ARMS[0], "control": NO_CONTROL}
+    return _planned(pools, GridPoint(**settings), rounding, recipe_settings, make_mixer(pools))
+
+
+def _planned(pools: Pools, point: GridPoint, rounding: str, recipe_settings: Mapping[str, Any], mixer: Mixer) -> Run:
+    control = "paired" if point.control == NO_CONTROL else point.control
+    mixture = mixer.mix(
+        budget=point.budget, ratio=point.ratio, arm=point.arm, control=control, seed=point.seed, rounding=rounding
+    )
+    settings = {
+        "engine": ENGINE_VERSION,
+        "data": pools.digest,
+        **asdict(point),
+        "n_real": mixture.n_real,
+        "n_pair_images": mixture.n_pair_images,
+        **recipe_settings,
+    }
+    return Run(point, mixture, run_key(settings))
+
+
+def run_curve(
+    pools: Pools,
+    recipe: TrainingRecipe,
+    recipe_settings: Mapping[str, Any],
+    grid: GridSettings,
+    folder: Path,
+    *,
+    memory_gb: float = 2.0,
+    say: Callable[[str], None] = print,
+) -> set[str]:
+    """Train what is missing of the grid, score it on every test set, and append results and scores to `folder`.
+
+    Args:
+        pools: pools and test sets.
+        recipe: how heads are trained.
+        recipe_settings: the recipe as plain data, for the resume key.
+        grid: the runs.
+        folder: gets `results.parquet` and `scores/`.
+        memory_gb: most memory a bank may take.
+        say: tells the user what is done.
+
+    Returns:
+        The keys of the grid's runs; rows of other runs in the table stay as they are.
+    """
+    mixer = make_mixer(pools)
+    runs = plan_runs(pools, grid, recipe_settings, mixer)
+    table = ResultsTable(folder / RESULTS_FILE)
+    scores = ScoresFolder(folder / SCORES_FOLDER)
+    for test, part in pools.tests.items():
+        scores.write_test_records(test, part.records)
+    done = table.done(pools.tests)
+    missing = [run for run in runs if run.key not in done]
+    if len(missing) < len(runs):
+        say(f"{len(runs) - len(missing)} of {len(runs)} runs are there already")
+    embeddings, labels = torch.from_numpy(pools.matrix), torch.from_numpy(pools.labels)
+    finished = 0
+    for part in _commits(missing):
+        plans = [run_plan(pools, mixer, run.mixture, recipe) for run in part]
+        title = f"training {finished + len(part)} of {len(missing)} runs"
+        fitted = fit_bank(recipe, embeddings, labels, plans, memory_gb=memory_gb, label=title)
+        probabilities = score_tests(fitted, pools)
+        # scores first: a row in the table promises that its scores are there
+        scores.write([run.key for run in part], probabilities)
+        table.append(_rows(part, fitted, probabilities, pools, recipe.head.name))
+        finished += len(part)
+        say(f"{finished} of {len(missing)} runs trained ({fitted.seconds:.1f} s for the last {len(part)})")
+    return {run.key for run in runs}
+
+
+def train_run(
+    pools: Pools,
+    recipe: TrainingRecipe,
+    run: Run,
+    table: ResultsTable,
+    *,
+    memory_gb: float,
+    checkpoints: Path,
+    loggers: Sequence[Logger] = (),
+) -> FittedBank:
+    """Train one run (a bank of one) with checkpoints to resume from, and append its rows to `table`."""
+    embeddings, labels = torch.from_numpy(pools.matrix), torch.from_numpy(pools.labels)
+    plan = run_plan(pools, make_mixer(pools), run.mixture, recipe)
+    fitted = fit_bank(recipe, embeddings, labels, [plan], memory_gb=memory_gb, folder=checkpoints, loggers=loggers)
+    table.append(_rows([run], fitted, score_tests(fitted, pools), pools, recipe.head.name))
+    return fitted
+
+
+def make_mixer(pools: Pools) -> Mixer:
+    """The mixer of the pools."""
+    pairs = None if pools.pairs is None else Pool.from_records(pools.pairs.records, name="pairs")
+    return Mixer(Pool.from_records(pools.real.records, name="real"), pairs)
+
+
+def run_plan(pools: Pools, mixer: Mixer, mixture: Mixture, recipe: TrainingRecipe) -> RunPlan:
+    """A mixture's images as rows of the pools' matrix, with folds where the recipe chooses hyper-parameters."""
+    chooses = recipe.selection.method == "cross_validation"
+    folds = mixer.folds(mixture, recipe.selection.folds) if chooses else None
+    return RunPlan(pools.rows(mixture), mixture.seed, folds=folds)
+
+
+def score_tests(fitted: FittedBank, pools: Pools) -> dict[str, np.ndarray]:
+    """`(R, N)` float32 probabilities for each test set."""
+    return {
+        test: fitted.probabilities(torch.from_numpy(np.array(part.matrix, dtype=np.float32))).numpy()
+        for test, part in pools.tests.items()
+    }
+
+
+def _commits(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    """The runs in parts of whole seeds, each of at least `RUNS_PER_COMMIT` runs but for the last."""
+    part: list[Run] = []
+    for i, run in enumerate(runs):
+        part.append(run)
+        last_of_seed = i + 1 == len(runs) or runs[i + 1].point.seed != run.point.seed
+        if last_of_seed and (len(part) >= RUNS_PER_COMMIT or i + 1 == len(runs)):
+            yield part
+            part = []
+
+
+def _rows(
+    runs: Sequence[Run], fitted: FittedBank, probabilities: Mapping[str, np.ndarray], pools: Pools, head: str
+) -> Iterator[ResultRow]:
+    for test, part in pools.tests.items():
+        records = part.records
+        safe, unsafe = record_pairs(records)
+        slices = record_slices(records)
+        metrics = sliced_guard_metrics(
+            torch.from_numpy(probabilities[test]),
+            torch.from_numpy(records.labels.astype(np.int64)),
+            (safe, unsafe),
+            slices,
+            fpr=FALSE_POSITIVE_RATE,
+        )
+        for (kind, name), values in metrics.items():
+            mask = slices[kind, name]
+            n_pairs = int((mask[safe] & mask[unsafe]).sum())
+            for r, run in enumerate(runs):
+                yield ResultRow(
+                    run=run.key,
+                    head=head,
+                    arm=run.point.arm,
+                    control=run.point.control,
+                    budget=run.point.budget,
+                    ratio=run.point.ratio,
+                    n_real=run.mixture.n_real,
+                    n_pair_images=run.mixture.n_pair_images,
+                    n_images=run.mixture.n_images,
+                    seed=run.point.seed,
+                    test=test,
+                    slice_kind=kind,
+                    slice=name,
+                    n_test=int(mask.sum()),
+                    n_unsafe=int(records.labels[mask].sum()),
+                    n_pairs=n_pairs,
+                    lr=float(fitted.lr[r]),
+                    l2=float(fitted.l2[r]),
+                    steps=int(fitted.steps[r]),
+                    seconds=fitted.seconds / len(runs),
+                    encoder=pools.spec.fingerprint,
+                    data=pools.name,
+                    **{_COLUMNS.get(metric, metric): float(column[r]) for metric, column in values.items()},
+                )

@@ -1,0 +1,82 @@
+"""The grid of a curve: which mixtures, budgets and seeds are run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from guardtrain.errors import ConfigError
+from guardtrain.mixtures import ARMS, CONTROLS, ROUNDINGS
+
+NO_CONTROL = "none"  # what the results table says of a run without pair images
+
+
+@dataclass
+class GridSettings:
+    """Every combination of these is a run; real-only (ratio 0) is run once a budget and seed.
+
+    Args:
+        budgets: numbers n of labelled training images.
+        ratios: shares ρ of pair images.
+        arms: `replace` takes pair images instead of real ones, `add` takes them on top.
+        controls: what the pair images are: `paired`, `unpaired` (no two from one pair), `real` (as many real images).
+        seeds: how many seeds, counted from `first_seed`; a seed draws the images and starts the head.
+        first_seed: the first of them.
+        rounding: `exact` refuses a share that is not a whole number of pairs, `nearest` rounds it.
+    """
+
+    budgets: list[int] = field(default_factory=lambda: [16, 32, 64, 128, 256, 512, 1024, 2048])
+    ratios: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 1.0])
+    arms: list[str] = field(default_factory=lambda: ["replace"])
+    controls: list[str] = field(default_factory=lambda: ["paired", "unpaired"])
+    seeds: int = 5
+    first_seed: int = 0
+    rounding: str = "exact"
+
+    def __post_init__(self) -> None:
+        for name in ("budgets", "ratios", "arms", "controls"):
+            values = getattr(self, name)
+            if not values:
+                raise ConfigError(f"grid.{name} is empty; give at least one value, such as grid.{name}=[...].")
+            if len(set(values)) < len(values):
+                raise ConfigError(f"grid.{name} lists a value twice: {values}.")
+        for name, allowed in (("arms", ARMS), ("controls", CONTROLS)):
+            for value in getattr(self, name):
+                if value not in allowed:
+                    raise ConfigError(f"grid.{name} holds '{value}'; allowed: {', '.join(allowed)}.")
+        if self.rounding not in ROUNDINGS:
+            raise ConfigError(f"grid.rounding is '{self.rounding}'; allowed: {', '.join(ROUNDINGS)}.")
+        if self.seeds < 1:
+            raise ConfigError(f"grid.seeds must be >= 1; got {self.seeds}.")
+        for budget in self.budgets:
+            if budget < 2:
+                raise ConfigError(f"grid.budgets holds {budget}; a run needs at least 2 images, one of each label.")
+        for ratio in self.ratios:
+            if not 0 <= ratio <= 1:
+                raise ConfigError(f"grid.ratios holds {ratio}; a ratio is a share in [0, 1].")
+
+
+@dataclass(frozen=True, order=True)
+class GridPoint:
+    """One run of the grid; at ratio 0 arm and control mean nothing and are `replace` and `none`."""
+
+    seed: int
+    budget: int
+    ratio: float
+    arm: str
+    control: str
+
+
+def grid_points(settings: GridSettings) -> Iterator[GridPoint]:
+    """The runs of `settings`, seed by seed, real-only once for each budget and seed."""
+    for seed in range(settings.first_seed, settings.first_seed + settings.seeds):
+        for budget in settings.budgets:
+            for ratio in settings.ratios:
+                if ratio == 0:
+                    yield GridPoint(seed, budget, 0.0, ARMS[0], NO_CONTROL)
+                    continue
+                for arm in settings.arms:
+                    for control in settings.controls:
+                        if (arm, control) == ("replace", "real"):
+                            continue  # n(1-ρ) real + nρ more real is the real-only run
+                        yield GridPoint(seed, budget, ratio, arm, control)

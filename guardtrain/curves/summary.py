@@ -1,0 +1,309 @@
+"""The curve as text: a table a test set and metric, what its controls say, and the shortcut line."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from guardtrain.curves.results import METRICS
+from guardtrain.curves.statistics import (
+    Line,
+    default_panels,
+    line_points,
+    lines_of,
+    number_text,
+    one_baseline,
+    paired_difference,
+    seeds_text,
+    select,
+    summarise,
+)
+from guardtrain.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+WIDTH = 100  # where the output is no terminal: a log of continuous integration, a file
+_LEAST = 5e-4  # a difference that rounds to zero is none, however narrow its interval
+_SIZES = {"n_test": "Images", "n_unsafe": "Unsafe images", "n_pairs": "Pairs"}
+_ASCII = str.maketrans(
+    {"±": "+-", "−": "-", "–": "-", "½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "⅛": "1/8"}
+    | {"⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "…": ".", "·": "-", "─": "-"}
+)
+
+
+def print_summary(
+    frame: pd.DataFrame,
+    panels: Sequence[tuple[str, str]] | None = None,
+    *,
+    in_domain: str | None = None,
+    console: Console | None = None,
+) -> None:
+    """Print `summary_text` to the terminal, as wide as it is; 100 columns where the output is no terminal.
+
+    Args:
+        frame, panels, in_domain: see `summary_text`.
+        console: where to print; standard output when None.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = console or Console(highlight=False)
+    width = console.width if console.is_terminal else max(console.width, WIDTH)
+    plain = not console.encoding.lower().startswith("utf")
+    for line in summary_text(frame, panels, in_domain=in_domain, width=width, plain=plain).splitlines():
+        # A title is the only line that is not indented.
+        style = "bold" if line and not line.startswith(" ") else ""
+        console.print(Text(line, style=style), soft_wrap=True)
+
+
+def summary_text(
+    frame: pd.DataFrame,
+    panels: Sequence[tuple[str, str]] | None = None,
+    *,
+    in_domain: str | None = None,
+    width: int = WIDTH,
+    plain: bool = False,
+) -> str:
+    """The summary of a curve as text without colour, no line wider than `width`.
+
+    Per head and panel a table: a row a line of the curve, a column a budget (or, where there is one budget and
+    several ratios, a number of pair images), cells mean ± half the 95 % t interval over seeds. Columns that
+    do not fit are left out evenly, never the first and last, and named. Below: pairs minus each control.
+
+    Args:
+        frame: a results table, see `guardtrain.curves.results.ResultsTable.read`.
+        panels: (test set, metric) pairs; None for `guardtrain.curves.statistics.default_panels`.
+        in_domain: the test set that shares the training images' contexts, for the shortcut line; None looks for
+            the one test set without pairs beside one with pairs.
+        width: in characters, at least 40.
+        plain: write ASCII only.
+
+    Raises:
+        DataError: an empty table, or a test set or metric that is unknown.
+    """
+    whole = whole_slices(frame)
+    chosen = check_panels(whole, panels if panels is not None else default_panels(whole))
+    width = max(width, 40)
+    blocks = []
+    for head in dict.fromkeys(whole["head"]):
+        of_head = whole[whole["head"] == head]
+        blocks += [_panel(of_head, test, metric, width) for test, metric in chosen]
+        blocks += _shortcut(of_head, in_domain, width)
+    note = (
+        "± is half of a 95 % Student t interval over seeds (draws of the training images); test sets are fixed. "
+        "Each interval stands for itself: none is corrected for how many are compared."
+    )
+    text = "\n\n".join([*blocks, _wrapped(note, width)]) + "\n"
+    return text.translate(_ASCII) if plain else text
+
+
+def run_text(frame: pd.DataFrame, *, width: int = WIDTH) -> str:
+    """One run as text: a row a metric, a column a test set.
+
+    Args:
+        frame: the rows of a single run of a results table; slices other than `all` are left out.
+        width: in characters; test sets that do not fit go into further tables.
+
+    Raises:
+        DataError: no rows, or rows of several runs.
+    """
+    whole = whole_slices(frame)
+    if len(runs := whole["run"].unique()) > 1:
+        raise DataError(f"run_text shows one run; the rows are of {len(runs)}: {', '.join(runs[:4])}.")
+    rows = whole.to_dict("records")
+    defined = [m for m in METRICS if any(np.isfinite(row[m]) for row in rows)]
+    stub = max(len(METRICS[m]) for m in [*defined, "auroc"])
+    cell = max(8, *(len(str(row["test"])) for row in rows))
+    at_once = max(1, (width - 2 - stub) // (cell + 3))
+    out = []
+    for start in range(0, len(rows), at_once):
+        part = rows[start : start + at_once]
+        table = [("test set", [str(row["test"]) for row in part])]
+        table += [(METRICS[m], [number_text(row[m]) for row in part]) for m in defined]
+        table += [(name, [f"{row[column]:,}" for row in part]) for column, name in _SIZES.items()]
+        out += ["  " + name.ljust(stub) + "".join(text.rjust(cell + 3) for text in texts) for name, texts in table]
+        out.insert(len(out) - len(table) + 1, "  " + "─" * (stub + len(part) * (cell + 3)))
+    return "\n".join(out)
+
+
+def whole_slices(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of slice `all`, real data alone once; raises DataError where there are none."""
+    if frame.empty:
+        raise DataError("The results are empty: nothing to show yet.")
+    whole = frame[frame["slice_kind"] == "all"]
+    if whole.empty:
+        raise DataError("The results hold slices only: no row has slice_kind 'all'.")
+    return one_baseline(whole)
+
+
+def check_panels(frame: pd.DataFrame, panels: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """`panels` as a list; raises DataError where a test set or metric is unknown."""
+    tests = list(dict.fromkeys(frame["test"]))
+    for test, metric in panels:
+        if test not in tests:
+            raise DataError(f"Unknown test set '{test}'; the results have: {', '.join(tests)}.")
+        if metric not in METRICS:
+            raise DataError(f"Unknown metric '{metric}'; there are: {', '.join(METRICS)}.")
+    if not panels:
+        raise DataError("No panel to show: no test set has a defined AUROC or pair metric.")
+    return [(test, metric) for test, metric in panels]
+
+
+def _panel(frame: pd.DataFrame, test: str, metric: str, width: int) -> str:
+    rows = frame[frame["test"] == test]
+    sizes = rows.iloc[0]
+    head = f"{METRICS[metric]} on '{test}' · {sizes['head']} head · {sizes['n_test']:,} images"
+    if sizes["n_pairs"]:
+        head += f", {sizes['n_pairs']:,} pairs"
+    points = summarise(rows, metric)
+    defined = points[points["n_seeds"] > 0]
+    if defined.empty:
+        return _wrapped(f"{METRICS[metric]} on '{test}': no values.", width, indent="") + (
+            "\n  The test set has no complete pairs." if metric.startswith("pair_") and not sizes["n_pairs"] else ""
+        )
+    title = _wrapped(f"{head} · {seeds_text(defined['n_seeds'].to_numpy())}", width, indent="", hang="  ")
+    over_ratios = len(points["budget"].unique()) == 1 and len(points["ratio"].unique()) > 1
+    table = _table(points, over_ratios, width)
+    return "\n".join([title, table, *_controls(rows, metric, over_ratios, width)])
+
+
+def _table(points: pd.DataFrame, over_ratios: bool, width: int) -> str:
+    lines = lines_of(points, over_ratios)
+    x = "added" if over_ratios else "budget"
+    cells: dict[tuple[Line, int], str] = {}
+    for line in lines:
+        for point in line_points(points, line, with_baseline=False).to_dict("records"):
+            cells[line, int(point[x])] = _cell(point["mean"], point["half_width"])
+    columns = sorted({column for _, column in cells})
+    labels = [_stub(line, lines) for line in lines]
+    corner = "training images"
+    if over_ratios:
+        corner = "images added" if any(line.arm == "add" for line in lines) else "pair images"
+    stub = min(max(map(len, [corner, *labels])), width // 2)
+    cell = max(len(text) for text in [*cells.values(), *(f"{c:,}" for c in columns)])
+    shown, gap = _fitting(columns, width - 2 - stub, cell)
+
+    def written(label: str, texts: list[str]) -> str:
+        label = label if len(label) <= stub else label[: stub - 1] + "…"
+        return ("  " + label.ljust(stub) + "".join(" " * gap + text.rjust(cell) for text in texts)).rstrip()
+
+    out = [written(corner, [f"{column:,}" for column in shown])]
+    out.append("  " + "─" * (stub + len(shown) * (cell + gap)))
+    out += [
+        written(label, [cells.get((line, c), "") for c in shown]) for line, label in zip(lines, labels, strict=True)
+    ]
+    if left_out := [f"{c:,}" for c in columns if c not in shown]:
+        out.append(_wrapped(f"Too narrow for all columns; not shown: {' '.join(left_out)}.", width))
+    return "\n".join(out)
+
+
+def _stub(line: Line, lines: list[Line]) -> str:
+    """A row's name: a control stands indented under its pairs, where they are there, and then needs no more."""
+    if line.control in ("unpaired", "real") and Line(line.arm, "paired", line.ratio) in lines:
+        return "  unpaired control" if line.control == "unpaired" else "  more real control"
+    return line.label(both_arms=True)
+
+
+def _cell(mean: float, half: float) -> str:
+    return number_text(mean) + (f"±{number_text(half)}" if np.isfinite(half) else "")
+
+
+def _fitting(columns: list[int], room: int, cell: int) -> tuple[list[int], int]:
+    """The columns that fit into `room` characters, first and last kept, and the gap between them."""
+    for gap in (3, 2, 1):
+        if len(columns) * (cell + gap) <= room:
+            return columns, gap
+    count = max(1, room // (cell + 2))
+    if count == 1:
+        return columns[-1:], 2
+    picks = np.unique(np.linspace(0, len(columns) - 1, count).round().astype(int))
+    return [columns[i] for i in picks], 2
+
+
+def _controls(rows: pd.DataFrame, metric: str, over_ratios: bool, width: int) -> list[str]:
+    """Pairs minus each of their controls at the largest budget both have, with what the interval allows to say."""
+    lines = lines_of(rows)
+    both_arms = len({line.arm for line in lines if line.control != "none"}) > 1
+    found: list[tuple[str, str]] = []
+    budgets: set[int] = set()
+    for control in (line for line in lines if line.control in ("unpaired", "real")):
+        pairs = Line(control.arm, "paired", control.ratio)
+        if pairs not in lines:
+            continue
+        sides = [{"arm": line.arm, "control": line.control, "ratio": line.ratio} for line in (pairs, control)]
+        points = paired_difference(rows, metric, sides[0], sides[1])
+        if points.empty:
+            continue
+        last = points.sort_values("budget").iloc[-1].to_dict()
+        budgets.add(int(last["budget"]))
+        name = f"{pairs.label()} − {control.label(both_arms)}"
+        if over_ratios:
+            added = select(rows, {**sides[0]})["n_pair_images"].iloc[0]
+            short = Line(control.arm, control.control, None)
+            name = f"{added:,} images: {Line(control.arm, 'paired', None).label()} − {short.label(both_arms)}"
+        found.append((name, f"{_signed(last['difference'])} {_verdict(last, metric)}"))
+    if not found:
+        return []
+    at = f" at n = {max(budgets):,}" if len(budgets) == 1 else " at the largest common n"
+    stub = max(len(name) for name, _ in found)
+    out = [_wrapped(f"Pairs against their control{at}, matched by seed:", width)]
+    for name, value in found:
+        line = f"    {name.ljust(stub)}  {value}"
+        out += [line] if len(line) <= width else [_wrapped(f"{name}: {value}", width, indent="    ", hang="      ")]
+    return out
+
+
+def _signed(value: float) -> str:
+    """A number with its sign, which a bound that rounds to zero keeps."""
+    return ("−" if value < 0 else "+") + number_text(abs(value))
+
+
+def _verdict(point: dict[Any, Any], metric: str) -> str:
+    if point["n_seeds"] < 2:
+        return "(1 seed: no interval)"
+    interval = f"[{_signed(point['low'])}, {_signed(point['high'])}]"
+    if point["low"] <= 0 <= point["high"] or abs(point["difference"]) < _LEAST:
+        return f"{interval} no difference shown"
+    better = (point["low"] > 0) != (metric in ("brier", "ece"))
+    return f"{interval} pairs {'better' if better else 'worse'}"
+
+
+def _shortcut(frame: pd.DataFrame, in_domain: str | None, width: int) -> list[str]:
+    """Real data alone, at its largest budget: AUROC where the contexts are shared, both sides right on the pairs."""
+    real = frame[frame["control"] == "none"]
+    with_pairs = list(dict.fromkeys(real.loc[real["pair_both_right"].notna(), "test"]))
+    if in_domain is None:
+        without = [test for test in dict.fromkeys(real["test"]) if test not in with_pairs]
+        if len(without) != 1:
+            return []
+        in_domain = without[0]
+    out = []
+    for test in with_pairs:
+        shared = real[(real["test"] == in_domain) & real["auroc"].notna()]
+        pairs = select(real, {"test": test})
+        common = set(shared["budget"]) & set(pairs["budget"])
+        if test == in_domain or not common:
+            continue
+        n = max(common)
+        a = summarise(shared[shared["budget"] == n], "auroc").iloc[0]
+        b = summarise(pairs[pairs["budget"] == n], "pair_both_right").iloc[0]
+        out.append(
+            f"Shortcut check · {frame['head'].iloc[0]} head\n"
+            + _wrapped(
+                f"Real only at n = {n:,} has AUROC {_cell(a['mean'], a['half_width'])} on '{in_domain}', and gets both "
+                f"sides right of {_cell(b['mean'], b['half_width'])} of the pairs of '{test}'.",
+                width,
+            )
+        )
+    return out
+
+
+def _wrapped(text: str, width: int, indent: str = "  ", hang: str | None = None) -> str:
+    return textwrap.fill(
+        text, width, initial_indent=indent, subsequent_indent=indent if hang is None else hang, break_on_hyphens=False
+    )

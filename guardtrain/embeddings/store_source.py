@@ -1,0 +1,142 @@
+"""A store on disk as a source: ours as it is, clip-retrieval's with labels joined from a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from guardtrain.embeddings.store import EmbeddingStore
+from guardtrain.errors import DataError
+from guardtrain.records import SCHEMA, Records
+from guardtrain.sources.manifest import records_of_split
+from guardtrain.sources.tables import as_record_columns, listed, near, read_table
+
+_ROW = "__row__"
+
+
+@dataclass
+class StoreSource:
+    """The records and embeddings of a store, without any extraction.
+
+    Args:
+        path: the store's folder, in clip-retrieval's layout.
+        columns: our column -> the metadata's, such as `{id: image_path, label: nsfw}`. Without an id column,
+            `image_path` is the id.
+        labels: cell of the label column -> 0 (safe) or 1 (unsafe); default as in `ManifestSource`.
+        manifest: a table (CSV, JSONL, Parquet) with labels and further columns for rows of the store; only rows it
+            names are kept.
+        manifest_columns: our column -> the manifest's; its `id` is matched with the store's.
+        where, split: as in `ManifestSource`, on the joined table.
+
+    Raises (on `records`, `embeddings`):
+        StoreError: see `EmbeddingStore.open`.
+        DataError: a missing column, labels that are not mapped, or manifest rows the store does not have.
+    """
+
+    path: str
+    columns: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    manifest: str | None = None
+    manifest_columns: dict[str, str] = field(default_factory=dict)
+    where: dict[str, Any] = field(default_factory=dict)
+    split: str | None = None
+
+    def records(self) -> Records:
+        """The checked records; read once."""
+        return self._loaded[0]
+
+    def embeddings(self) -> np.ndarray:
+        """(N, D) float16 or float32, row i belonging to record i."""
+        rows = self._loaded[1]
+        matrix = self._store.matrix()
+        matrix = matrix.astype(np.float32) if matrix.dtype == np.float64 else matrix
+        whole = len(rows) == len(matrix) and bool((rows == np.arange(len(matrix))).all())
+        return matrix if whole else matrix[rows]
+
+    def encoder_description(self) -> dict[str, Any]:
+        """The spec in the store's `encoder.json`; of a store without, only that it is clip-retrieval's."""
+        return self._store.spec.to_dict()
+
+    def content_key(self) -> str:
+        """Hex sha256 over the store's files: paths, sizes and modification times."""
+        digest = hashlib.sha256(self._store.spec.fingerprint.encode())
+        for shard in self._store.shards:
+            stat = shard.matrix.stat()
+            digest.update(f"{shard.matrix.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def _store(self) -> EmbeddingStore:
+        return EmbeddingStore.open(self.path)
+
+    @cached_property
+    def _loaded(self) -> tuple[Records, np.ndarray]:
+        origin = f"the store {self.path}"
+        table = self._store.metadata()
+        names = set(table.column_names)
+        if "image" in names and "image_path" in names:
+            table = table.drop_columns(["image_path"])
+        columns = dict(self.columns)
+        if "image_path" in table.column_names and "image_path" not in columns.values():
+            columns.setdefault("image", "image_path") if "image" not in names else None
+        table = table.append_column(_ROW, pa.array(np.arange(len(table))))
+        if self.manifest is None:
+            table = as_record_columns(table, columns=columns, labels=self.labels, where=self.where, origin=origin)
+            table = _with_id(table, origin)
+        else:
+            stored = _with_id(as_record_columns(table, columns=columns, labels={}, where={}, origin=origin), origin)
+            table = self._joined(stored, origin)
+        if "label" not in table.column_names:
+            raise DataError(
+                f"{origin} has no labels (metadata: {listed(sorted(names), 20)}): name its label column with "
+                "columns={label: …}, or give a `manifest` with id and label."
+            )
+        records = records_of_split(Records.from_table(table, origin=origin), self.split, origin)
+        rows = records.column(_ROW).astype(np.int64)
+        return Records(records.table.drop_columns([_ROW]), records.root), rows
+
+    def _joined(self, stored: pa.Table, origin: str) -> pa.Table:
+        """The manifest's rows with the row numbers (and, where it lacks them, images) of the store's."""
+        assert self.manifest is not None
+        place = f"the manifest {self.manifest}"
+        text = {self.manifest_columns.get(name, name) for name in SCHEMA.names}
+        table = as_record_columns(
+            read_table(self.manifest, text),
+            columns=self.manifest_columns,
+            labels=self.labels,
+            where=self.where,
+            origin=place,
+        )
+        if "id" not in table.column_names:
+            raise DataError(
+                f"{place} has no column 'id' to match with the store's.{near('id', table.column_names)} Name it with "
+                f"manifest_columns={{id: …}}. It has: {listed(table.column_names, 30)}."
+            )
+        row_of = {str(v): i for i, v in enumerate(stored["id"].to_pylist())}
+        ids = [str(v) for v in table["id"].to_pylist()]
+        if absent := [v for v in ids if v not in row_of]:
+            raise DataError(
+                f"{len(absent)} of {len(ids)} records of {place} are not in {origin}: {listed(absent, 3)}. Ids there "
+                f"look like: {listed(row_of, 3)}. columns={{id: …}} names another column of the metadata."
+            )
+        positions = np.array([row_of[v] for v in ids], dtype=np.int64)
+        table = table.append_column(_ROW, stored[_ROW].take(pa.array(positions)))
+        if "image" not in table.column_names and "image" in stored.column_names:
+            table = table.append_column("image", stored["image"].take(pa.array(positions)))
+        return table
+
+
+def _with_id(table: pa.Table, origin: str) -> pa.Table:
+    if "id" in table.column_names:
+        return table
+    if "image" not in table.column_names:
+        raise DataError(
+            f"{origin} has no column 'id' or 'image_path' (metadata: {listed(table.column_names, 20)}): name one with "
+            "columns={id: …}."
+        )
+    return table.append_column("id", table["image"])

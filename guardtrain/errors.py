@@ -1,0 +1,25 @@
+"""Errors meant for the user: each message says what was wrong, where, what is allowed and what to do."""
+
+
+class GuardtrainError(Exception):
+    """Base of every error the user can mend; the CLI prints its message without a traceback."""
+
+
+class ConfigError(GuardtrainError):
+    """A setting is unknown, of the wrong type, or contradicts another."""
+
+
+class DataError(GuardtrainError):
+    """Records, images or arrays that cannot be used as they are."""
+
+
+class EncoderError(GuardtrainError):
+    """An encoder that cannot be loaded, or embeddings that come from another one."""
+
+
+class StoreError(GuardtrainError):
+    """An embedding store that is incomplete, damaged, or not what was asked for."""
+
+
+class MixtureError(GuardtrainError):
+    """A mixture the pools cannot supply; the message gives what there is and what is needed."""

@@ -1,0 +1,106 @@
+"""A bank: R heads of one architecture, their parameters stacked so that one tensor program trains them all."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def batched_affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`x @ weight + bias` for each head.
+
+    Args:
+        x: `(R, B, D)`.
+        weight: `(R, D, H)`.
+        bias: `(R, H)`.
+
+    Returns:
+        `(R, B, H)`.
+    """
+    # Written as weightᵀ xᵀ: with few columns a batched product is several times faster this way round.
+    return torch.baddbmm(bias[:, :, None], weight.transpose(1, 2), x.transpose(1, 2)).transpose(1, 2)
+
+
+class HeadBank(nn.Module, ABC):
+    """R heads on D-dimensional embeddings; every parameter has shape `(R, ...)`.
+
+    Each head standardises its input by a mean `(D,)` and one scale, learned from its own training images
+    (`fit_input`), so that learning rate and weight decay mean the same for every encoder and budget.
+
+    Args:
+        heads: R, the number of heads.
+        dim: D, the embedding's dimension.
+    """
+
+    input_mean: Tensor  # (R, D)
+    input_scale: Tensor  # (R,)
+
+    def __init__(self, heads: int, dim: int) -> None:
+        super().__init__()
+        self.heads, self.dim = heads, dim
+        self.register_buffer("input_mean", torch.zeros(heads, dim))
+        self.register_buffer("input_scale", torch.ones(heads))
+
+    @abstractmethod
+    def forward(self, x: Tensor, step_seed: int | None = None) -> Tensor:
+        """Logits of every head.
+
+        Args:
+            x: `(R, B, D)`, rows of their own for each head, or `(N, D)`, the same rows for all.
+            step_seed: seeds what is random in training (dropout); None switches it off.
+
+        Returns:
+            `(R, B)` or `(R, N)` float32 logits.
+        """
+
+    def fit_input(self, embeddings: Tensor, indices: Sequence[Tensor]) -> None:
+        """Set each head's input mean and scale from its own training rows.
+
+        The scale is one number a head (root mean square of the centred coordinates): a scale a coordinate
+        would be noise at 16 images.
+
+        Args:
+            embeddings: `(N, D)` float32.
+            indices: R index tensors `(n_r,)` into `embeddings`.
+        """
+        for r, index in enumerate(indices):
+            rows = embeddings[index]
+            mean = rows.mean(0)
+            self.input_mean[r] = mean
+            self.input_scale[r] = (rows - mean).square().mean().sqrt().clamp_min(1e-6)
+
+    def standardised_product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """`((x - mean) / scale) @ weight + bias` without a centred copy of `x` for each head.
+
+        Args:
+            x: `(R, B, D)` or `(N, D)`.
+            weight: `(R, D, H)`.
+            bias: `(R, H)`.
+
+        Returns:
+            `(R, B, H)` or `(R, N, H)`.
+        """
+        scaled = weight / self.input_scale[:, None, None]
+        shift = batched_affine(-self.input_mean[:, None, :], scaled, bias).squeeze(1)
+        if x.ndim == 3:
+            return batched_affine(x, scaled, shift)
+        hidden = scaled.shape[-1]
+        flat = x @ scaled.permute(1, 0, 2).reshape(self.dim, -1)  # (N, R*H): one product for all heads
+        return flat.view(len(x), self.heads, hidden).transpose(0, 1) + shift[:, None, :]
+
+    def head_state(self, r: int) -> dict[str, Tensor]:
+        """Parameters and buffers of head `r` alone, keeping a leading dimension of 1: a bank of one loads it."""
+        return {name: value[r : r + 1].detach().clone() for name, value in self.state_dict().items()}
+
+    @torch.no_grad()
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Draw every head's initial weights from its own seed, so that they do not depend on its neighbours."""
+        for r, seed in enumerate(seeds):
+            self.reset_head(r, torch.Generator().manual_seed(int(seed)))
+
+    @abstractmethod
+    def reset_head(self, r: int, generator: torch.Generator) -> None:
+        """Initial weights of head `r`."""

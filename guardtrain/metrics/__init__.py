@@ -1,0 +1,62 @@
+"""How good a guard is: metrics of many heads at once, metrics of pairs, and torchmetrics classes of both."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from guardtrain.metrics.functional import (
+    accuracy,
+    auroc,
+    average_precision,
+    brier,
+    ece,
+    f1,
+    pair_both_right,
+    pair_margin,
+    pair_ranking,
+    recall_at_fpr,
+)
+from guardtrain.metrics.report import METRICS, guard_metrics, sliced_guard_metrics
+from guardtrain.metrics.slices import record_pair_index, record_pairs, record_slices
+
+if TYPE_CHECKING:
+    from guardtrain.metrics.collection import guard_metrics_collection
+    from guardtrain.metrics.pairs import PairBothRight, PairMargin, PairRanking
+
+__all__ = [
+    "METRICS",
+    "PairBothRight",
+    "PairMargin",
+    "PairRanking",
+    "accuracy",
+    "auroc",
+    "average_precision",
+    "brier",
+    "ece",
+    "f1",
+    "guard_metrics",
+    "guard_metrics_collection",
+    "pair_both_right",
+    "pair_margin",
+    "pair_ranking",
+    "recall_at_fpr",
+    "record_pair_index",
+    "record_pairs",
+    "record_slices",
+    "sliced_guard_metrics",
+]
+
+# torchmetrics takes seconds to import, and a curve needs the functions only.
+_LAZY = {
+    "PairBothRight": "pairs",
+    "PairMargin": "pairs",
+    "PairRanking": "pairs",
+    "guard_metrics_collection": "collection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"guardtrain.metrics.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,129 @@
+"""All metrics of many heads at once, on all images and on slices of them: the metric columns of the results table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guardtrain.errors import DataError
+from guardtrain.metrics import functional as F
+from guardtrain.metrics.checks import Pairs, checked, checked_pairs
+
+METRICS = (
+    "auroc",
+    "average_precision",
+    "f1",
+    "accuracy",
+    "recall_at_fpr",
+    "brier",
+    "ece",
+    "pair_both_right",
+    "pair_ranking",
+    "pair_margin",
+)
+
+_BLOCK = 4_000_000  # scores worked on at once: about 0.3 GB of temporaries
+
+
+def guard_metrics(
+    probs: Tensor, labels: Tensor, pairs: Pairs | None = None, *, threshold: float = 0.5, fpr: float = 0.05
+) -> dict[str, Tensor]:
+    """Every metric of `METRICS` for every head, from one sort of its scores.
+
+    Args:
+        probs: (R, N) float in [0, 1].
+        labels: (N,) 0 safe, 1 unsafe.
+        pairs: columns of the safe and of the unsafe halves, each (P,) int; None for no pairs.
+        threshold: from which on an image is called unsafe, for f1, accuracy and pair_both_right.
+        fpr: the false-positive rate that recall_at_fpr allows.
+
+    Returns:
+        the names of `METRICS`, each (R,) float64. What is not defined is NaN: the rank metrics (auroc,
+        average_precision, recall_at_fpr) where only one class is there, the pair metrics where there are no pairs,
+        all without images.
+
+    Raises:
+        DataError: probabilities outside [0, 1], other labels than 0 and 1, indices or shapes that do not fit.
+
+    >>> pairs = torch.tensor([0]), torch.tensor([1])
+    >>> metrics = guard_metrics(torch.tensor([[0.2, 0.9]]), torch.tensor([0, 1]), pairs)
+    >>> metrics["auroc"].item(), metrics["pair_both_right"].item()
+    (1.0, 1.0)
+    """
+    probs, labels = checked(probs, labels)
+    halves = (torch.empty(0, dtype=torch.int64),) * 2 if pairs is None else pairs
+    halves = checked_pairs(halves, probs.shape[1], probs.device)
+    if not len(probs):
+        return {name: probs.new_empty(0, dtype=torch.float64) for name in METRICS}
+    blocks = [
+        _block(block, labels, halves, threshold, fpr) for block in probs.split(max(1, _BLOCK // max(1, probs.shape[1])))
+    ]
+    return {name: torch.cat([block[name] for block in blocks]) for name in METRICS}
+
+
+def _block(
+    probs: Tensor, labels: Tensor, pairs: tuple[Tensor, Tensor], threshold: float, fpr: float
+) -> dict[str, Tensor]:
+    ranking = F.rank(probs, labels)
+    values = (
+        F.auroc_of(ranking),
+        F.average_precision_of(ranking),
+        F.f1(probs, labels, threshold),
+        F.accuracy(probs, labels, threshold),
+        F.recall_at_fpr_of(ranking, fpr),
+        F.brier(probs, labels),
+        F.ece(probs, labels),
+        F.pair_both_right(probs, pairs, threshold),
+        F.pair_ranking(probs, pairs),
+        F.pair_margin(probs, pairs),
+    )
+    return dict(zip(METRICS, values, strict=True))
+
+
+def sliced_guard_metrics(
+    probs: Tensor,
+    labels: Tensor,
+    pairs: Pairs | None,
+    slices: Mapping[tuple[str, str], np.ndarray | Tensor],
+    *,
+    threshold: float = 0.5,
+    fpr: float = 0.05,
+) -> dict[tuple[str, str], dict[str, Tensor]]:
+    """`guard_metrics` of every slice; a pair counts in a slice that holds both its halves.
+
+    Args:
+        probs: (R, N) float in [0, 1].
+        labels: (N,) 0 safe, 1 unsafe.
+        pairs: columns of the safe and of the unsafe halves, each (P,) int; None for no pairs.
+        slices: (kind, name) to a mask (N,) bool; `record_slices` makes them.
+        threshold, fpr: as for `guard_metrics`.
+
+    Returns:
+        for each slice what `guard_metrics` returns.
+
+    Raises:
+        DataError: as `guard_metrics`, and a mask that is not (N,) bool.
+    """
+    probs, labels = checked(probs, labels)
+    n = probs.shape[1]
+    halves = None if pairs is None else checked_pairs(pairs, n, probs.device)
+    result = {}
+    for key, given in slices.items():
+        mask = torch.as_tensor(given, device=probs.device)
+        if mask.dtype != torch.bool or mask.shape != (n,):
+            raise DataError(
+                f"The mask of slice {key} must be bool of shape ({n},); it is {mask.dtype} of {tuple(mask.shape)}."
+            )
+        if bool(mask.all()):
+            result[key] = guard_metrics(probs, labels, halves, threshold=threshold, fpr=fpr)
+            continue
+        inside = None
+        if halves is not None:
+            column = mask.cumsum(0) - 1  # where a column of the whole stands in the slice
+            whole = mask[halves[0]] & mask[halves[1]]
+            inside = (column[halves[0][whole]], column[halves[1][whole]])
+        result[key] = guard_metrics(probs[:, mask], labels[mask], inside, threshold=threshold, fpr=fpr)
+    return result

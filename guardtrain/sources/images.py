@@ -1,0 +1,73 @@
+"""Opening images by path or URL, and the key of what a set of image files holds."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from PIL import Image
+
+from guardtrain.errors import DataError
+from guardtrain.records import Records
+from guardtrain.sources.tables import listed
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+
+
+def is_url(path: str) -> bool:
+    """Whether `path` goes through fsspec (`s3://…`, `https://…`) rather than the local file system."""
+    return "://" in path
+
+
+def open_image(uri: str) -> Image.Image:
+    """The image at a local path or fsspec URL, decoded, as RGB; of an animation the first frame.
+
+    EXIF orientation is not applied: neither open_clip's nor timm's own pipelines do, and embeddings should equal
+    theirs.
+
+    Raises:
+        OSError: no such file, or not an image that Pillow can decode.
+    """
+    if is_url(uri):
+        import fsspec
+
+        with fsspec.open(uri, "rb") as file, Image.open(file) as image:
+            return image.convert("RGB")
+    with Image.open(uri) as image:
+        return image.convert("RGB")
+
+
+def files_key(records: Records, origin: str) -> str:
+    """Hex sha256 over every image's absolute path, size in bytes and modification time in ns; of URLs the URL.
+
+    Labels and other columns have no part in it. Costs one `stat` an image.
+
+    Raises:
+        DataError: records without an image, or local files that do not exist, with their number and the first few.
+    """
+    digest = hashlib.sha256()
+    absent, missing = [], []
+    uris = records.image_uris()
+    for record_id, uri in zip(records.ids, uris, strict=True):
+        if uri is None:
+            absent.append(record_id)
+            continue
+        if is_url(uri):
+            digest.update(f"{uri}\0".encode())
+            continue
+        path = Path(uri).absolute()
+        try:
+            stat = path.stat()
+        except OSError:
+            missing.append(path)
+            continue
+        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    if absent:
+        raise DataError(f"{len(absent)} of {len(uris)} records of {origin} have no image: {listed(absent, 5)}.")
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(uris)} images of {origin} do not exist, the first: {listed(missing, 3)}. "
+            f"Relative paths start from {records.root if records.root is not None else Path.cwd()}; "
+            "`image_root` sets another folder."
+        )
+    return digest.hexdigest()

@@ -1,0 +1,96 @@
+"""What a head trains on, and the index batches drawn from it: batches are indices, rows are gathered later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The images one head learns from.
+
+    Args:
+        train: `(n,)` int64 rows of the embedding matrix, in the mixture's order.
+        seed: seeds the head's initial weights and the order of its batches.
+        folds: `(n,)` int64 fold of each training image, for choosing hyper-parameters; None where none are chosen.
+        held_out: `(m,)` int64 rows whose loss steers early stopping. Never test rows.
+    """
+
+    train: np.ndarray
+    seed: int
+    folds: np.ndarray | None = None
+    held_out: np.ndarray | None = None
+
+
+class IndexBatch(NamedTuple):
+    """Rows for each head: `index` `(R, B)` int64 into the matrix, `weight` `(R, B)` float32, zero for padding."""
+
+    step: int
+    index: Tensor
+    weight: Tensor
+
+
+class IndexStream:
+    """An endless, seekable stream of index batches for R runs.
+
+    A run with at most `batch_size` images gets all of them in every batch (padded with weight zero); a larger
+    one walks through its images in a new random order each epoch. The batch at a step depends on the run's
+    seed, its length and the step alone: neither on the other runs nor on what was drawn before, so a head
+    trains the same in any bank and after any resume.
+
+    Args:
+        plans: the R runs.
+        batch_size: images a head sees in a step.
+    """
+
+    def __init__(self, plans: Sequence[RunPlan], batch_size: int) -> None:
+        self.plans = plans
+        self.width = batch_size  # even where all runs are smaller: another width would round sums differently
+        self._orders: dict[tuple[int, int, int], np.ndarray] = {}
+        self._constant: IndexBatch | None = None
+
+    def batch(self, step: int) -> IndexBatch:
+        """The index batch of optimisation step `step` (from 0); the same tensors each time where all runs are small."""
+        if self._constant is not None:
+            return self._constant._replace(step=step)
+        index = np.zeros((len(self.plans), self.width), dtype=np.int64)
+        weight = np.zeros(index.shape, dtype=np.float32)
+        positions: dict[tuple[int, int], np.ndarray] = {}
+        for r, plan in enumerate(self.plans):
+            n = len(plan.train)
+            key = (plan.seed, n)
+            if key not in positions:
+                positions[key] = np.arange(n) if n <= self.width else self._positions(plan.seed, n, step)
+            chosen = plan.train[positions[key]]
+            index[r, : len(chosen)] = chosen
+            weight[r, : len(chosen)] = 1
+        batch = IndexBatch(step, torch.from_numpy(index), torch.from_numpy(weight))
+        if all(len(plan.train) <= self.width for plan in self.plans):
+            self._constant = batch
+        return batch
+
+    def _positions(self, seed: int, n: int, step: int) -> np.ndarray:
+        """Positions `step·B … (step+1)·B` in the concatenation of the epochs' random orders of n images."""
+        first, last = step * self.width, (step + 1) * self.width
+        epochs = range(first // n, (last - 1) // n + 1)
+        parts = [
+            self._order(seed, n, epoch)[max(first - epoch * n, 0) : min(last - epoch * n, n)] for epoch in epochs
+        ]
+        return np.concatenate(parts)
+
+    def _order(self, seed: int, n: int, epoch: int) -> np.ndarray:
+        key = (seed, n, epoch)
+        if key not in self._orders:
+            self._orders.pop((seed, n, epoch - 2), None)  # passed for good: keep the memory flat
+            self._orders[key] = np.random.default_rng([seed, n, epoch]).permutation(n)
+        return self._orders[key]
+
+    def iterate(self, start: int, stop: int) -> Iterator[IndexBatch]:
+        """The batches of steps `start … stop - 1`."""
+        return (self.batch(step) for step in range(start, stop))

@@ -1,0 +1,166 @@
+"""What a training draws from: the real pool, the pair pool and the test sets, as embeddings of one encoder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from guardtrain.embeddings import Embeddings
+from guardtrain.encoders.spec import EncoderSpec, require_same
+from guardtrain.errors import ConfigError, DataError
+from guardtrain.mixtures import Mixture, Pool, hold_out
+
+POOLS = ("real", "pairs")
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """A test set taken out of a pool: by number of groups, by share, or the records whose split says test."""
+
+    pool: str
+    groups: int | None = None
+    fraction: float | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Pools and test sets of one data set; no group lies both in a pool and in a test set.
+
+    Args:
+        name: the data's name.
+        real: the real pool.
+        pairs: the pair pool, or None.
+        tests: test sets by name.
+    """
+
+    name: str
+    real: Embeddings
+    pairs: Embeddings | None
+    tests: Mapping[str, Embeddings]
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """The encoder all of it comes from."""
+        return self.real.spec
+
+    @cached_property
+    def matrix(self) -> np.ndarray:
+        """`(N_real + N_pairs, D)` float32: the real pool's rows, then the pair pool's."""
+        parts = [self.real.matrix] + ([] if self.pairs is None else [self.pairs.matrix])
+        return np.concatenate([np.asarray(part, dtype=np.float32) for part in parts])
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """`(N_real + N_pairs,)` int64, in the order of `matrix`."""
+        parts = [self.real.records.labels] + ([] if self.pairs is None else [self.pairs.records.labels])
+        return np.concatenate(parts).astype(np.int64)
+
+    def rows(self, mixture: Mixture) -> np.ndarray:
+        """`(n,)` int64 rows of `matrix` of a mixture's images, real ones first."""
+        return np.concatenate([mixture.real, mixture.pairs + len(self.real.records)])
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex sha256 over what a result depends on: encoder, ids, labels and embeddings of pools and test sets."""
+        h = hashlib.sha256(self.spec.fingerprint.encode())
+        for name, part in [("real", self.real), ("pairs", self.pairs), *sorted(self.tests.items())]:
+            if part is None:
+                continue
+            h.update(name.encode() + part.records.digest().encode() + part.records.labels.tobytes())
+            h.update(np.ascontiguousarray(part.matrix).tobytes())
+        return h.hexdigest()
+
+
+def make_pools(
+    name: str,
+    pools: Mapping[str, Embeddings],
+    tests: Mapping[str, Embeddings | HoldOut],
+    *,
+    seed: int,
+) -> Pools:
+    """Take the held-out test sets out of the pools and check that nothing leaks.
+
+    Args:
+        name: the data's name.
+        pools: `real` and perhaps `pairs`.
+        tests: test sets by name: embeddings of their own, or what to hold out of a pool.
+        seed: draws the held-out groups.
+
+    Raises:
+        DataError: a record or group is in a pool and a test set, or a test set holds one class only.
+        EncoderError: parts that come from different encoders.
+    """
+    remaining = {key: _trainable(part) for key, part in pools.items()}
+    sets: dict[str, Embeddings] = {}
+    for test, what in tests.items():
+        if not isinstance(what, HoldOut):
+            sets[test] = what
+            continue
+        if what.pool not in pools:
+            raise ConfigError(f"data.test.{test} holds out of '{what.pool}', but there is no such pool.")
+        if what.split is not None:
+            part = pools[what.pool]
+            held = np.asarray(part.records.splits == what.split)
+            if not held.any():
+                raise DataError(f"data.test.{test}: no record of data.{what.pool} has split '{what.split}'.")
+            sets[test] = part.take(np.flatnonzero(held))
+            continue
+        part = remaining[what.pool]
+        pool = Pool.from_records(part.records, name=what.pool)
+        held = hold_out(pool, groups=what.groups, fraction=what.fraction, seed=seed)
+        sets[test] = part.take(np.flatnonzero(held))
+        remaining[what.pool] = part.take(np.flatnonzero(~held))
+    whole = Pools(name, remaining["real"], remaining.get("pairs"), sets)
+    _check(whole)
+    return whole
+
+
+def _trainable(part: Embeddings) -> Embeddings:
+    """Without the records whose split says val or test."""
+    keep = np.array([split in (None, "train") for split in part.records.splits], dtype=bool)
+    return part if keep.all() else part.take(np.flatnonzero(keep))
+
+
+def _check(pools: Pools) -> None:
+    parts: list[tuple[str, Embeddings]] = [("data.real", pools.real)]
+    if pools.pairs is not None:
+        parts.append(("data.pairs", pools.pairs))
+    tests = [(f"data.test.{name}", part) for name, part in pools.tests.items()]
+    for name, part in parts[1:] + tests:
+        require_same(pools.spec, part.spec, what=f"{name} and data.real")
+    for test, part in tests:
+        if len(np.unique(part.records.labels)) < 2:
+            raise DataError(f"{test} holds {len(part.records)} records of one label only; it needs safe and unsafe ones.")
+        for name, pool in parts:
+            shared = _shared(part.records.groups, pool.records.groups) or _shared(part.records.ids, pool.records.ids)
+            if shared:
+                raise DataError(
+                    f"{test} and {name} share {len(shared)} groups or ids, such as {', '.join(shared[:3])}: a test set "
+                    "must not hold what may be trained on. Remove them from one, or use hold_out."
+                )
+
+
+def _shared(a: np.ndarray, b: np.ndarray) -> list[str]:
+    return sorted(set(a.tolist()) & set(b.tolist()))
+
+
+def describe(pools: Pools) -> Sequence[str]:
+    """One line each for pools and test sets: images, unsafe share, pairs."""
+    parts = [("real", pools.real), ("pairs", pools.pairs), *((f"test {n}", t) for n, t in pools.tests.items())]
+    width = max(len(name) for name, part in parts if part is not None)
+    lines = []
+    for name, part in parts:
+        if part is None:
+            continue
+        records = part.records
+        count = len({p for p in records.pair_ids if p is not None})
+        paired = f", {count:,} pairs" if count else ""
+        lines.append(f"{name:<{width}}  {len(records):>7,} images, {records.labels.mean():.0%} unsafe{paired}")
+    return lines
+
+

@@ -1,0 +1,173 @@
+"""The figure: what is drawn is the summary, and it can be read."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from guardtrain.curves.display import CurveDisplay
+from guardtrain.curves.statistics import summarise
+from guardtrain.errors import ConfigError, DataError
+
+
+def drawn(ax: Any) -> dict[str, Any]:
+    return {line.get_label(): line for line in ax.get_lines() if not line.get_label().startswith("_")}
+
+
+def test_lines_and_bands_are_the_summary(frames: Any) -> None:
+    frame = frames()
+    display = CurveDisplay.from_results(frame, [("pairs", "auroc"), ("pairs", "pair_both_right")]).plot()
+    names = {"none": "real only", "paired": "pairs ½ (replace)", "unpaired": "unpaired ½ (control)"}
+    for ax, metric in zip(display.axes_, ("auroc", "pair_both_right"), strict=True):
+        points = summarise(frame[frame["test"] == "pairs"], metric)
+        lines = drawn(ax)
+        assert len(lines) == len(ax.collections) == 5
+        for control, name in names.items():
+            own = points[(points["control"] == control) & (points["ratio"] <= 0.5)]
+            np.testing.assert_allclose(lines[name].get_xdata(), own["budget"])
+            np.testing.assert_allclose(lines[name].get_ydata(), own["mean"])
+            band = ax.collections[list(lines).index(name)].get_paths()[0].vertices
+            for x, low, high in own[["budget", "low", "high"]].itertuples(index=False):
+                there = band[band[:, 0] == x, 1]
+                assert (there.min(), there.max()) == pytest.approx((low, high))
+
+
+def test_axes_and_legend_say_what_is_drawn(frames: Any) -> None:
+    display = CurveDisplay.from_results(frames(), title="Scenes").plot()
+    assert display.figure_ is not None
+    assert [ax.get_ylabel() for ax in display.axes_] == [
+        "AUROC\non test set 'contexts'",
+        "AUROC\non test set 'pairs'",
+        "Pairs with both sides right\non test set 'pairs'",
+    ]
+    ax = display.axes_[1]
+    assert ax.get_xlabel() == "Training images (labels), n"
+    assert ax.get_xscale() == "log"
+    display.figure_.canvas.draw()
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["16", "64", "256"]
+    assert ax.get_title(loc="left") == "200 images, 100 pairs"
+    legend = display.figure_.legends[0]
+    assert [t.get_text() for t in legend.get_texts() if t.get_text()] == list(drawn(ax))
+    assert "means over 4 seeds" in legend.get_title().get_text()
+    assert "95 % Student t intervals" in legend.get_title().get_text()
+    assert display.figure_.get_suptitle() == "Scenes"
+    assert display.figure_.get_figwidth() == 7.0
+
+
+def test_nothing_overlaps_or_leaves_the_page(frames: Any) -> None:
+    grid = {"arms": ("replace", "add"), "controls": ("paired", "unpaired"), "heads": ("linear", "mlp")}
+    for display in (CurveDisplay.from_results(frames()), CurveDisplay.from_results(frames(**grid))):
+        figure = display.plot().figure_
+        assert figure is not None
+        figure.canvas.draw()
+        page, legend = figure.bbox, figure.legends[0].get_window_extent()
+        boxes = [ax.get_tightbbox() for ax in display.axes_]
+        assert all(box.y0 > legend.y1 for box in boxes), "the legend stands below the panels"
+        for box in [legend, *boxes]:
+            assert page.x0 - 1 <= box.x0
+            assert box.x1 <= page.x1 + 1
+            assert page.y0 - 1 <= box.y0
+        for i, one in enumerate(boxes):
+            assert not any(one.overlaps(other) for other in boxes[i + 1 :])
+
+
+def test_controls_share_the_colour_and_differ_without_it(frames: Any) -> None:
+    lines = drawn(CurveDisplay.from_results(frames(), [("pairs", "auroc")]).plot().axes_[0])
+    pairs, control = lines["pairs ½ (replace)"], lines["unpaired ½ (control)"]
+    assert pairs.get_color() == control.get_color()
+    assert pairs.get_linestyle() != control.get_linestyle()
+    assert control.get_markerfacecolor() == "white"
+    looks = {(x.get_linestyle(), x.get_marker(), x.get_markerfacecolor() == "white") for x in lines.values()}
+    assert len(looks) == len(lines), "each line can be told in grey print"
+
+
+def test_files_are_written_twice_the_same(frames: Any, tmp_path: Path) -> None:
+    frame = frames()
+    first = CurveDisplay.from_results(frame).save(tmp_path / "a")
+    second = CurveDisplay.from_results(frame).save(tmp_path / "b")
+    assert [p.name for p in first] == ["curve.png", "curve.svg"]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["curve.png", "curve.svg"]
+    assert first[0].read_bytes().startswith(b"\x89PNG")
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+    svg = first[1].read_text()
+    assert ">real only</text>" in svg, "text stays text"
+    assert "<dc:date>" not in svg
+
+
+def test_one_seed_says_so(frames: Any) -> None:
+    display = CurveDisplay.from_results(frames(seeds=1)).plot()
+    assert "One seed: no bands." in display.caption()
+
+
+def test_panels_without_values_are_left_out_with_a_note(frames: Any) -> None:
+    frame = frames()
+    display = CurveDisplay.from_results(frame, [("contexts", "pair_both_right"), ("pairs", "auroc")])
+    assert [(p.test, p.metric) for p in display.panels] == [("pairs", "auroc")]
+    assert "Pairs with both sides right has no values on 'contexts'" in display.caption()
+    with pytest.raises(DataError, match="Nothing to draw"):
+        CurveDisplay.from_results(frame, [("contexts", "pair_both_right")])
+
+
+def test_one_budget_is_drawn_over_added_images(frames: Any) -> None:
+    controls = ("paired", "unpaired", "real")
+    frame = frames(budgets=(400,), ratios=(0.0, 0.05, 0.2), arms=("add",), controls=controls, tests=("pairs",))
+    display = CurveDisplay.from_results(frame, [("pairs", "auroc")]).plot()
+    assert display.x == "n_pair_images"
+    lines = drawn(display.axes_[0])
+    assert list(lines) == ["real only", "pairs (add)", "unpaired (control)", "more real (control)"]
+    assert all(lines[name].get_xdata().tolist() == [0, 20, 80] for name in list(lines)[1:])
+    points = summarise(frame, "auroc")
+    np.testing.assert_allclose(
+        lines["pairs (add)"].get_ydata(),
+        points[points["control"].isin(["none", "paired"])].sort_values("ratio")["mean"],
+    )
+    assert display.axes_[0].get_xlabel() == "Images added to 400 real (pairs: two each)"
+
+
+def test_images_used_on_the_x_axis(frames: Any) -> None:
+    frame = frames(arms=("add",), tests=("pairs",))
+    lines = drawn(CurveDisplay.from_results(frame, [("pairs", "auroc")], x="n_images").plot().axes_[0])
+    assert lines["real only"].get_xdata().tolist() == [16, 64, 256]
+    assert lines["pairs ½ (add)"].get_xdata().tolist() == [24, 96, 384]
+
+
+def test_axes_of_the_users_own(frames: Any) -> None:
+    display = CurveDisplay.from_results(frames(), [("pairs", "auroc")])
+    figure = Figure()
+    ax = figure.subplots()
+    assert display.plot(ax).figure_ is figure
+    assert not figure.legends
+    assert len(drawn(ax)) == 5
+    with pytest.raises(DataError, match="1 panels need as many axes; 2"):
+        display.plot(figure.subplots(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"x": "n"}, ConfigError, "allowed: auto, budget, n_images, n_pair_images"),
+        ({"x": "n_pair_images"}, DataError, "the results have 16, 64, 256"),
+        ({"panels": [("wild", "auroc")]}, DataError, "Unknown test set 'wild'"),
+        ({"panels": [("pairs", "auc")]}, DataError, "Unknown metric 'auc'"),
+    ],
+)
+def test_wrong_requests_are_refused(frames: Any, changes: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        CurveDisplay.from_results(frames(), **changes)
+
+
+def test_importing_is_light_and_pyplot_stays_out(frames: Any) -> None:
+    modules = "display, results, scores, statistics, summary"
+    code = f"import sys; from guardtrain.curves import {modules}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"matplotlib", "scipy", "pandas", "rich", "torch"} & set(loaded)
+    CurveDisplay.from_results(frames(), [("pairs", "auroc")]).plot()
+    assert "matplotlib.pyplot" not in sys.modules
