@@ -132,17 +132,18 @@ class EmbedConfig:
 
 
 @dataclass
-class TrainConfig:
-    """`guardtrain train`: one head on one mixture.
+class _TrainingConfig:
+    """What `train` and `curve` share.
 
     Args:
-        out: folder of the head, its metrics, logs and checkpoints; started again there, training resumes.
+        data_dir: where data configs look for files; default: `$GUARDTRAIN_DATA`, else `data`.
+        cache_dir: where embeddings are kept; default: `$GUARDTRAIN_CACHE`, else `~/.cache/guardtrain`.
+        memory_gb: most memory a bank of heads may take.
     """
 
     data: DataSettings = field(default_factory=DataSettings)
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     head: Any = MISSING
-    mixture: MixtureSettings = field(default_factory=MixtureSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     selection: SelectionSettings = field(default_factory=SelectionSettings)
@@ -155,28 +156,26 @@ class TrainConfig:
 
 
 @dataclass
-class CurveConfig:
+class TrainConfig(_TrainingConfig):
+    """`guardtrain train`: one head on one mixture.
+
+    Args:
+        out: folder of the head, its metrics, logs and checkpoints; started again there, training resumes.
+    """
+
+    mixture: MixtureSettings = field(default_factory=MixtureSettings)
+
+
+@dataclass
+class CurveConfig(_TrainingConfig):
     """`guardtrain curve`: the grid of runs, its results, statistics and figure.
 
     Args:
         out: folder of results, scores and figure; started again there, only missing runs are run.
-        memory_gb: most memory a bank of heads may take.
     """
 
-    data: DataSettings = field(default_factory=DataSettings)
-    encoder: EncoderSettings = field(default_factory=EncoderSettings)
-    head: Any = MISSING
     grid: GridSettings = field(default_factory=GridSettings)
-    loss: LossSettings = field(default_factory=LossSettings)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    selection: SelectionSettings = field(default_factory=SelectionSettings)
-    trainer: TrainerSettings = field(default_factory=TrainerSettings)
     plot: PlotSettings = field(default_factory=PlotSettings)
-    logger: LoggerSettings = field(default_factory=LoggerSettings)
-    out: str = MISSING
-    data_dir: str = MISSING
-    cache_dir: str = MISSING
-    memory_gb: float = 2.0
 
 
 @dataclass
@@ -272,7 +271,7 @@ def build(node: Any, place: str) -> Any:
     if not any(p.kind is p.VAR_KEYWORD for p in allowed.values()):
         for key in arguments:
             if key not in allowed:
-                raise ConfigError(_unknown(f"{place}.{key}", str(key), list(allowed)))
+                raise ConfigError(_unknown(f"{place}.{key!s}", str(key), list(allowed)))
     return hydra.utils.instantiate({"_target_": name, **arguments})
 
 

@@ -1,4 +1,4 @@
-"""Fixtures all tests share: a deliberate thread count, no network, a cache of their own, and the real data if it is there."""
+"""What all tests share: a deliberate thread count, no network, a cache of their own, the real data if it is there."""
 
 from __future__ import annotations
 

@@ -66,7 +66,8 @@ def embed_source(
     started = time.perf_counter()
     settings = None if encoder.family == PRECOMPUTED else encoder
     result = embed(source, settings, cache_dir, label=place)
-    say(f"{place}: {len(result.records):,} records, {result.matrix.shape[1]} dimensions ({time.perf_counter() - started:.1f} s)")
+    seconds = time.perf_counter() - started
+    say(f"{place}: {len(result):,} records, {result.dim} dimensions ({seconds:.1f} s)")
     return result
 
 
@@ -79,7 +80,9 @@ def _hold_out(node: Mapping[str, Any], place: str, sources: Mapping[str, Any]) -
             raise ConfigError(f"There is no setting '{place}.{key}'. Allowed here: {', '.join(allowed)}.")
     given = [key for key in allowed[1:] if node.get(key) is not None]
     if len(given) != 1:
-        raise ConfigError(f"{place} needs exactly one of groups, fraction and split; it has {', '.join(given) or 'none'}.")
+        raise ConfigError(
+            f"{place} needs exactly one of groups, fraction and split; it has {', '.join(given) or 'none'}."
+        )
     if node["hold_out"] not in sources:
         raise ConfigError(f"{place}.hold_out is '{node['hold_out']}'; there is: {', '.join(sources)}.")
     return HoldOut(node["hold_out"], node.get("groups"), node.get("fraction"), node.get("split"))

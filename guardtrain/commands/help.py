@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 
 from guardtrain import config
 from guardtrain.config import conf_dir
@@ -48,7 +51,12 @@ WIDTH = 100
 
 def command_help(command: str, summary: str) -> str:
     """The help text of `command`."""
-    lines = [f"guardtrain {command}: {summary}", "", f"usage: guardtrain {command} [GROUP=OPTION] [SETTING=VALUE] ...", ""]
+    lines = [
+        f"guardtrain {command}: {summary}",
+        "",
+        f"usage: guardtrain {command} [GROUP=OPTION] [SETTING=VALUE] ...",
+        "",
+    ]
     groups = _groups(command)
     if groups:
         lines.append("config groups (GROUP=OPTION; * is the default):")
@@ -59,8 +67,10 @@ def command_help(command: str, summary: str) -> str:
                 lines += _entry(f"   {mark} {path.stem}", _first_comment(path), 28)
         lines.append("")
     lines.append("settings (SETTING=VALUE):")
-    for name, value, text in _settings(SCHEMAS[command]):
-        shown = "" if value is dataclasses.MISSING else f"[{_short(value)}] "
+    composed = _composed(command)
+    for name, text in _settings(SCHEMAS[command]):
+        value = OmegaConf.select(composed, name, throw_on_missing=False, default="")
+        shown = f"[{_short(value)}] " if value != "" else ""
         lines += _entry(f"  {name}", shown + text, 30)
     lines += ["", "examples:", *[f"  {example}" for example in EXAMPLES[command]], ""]
     lines.append(f"guardtrain {command} --cfg job shows the composed config; -m A=1,2 runs one job for each value.")
@@ -90,8 +100,21 @@ def _first_comment(path: Path) -> str:
     return ""
 
 
-def _settings(schema: type, prefix: str = "") -> list[tuple[str, Any, str]]:
-    """(full name, default, explanation) of every setting of a schema, nested ones after it."""
+def _composed(command: str) -> DictConfig:
+    """The command's config as it is without overrides, interpolations as written."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose(command)
+    OmegaConf.set_struct(config, False)
+    plain = OmegaConf.to_container(config, resolve=False)
+    as_written = {"out", "data_dir", "cache_dir"}
+    assert isinstance(plain, dict)
+    return OmegaConf.merge(
+        OmegaConf.structured(SCHEMAS[command]), {k: v for k, v in plain.items() if k not in as_written}
+    )  # type: ignore[return-value]
+
+
+def _settings(schema: type, prefix: str = "") -> list[tuple[str, str]]:
+    """(full name, explanation) of every setting of a schema, nested ones after it."""
     found = []
     texts = _argument_texts(schema)
     instance = schema()
@@ -101,17 +124,18 @@ def _settings(schema: type, prefix: str = "") -> list[tuple[str, Any, str]]:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             found += _settings(type(value), f"{full}.")
         elif texts.get(field.name):
-            found.append((full, dataclasses.MISSING if value == "???" else value, texts[field.name]))
+            found.append((full, texts[field.name]))
     return found
 
 
 def _argument_texts(schema: type) -> dict[str, str]:
-    """The `Args:` section of a docstring, by argument."""
-    doc = textwrap.dedent("    " + (schema.__doc__ or ""))
-    section = doc.partition("Args:\n")[2]
+    """The `Args:` sections of a dataclass and its bases, by argument."""
     texts: dict[str, str] = {}
-    for match in re.finditer(r"^ +(\w+): (.*(?:\n +(?!\w+: ).*)*)", section, flags=re.M):
-        texts[match[1]] = re.sub(r"\s+", " ", match[2]).strip()
+    for cls in reversed(schema.__mro__):
+        section = inspect.cleandoc(cls.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
+        for match in re.finditer(r"^ {4}([\w, ]+): (.*(?:\n {8}.*)*)", section, flags=re.M):
+            for name in match[1].split(", "):
+                texts[name] = re.sub(r"\s+", " ", match[2]).strip()
     return texts
 
 

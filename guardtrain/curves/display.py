@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guardtrain.curves.results import METRICS, replace_file
+from guardtrain.curves.results import METRICS
 from guardtrain.curves.statistics import Line, default_panels, line_points, lines_of, seeds_text, summarise
 from guardtrain.curves.summary import check_panels, whole_slices
 from guardtrain.errors import ConfigError, DataError
+from guardtrain.files import replace_file
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -111,16 +111,16 @@ def run_curve(
         say(f"{len(runs) - len(missing)} of {len(runs)} runs are there already")
     embeddings, labels = torch.from_numpy(pools.matrix), torch.from_numpy(pools.labels)
     finished = 0
-    for part in _commits(missing):
-        plans = [run_plan(pools, mixer, run.mixture, recipe) for run in part]
-        title = f"training {finished + len(part)} of {len(missing)} runs"
+    for batch in _commits(missing):
+        plans = [run_plan(pools, mixer, run.mixture, recipe) for run in batch]
+        title = f"training {finished + len(batch)} of {len(missing)} runs"
         fitted = fit_bank(recipe, embeddings, labels, plans, memory_gb=memory_gb, label=title)
         probabilities = score_tests(fitted, pools)
         # scores first: a row in the table promises that its scores are there
-        scores.write([run.key for run in part], probabilities)
-        table.append(_rows(part, fitted, probabilities, pools, recipe.head.name))
-        finished += len(part)
-        say(f"{finished} of {len(missing)} runs trained ({fitted.seconds:.1f} s for the last {len(part)})")
+        scores.write([run.key for run in batch], probabilities)
+        table.append(_rows(batch, fitted, probabilities, pools, recipe.head.name))
+        finished += len(batch)
+        say(f"{finished} of {len(missing)} runs trained ({fitted.seconds:.1f} s for the last {len(batch)})")
     return {run.key for run in runs}
 
 

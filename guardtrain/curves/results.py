@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from guardtrain.errors import ConfigError, DataError
+from guardtrain.files import replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,36 +146,6 @@ def _plain(value: Any, place: str) -> Any:
     raise ConfigError(
         f"{place} is a {type(value).__name__}; a run key is made of strings, numbers, booleans, None, lists, mappings."
     )
-
-
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Write `path` so that it is, at every moment and after any kill, the old file or the whole new one.
-
-    Call it while holding the lock that guards `path`: temporary files of earlier, killed writers are then known to be
-    stale and are removed first.
-
-    Args:
-        write: writes the new content to the temporary path it is given.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{path.name}.*.tmp"):
-        stale.unlink(missing_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        write(temporary)
-        _fsync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _fsync(path.parent)  # makes the rename itself last through a power cut
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class ResultsTable:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from guardtrain.curves.results import replace_file
 from guardtrain.errors import DataError
+from guardtrain.files import replace_file
 from guardtrain.records import Records
 
 _PART = re.compile(r"part-(\d{6})\.npz")

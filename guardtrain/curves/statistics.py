@@ -105,7 +105,7 @@ def paired_difference(
     >>> # paired_difference(frame, "auroc", {"control": "paired", "ratio": .5}, {"control": "unpaired", "ratio": .5})
     """
     check_metric(frame, metric)
-    on = [*by]
+    on = [*by, "seed"]
     sides = []
     for selection in (a, b):
         side = select(frame, selection)

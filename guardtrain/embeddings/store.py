@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from guardtrain.encoders.spec import EncoderSpec, external_spec, require_same
 from guardtrain.errors import StoreError
+from guardtrain.files import replace_file
 from guardtrain.records import SCHEMA, Records
 
 ENCODER_FILE = "encoder.json"
@@ -329,15 +329,10 @@ def write_shard(folder: Path, plan: Plan, shard: int, matrix: np.ndarray, record
 
 
 def _write(file: Path, writer: Callable[[BinaryIO], object]) -> None:
-    """Write beside, flush to the disk, then rename: a crash leaves the old file or the new one, never a part."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    with temporary.open("wb") as handle:
-        writer(handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)
+    """Hand `writer` a file that becomes `file` once it is whole."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as handle:
+            writer(handle)
+
+    replace_file(file, write)

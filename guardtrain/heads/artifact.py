@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 
 from guardtrain.encoders.spec import EncoderSpec, require_same
 from guardtrain.errors import DataError
+from guardtrain.files import replace_file
 from guardtrain.heads.bank import HeadBank
 
 FORMAT = 1
@@ -56,11 +56,16 @@ def save_head(folder: Path, bank: HeadBank, r: int, spec: EncoderSpec, head: Map
         head: the head's definition, `{_target_: ..., ...}`.
         about: further plain data to keep with it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    description = {"format": FORMAT, "head": dict(head), "dim": bank.dim, "encoder": json.loads(spec.to_json()), **about}
+    description = {
+        "format": FORMAT,
+        "head": dict(head),
+        "dim": bank.dim,
+        "encoder": json.loads(spec.to_json()),
+        **about,
+    }
     state = {name: value.contiguous() for name, value in bank.head_state(r).items()}
-    _replace(folder / WEIGHTS, safetensors.torch.save(state))
-    _replace(folder / DESCRIPTION, json.dumps(description, indent=2).encode())
+    replace_file(folder / WEIGHTS, lambda path: safetensors.torch.save_file(state, path))
+    replace_file(folder / DESCRIPTION, lambda path: path.write_text(json.dumps(description, indent=2)))
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -100,9 +105,3 @@ def load_head(folder: Path, definition: Any) -> TrainedHead:
     spec = EncoderSpec.from_json(json.dumps(description["encoder"]))
     about = {key: value for key, value in description.items() if key not in ("format", "head", "dim", "encoder")}
     return TrainedHead(bank.eval(), spec, about)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

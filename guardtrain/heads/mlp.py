@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -32,7 +33,9 @@ class MLPHead:
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
-            raise ConfigError(f"head.hidden lists the widths of one or more hidden layers, each >= 1; got {self.hidden}.")
+            raise ConfigError(
+                f"head.hidden lists the widths of one or more hidden layers, each >= 1; got {self.hidden}."
+            )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"head.dropout is a share in [0, 1); got {self.dropout}.")
 
@@ -48,7 +51,7 @@ class MLPBank(HeadBank):
         super().__init__(heads, dim)
         self.dropout = dropout
         widths = [dim, *hidden, 1]
-        self.weights = nn.ParameterList(torch.empty(heads, i, o) for i, o in zip(widths, widths[1:], strict=False))
+        self.weights = nn.ParameterList(torch.empty(heads, i, o) for i, o in itertools.pairwise(widths))
         self.biases = nn.ParameterList(torch.empty(heads, o) for o in widths[1:])
         self.reset(range(heads))
 

@@ -8,6 +8,8 @@ import math
 import os
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,12 +109,28 @@ def train(settings: EncoderTraining, console: Console | None = None) -> tuple[nn
     Returns:
         the model in evaluation mode, and the training figures for `training.json`.
     """
-    console = console or Console()
-    torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
+    with _reproducibly(settings.threads):
+        return _train(settings, console or Console())
+
+
+@contextmanager
+def _reproducibly(threads: int) -> Iterator[None]:
+    """Deterministic algorithms and a fixed thread count inside; as it was before, afterwards."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+
+
+def _train(settings: EncoderTraining, console: Console) -> tuple[Any, dict[str, Any]]:
     started = time.perf_counter()
-    model = open_clip.model.CustomTextCLIP(**MODEL_CONFIG).to(memory_format=torch.channels_last)
+    with torch.random.fork_rng(devices=[]):  # only the initial weights are random
+        torch.manual_seed(settings.seed)
+        model = open_clip.model.CustomTextCLIP(**MODEL_CONFIG).to(memory_format=torch.channels_last)
     tokenize = open_clip.SimpleTokenizer(context_length=MODEL_CONFIG["text_cfg"]["context_length"])
     steps = settings.images // settings.batch
     decayed = [p for p in model.parameters() if p.ndim > 1]

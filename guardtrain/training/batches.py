@@ -79,9 +79,7 @@ class IndexStream:
         """Positions `step·B … (step+1)·B` in the concatenation of the epochs' random orders of n images."""
         first, last = step * self.width, (step + 1) * self.width
         epochs = range(first // n, (last - 1) // n + 1)
-        parts = [
-            self._order(seed, n, epoch)[max(first - epoch * n, 0) : min(last - epoch * n, n)] for epoch in epochs
-        ]
+        parts = [self._order(seed, n, epoch)[max(first - epoch * n, 0) : min(last - epoch * n, n)] for epoch in epochs]
         return np.concatenate(parts)
 
     def _order(self, seed: int, n: int, epoch: int) -> np.ndarray:

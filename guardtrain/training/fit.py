@@ -298,7 +298,11 @@ def _banks(recipe: TrainingRecipe, dim: int, plans: Sequence[RunPlan], memory_gb
     for r in sizes.argsort(descending=True, stable=True).tolist():
         held_out = plans[r].held_out
         rows = int(sizes[r])
-        heads = int(memory_gb * 2**28 / (state + max(largest, rows, 0 if held_out is None else len(held_out)) * (dim + 3 * widths)))
+        heads = int(
+            memory_gb
+            * 2**28
+            / (state + max(largest, rows, 0 if held_out is None else len(held_out)) * (dim + 3 * widths))
+        )
         if not banks or len(banks[-1]) >= max(1, heads) or (recipe.full_batch and 2 * rows <= largest):
             banks.append([])
             largest = rows

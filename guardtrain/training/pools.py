@@ -135,7 +135,9 @@ def _check(pools: Pools) -> None:
         require_same(pools.spec, part.spec, what=f"{name} and data.real")
     for test, part in tests:
         if len(np.unique(part.records.labels)) < 2:
-            raise DataError(f"{test} holds {len(part.records)} records of one label only; it needs safe and unsafe ones.")
+            raise DataError(
+                f"{test} holds {len(part.records)} records of one label only; it needs safe and unsafe ones."
+            )
         for name, pool in parts:
             shared = _shared(part.records.groups, pool.records.groups) or _shared(part.records.ids, pool.records.ids)
             if shared:
@@ -162,5 +164,3 @@ def describe(pools: Pools) -> Sequence[str]:
         paired = f", {count:,} pairs" if count else ""
         lines.append(f"{name:<{width}}  {len(records):>7,} images, {records.labels.mean():.0%} unsafe{paired}")
     return lines
-
-

@@ -48,4 +48,6 @@ def quiet_lightning() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")  # Lightning's own, of torch
-    warnings.filterwarnings("ignore", module=r"lightning\.pytorch", message=r".*(num_workers|log_every_n_steps|exists and is not empty).*")
+    warnings.filterwarnings(
+        "ignore", module=r"lightning\.pytorch", message=r".*(num_workers|log_every_n_steps|exists and is not empty).*"
+    )

@@ -67,7 +67,15 @@ def test_linear_head_reaches_scikit_learns_optimum(class_weight, l2, kind):
     """Classes that overlap, or a penalty, make the optimum unique; l2 is scikit-learn's 1/C on standardised inputs."""
     x, y = _data(n=600, dim=8, noise=2.0)
     rows = np.concatenate([np.flatnonzero(y == 0)[:200], np.flatnonzero(y == 1)[:80]])
-    recipe = _recipe(LinearHead(), loss=LossSettings(class_weight, l2), kind=kind, steps=1500, batch_size=300, lr=0.05, tolerance=1e-7)
+    recipe = _recipe(
+        LinearHead(),
+        loss=LossSettings(class_weight, l2),
+        kind=kind,
+        steps=1500,
+        batch_size=300,
+        lr=0.05,
+        tolerance=1e-7,
+    )
     fitted = fit_bank(recipe, x, y, [RunPlan(rows, seed=0)]).bank
     standardised = ((x - fitted.input_mean) / fitted.input_scale).numpy()
     theirs = LogisticRegression(

@@ -1,0 +1,37 @@
+"""Files that are never half-written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write `path` so that it is, at every moment and after any kill, the old file or the whole new one.
+
+    Call it while holding the lock that guards `path`: temporary files of earlier, killed writers are then known to be
+    stale and are removed first.
+
+    Args:
+        write: writes the new content to the temporary path it is given.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{path.name}.*.tmp"):
+        stale.unlink(missing_ok=True)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        write(temporary)
+        _fsync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _fsync(path.parent)  # makes the rename itself last through a power cut
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
