@@ -70,7 +70,8 @@ def command_help(command: str, summary: str) -> str:
     composed = _composed(command)
     for name, text in _settings(SCHEMAS[command]):
         value = OmegaConf.select(composed, name, throw_on_missing=False, default="")
-        shown = f"[{_short(value)}] " if value != "" else ""
+        # a mapping (a source) is in its group's file, too long to repeat here
+        shown = "" if value == "" or isinstance(value, DictConfig) else f"[{_short(value)}] "
         lines += _entry(f"  {name}", shown + text, 30)
     lines += ["", "examples:", *[f"  {example}" for example in EXAMPLES[command]], ""]
     lines.append(f"guardtrain {command} --cfg job shows the composed config; -m A=1,2 runs one job for each value.")
@@ -106,11 +107,9 @@ def _composed(command: str) -> DictConfig:
         config = compose(command)
     OmegaConf.set_struct(config, False)
     plain = OmegaConf.to_container(config, resolve=False)
-    as_written = {"out", "data_dir", "cache_dir"}
     assert isinstance(plain, dict)
-    return OmegaConf.merge(
-        OmegaConf.structured(SCHEMAS[command]), {k: v for k, v in plain.items() if k not in as_written}
-    )  # type: ignore[return-value]
+    shown = {key: value for key, value in plain.items() if key not in ("out", "data_dir", "cache_dir")}
+    return OmegaConf.merge(OmegaConf.structured(SCHEMAS[command]), shown)  # type: ignore[return-value]
 
 
 def _settings(schema: type, prefix: str = "") -> list[tuple[str, str]]:

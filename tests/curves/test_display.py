@@ -164,10 +164,20 @@ def test_wrong_requests_are_refused(frames: Any, changes: Any, error: type[Excep
         CurveDisplay.from_results(frames(), **changes)
 
 
-def test_importing_is_light_and_pyplot_stays_out(frames: Any) -> None:
+def test_importing_is_light() -> None:
     modules = "display, results, scores, statistics, summary"
     code = f"import sys; from guardtrain.curves import {modules}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"matplotlib", "scipy", "pandas", "rich", "torch"} & set(loaded)
-    CurveDisplay.from_results(frames(), [("pairs", "auroc")]).plot()
-    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_drawing_leaves_pyplot_out(frames: Any, tmp_path: Path) -> None:
+    frames().to_parquet(tmp_path / "frame.parquet")
+    code = (
+        "import sys, pandas; from guardtrain.curves.display import CurveDisplay;"
+        "CurveDisplay.from_results(pandas.read_parquet(sys.argv[1]), [('pairs', 'auroc')]).plot(); print(*sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "frame.parquet")]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert "matplotlib.figure" in loaded
+    assert "matplotlib.pyplot" not in loaded

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_encoder import SPEC, BatchedPictures, FakeEncoder, Pictures, expected
 from filelock import FileLock
 from PIL import Image
 
@@ -21,6 +20,7 @@ from guardtrain.embeddings import EmbeddingStore, store
 from guardtrain.embeddings.extraction import extract
 from guardtrain.errors import ConfigError, DataError, StoreError
 from guardtrain.records import Records
+from tests.embeddings.fake_encoder import SPEC, BatchedPictures, FakeEncoder, Pictures, expected
 
 N, SHARD = 17, 5  # shards of 5, 5, 5, 2 and batches of 3 and 2 in each
 

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_encoder import SPEC
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from guardtrain.embeddings import Embeddings, EmbeddingStore
 from guardtrain.embeddings.store import Plan, begin, write_shard
 from guardtrain.errors import DataError, EncoderError, StoreError
 from guardtrain.records import SCHEMA, Records
+from tests.embeddings.fake_encoder import SPEC
 
 
 def records_of(n: int) -> Records:
