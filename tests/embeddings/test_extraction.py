@@ -73,7 +73,7 @@ def test_a_crash_at_any_write_changes_nothing_in_the_end(
     def failing(file: Path, writer: Any) -> None:
         nonlocal count
         if count == crash:
-            file.with_name(f".{file.name}.tmp").write_bytes(b"half")
+            file.with_name(f".{file.name}.99999.tmp").write_bytes(b"half")  # as a writer killed on the way leaves it
             raise OSError("disk full")
         count += 1
         real(file, writer)
