@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra.utils
+from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -212,7 +213,25 @@ class ScenesConfig:
     size: int = 64
 
 
+SCHEMAS: dict[str, type] = {
+    "curve": CurveConfig,
+    "train": TrainConfig,
+    "embed": EmbedConfig,
+    "plot": PlotConfig,
+    "scenes": ScenesConfig,
+}
+
 C = TypeVar("C")
+
+
+def register_schemas() -> None:
+    """Make each command's schema known to Hydra as `COMMAND_schema`, which `conf/COMMAND.yaml` starts from.
+
+    So every setting of the schema can be overridden, whether or not a YAML file mentions it.
+    """
+    store = ConfigStore.instance()
+    for command, schema in SCHEMAS.items():
+        store.store(name=f"{command}_schema", node=schema, provider="guardtrain")
 
 
 def conf_dir() -> Path:
@@ -228,7 +247,9 @@ def typed(config: DictConfig, schema: type[C]) -> C:
         ConfigError: an unknown key, a wrong type, or a setting that must be given, by its full name.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), config)
+        # as plain data: a key added with `+` lies in a typed node unchecked
+        plainly = OmegaConf.to_container(config, resolve=False)
+        merged = OmegaConf.merge(OmegaConf.structured(schema), plainly)
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             raise ConfigError(f"These settings have no value yet: {', '.join(missing)}. Give each as NAME=VALUE.")
@@ -285,15 +306,33 @@ def explain(error: Exception, place: str = "") -> str:
         object_type = getattr(error, "object_type", None)
         if not allowed and dataclasses.is_dataclass(object_type):
             allowed = [f.name for f in dataclasses.fields(object_type)]
-        return _unknown(key, key.rsplit(".", 1)[-1], allowed)
+        target = parent.get("_target_") if isinstance(parent, DictConfig) else None
+        return _unknown(
+            key, key.rsplit(".", 1)[-1], [*_fields(target), *allowed] if target else allowed, plus=bool(target)
+        )
     if isinstance(error, InterpolationResolutionError | MissingMandatoryValue):
         return f"{key}: {first}"
     if isinstance(error, ValidationError):
-        return f"{key}: {first}."
+        if "is not a ListConfig" in first:
+            return f"{key} must be a list, such as {key}=[...]."
+        return f"{key}: {first.rstrip('.')}."
     return f"{key}: {first}" if key else first
 
 
-def _unknown(full: str, name: str, allowed: list[str]) -> str:
+def _fields(target: Any) -> list[str]:
+    """The settings of a `_target_`, where it is a dataclass."""
+    try:
+        found = hydra.utils.get_object(str(target))
+    except Exception:
+        return []
+    return [field.name for field in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
+
+
+def _unknown(full: str, name: str, allowed: list[str], plus: bool = False) -> str:
+    """What to say of a setting that is not there; `plus` where one the files do not mention needs a + to be added."""
+    allowed = list(dict.fromkeys(allowed))
+    if plus and name in allowed:
+        return f"The config does not mention '{full}' yet; add it with a plus: +{full}=VALUE."
     near = difflib.get_close_matches(name, allowed, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return f"There is no setting '{full}'.{hint}" + (f" Allowed here: {', '.join(allowed)}." if allowed else "")

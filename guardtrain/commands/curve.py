@@ -23,7 +23,7 @@ def run(config: DictConfig) -> None:
     started = time.perf_counter()
     recipe = build_recipe(settings)
     folder = Path(settings.out)
-    pools = load_pools(settings.data, settings.encoder, settings.cache_dir, log.info)
+    pools = load_pools(settings, log.info)
 
     from guardtrain.curves.engine import RESULTS_FILE, run_curve
     from guardtrain.curves.results import ResultsTable

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guardtrain.config import PRECOMPUTED, DataSettings, build
-from guardtrain.errors import ConfigError
+from guardtrain.config import PRECOMPUTED, CurveConfig, DataSettings, TrainConfig, build
+from guardtrain.errors import ConfigError, DataError, EncoderError
 
 if TYPE_CHECKING:
     from guardtrain.embeddings import Embeddings
@@ -15,18 +16,30 @@ if TYPE_CHECKING:
     from guardtrain.training.pools import HoldOut, Pools
 
 
-def load_pools(data: DataSettings, encoder: EncoderSettings, cache_dir: str, say: Callable[[str], None]) -> Pools:
+def load_pools(settings: CurveConfig | TrainConfig, say: Callable[[str], None]) -> Pools:
     """Pools and test sets of a config.
 
     Args:
-        data: the `data` section.
-        encoder: the `encoder` section; family `precomputed` where the sources bring their embeddings.
-        cache_dir: where stores of image sources are kept.
+        settings: `data`, `encoder` (family `precomputed` where the sources bring their embeddings), `data_dir`, and
+            `cache_dir`, where stores of image sources are kept.
         say: tells the user what is embedded and what was there.
 
     Raises:
         ConfigError: a source or hold-out that is not described rightly.
+        DataError, EncoderError: files that are missing or wrong.
     """
+    try:
+        return _load_pools(settings.data, settings.encoder, settings.cache_dir, say)
+    except (DataError, EncoderError) as error:
+        folder = settings.data_dir
+        if folder in str(error) and not Path(folder).is_dir():
+            raise type(error)(
+                f"{error}\ndata_dir is '{folder}', and there is no such folder: give data_dir=PATH or set GUARDTRAIN_DATA."
+            ) from error
+        raise
+
+
+def _load_pools(data: DataSettings, encoder: EncoderSettings, cache_dir: str, say: Callable[[str], None]) -> Pools:
     if not data.test:
         raise ConfigError(
             "data.test is empty; name at least one test set: a source, or {hold_out: pairs, fraction: 0.5}."

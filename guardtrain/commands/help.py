@@ -13,16 +13,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from guardtrain import config
-from guardtrain.config import conf_dir
-
-SCHEMAS: dict[str, type] = {
-    "curve": config.CurveConfig,
-    "train": config.TrainConfig,
-    "embed": config.EmbedConfig,
-    "plot": config.PlotConfig,
-    "scenes": config.ScenesConfig,
-}
+from guardtrain.config import SCHEMAS, conf_dir, register_schemas
 
 EXAMPLES = {
     "curve": [
@@ -47,6 +38,7 @@ EXAMPLES = {
 }
 
 WIDTH = 100
+_RESOLVED = ("out", "data_dir", "cache_dir")  # the explanation says what they default to
 
 
 def command_help(command: str, summary: str) -> str:
@@ -69,7 +61,7 @@ def command_help(command: str, summary: str) -> str:
     lines.append("settings (SETTING=VALUE):")
     composed = _composed(command)
     for name, text in _settings(SCHEMAS[command]):
-        value = OmegaConf.select(composed, name, throw_on_missing=False, default="")
+        value = "" if name in _RESOLVED else OmegaConf.select(composed, name, throw_on_missing=False, default="")
         # a mapping (a source) is in its group's file, too long to repeat here
         shown = "" if value == "" or isinstance(value, DictConfig) else f"[{_short(value)}] "
         lines += _entry(f"  {name}", shown + text, 30)
@@ -102,14 +94,10 @@ def _first_comment(path: Path) -> str:
 
 
 def _composed(command: str) -> DictConfig:
-    """The command's config as it is without overrides, interpolations as written."""
+    """The command's config as it is without overrides."""
+    register_schemas()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose(command)
-    OmegaConf.set_struct(config, False)
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
-    shown = {key: value for key, value in plain.items() if key not in ("out", "data_dir", "cache_dir")}
-    return OmegaConf.merge(OmegaConf.structured(SCHEMAS[command]), shown)  # type: ignore[return-value]
+        return compose(command)
 
 
 def _settings(schema: type, prefix: str = "") -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from guardtrain.config import conf_dir, explain
+from guardtrain.config import conf_dir, explain, register_schemas
 from guardtrain.errors import GuardtrainError
 
 INTERRUPTED = 130
@@ -32,6 +32,7 @@ def launch(command: str, arguments: Sequence[str]) -> int:
     0: done. 2: the user can mend it, the message on stderr says how. 130: interrupted. 1: a bug, with a traceback.
     """
     version.setbase("1.3")
+    register_schemas()
     # Hydra would format exceptions itself and exit; with this it lets them through to us.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     parser = get_args_parser()
@@ -67,7 +68,7 @@ def _composition(error: Exception) -> str:
     cause: Any = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return explain(cause)
-    return str(error).strip()
+    return str(error).partition("\nConfig search path")[0].strip()
 
 
 def _say(command: str, text: str, code: int) -> int:

@@ -25,7 +25,7 @@ def run(config: DictConfig) -> None:
     started = time.perf_counter()
     recipe = build_recipe(settings)
     folder = Path(settings.out)
-    pools = load_pools(settings.data, settings.encoder, settings.cache_dir, log.info)
+    pools = load_pools(settings, log.info)
 
     from guardtrain.curves.engine import RESULTS_FILE, plan_single, train_run
     from guardtrain.curves.results import ResultsTable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from guardtrain.training.module import GuardModule
 from guardtrain.training.optimizer import BankAdamW
 from guardtrain.training.progress import BankProgress, quiet_lightning
 from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
+
+log = logging.getLogger(__name__)
 
 
 class HeadDefinition(Protocol):
@@ -50,6 +53,11 @@ class TrainingRecipe:
         """Whether every step sees all of a run's images (L-BFGS)."""
         kind = self.optimizer.kind
         return kind == "lbfgs" or (kind == "auto" and self.head.convex)
+
+    @property
+    def steps(self) -> int:
+        """Most steps of the optimizer: its iterations (L-BFGS) or its steps (AdamW)."""
+        return self.optimizer.iterations if self.full_batch else self.optimizer.steps
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,7 @@ def fit_bank(
     chosen = _Candidates(
         torch.full((count,), settings.lr),
         torch.full((count,), recipe.loss.l2),
-        torch.full((count,), settings.steps, dtype=torch.int64),
+        torch.full((count,), recipe.steps, dtype=torch.int64),
     )
     if recipe.selection.method == "cross_validation":
         chosen = _cross_validate(recipe, embeddings, labels, plans, memory_gb, label)
@@ -146,7 +154,7 @@ def _cross_validate(
                 owner.append((r, c))
     lr = torch.tensor([grid[c][0] for _, c in owner])
     l2 = torch.tensor([grid[c][1] for _, c in owner])
-    steps = torch.full((len(owner),), settings.steps, dtype=torch.int64)
+    steps = torch.full((len(owner),), recipe.steps, dtype=torch.int64)
     _, curve = _train(
         recipe, embeddings, labels, fold_plans, _Candidates(lr, l2, steps), memory_gb, f"{label}: cross-validation"
     )
@@ -156,9 +164,9 @@ def _cross_validate(
     loss.index_put_((index[:, 0], index[:, 1]), (curve * held).T, accumulate=True)
     best = loss.flatten(1).argmin(1)  # the first of equals: the smaller candidate, the earlier step
     candidate = torch.div(best, len(curve), rounding_mode="floor")
-    best_steps = ((best % len(curve)) + 1) * (settings.steps if recipe.full_batch else selection.evaluate_every)
+    best_steps = ((best % len(curve)) + 1) * (recipe.steps if recipe.full_batch else selection.evaluate_every)
     values = torch.tensor(grid)
-    return _Candidates(values[candidate, 0], values[candidate, 1], best_steps.clamp_max(settings.steps))
+    return _Candidates(values[candidate, 0], values[candidate, 1], best_steps.clamp_max(recipe.steps))
 
 
 def _train(
@@ -264,6 +272,14 @@ def _train_one(
         limit_val_batches=1.0 if evaluates else 0,
     )
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    unfinished = module.unfinished_heads()
+    if unfinished:
+        log.warning(
+            "%d of %d heads are not at their optimum after %d iterations; raise optimizer.iterations or loss.l2",
+            unfinished,
+            len(plans),
+            longest,
+        )
     return module
 
 

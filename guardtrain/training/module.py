@@ -88,6 +88,13 @@ class GuardModule(L.LightningModule):
     def configure_optimizers(self) -> BankAdamW | BankLBFGS:
         return self.make_optimizer(self)
 
+    def unfinished_heads(self) -> int:
+        """How many heads L-BFGS left before their optimum; 0 with AdamW, which has no such end."""
+        optimizer = self._optimizer()
+        if not isinstance(optimizer, BankLBFGS) or optimizer.done is None:
+            return 0
+        return int((~optimizer.done).sum())
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["held_out_curve"] = self.held_out_curve
 

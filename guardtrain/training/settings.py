@@ -39,16 +39,18 @@ class OptimizerSettings:
     Args:
         kind: `lbfgs` finds the optimum of convex heads on all images of a run at once; `adamw` takes steps on batches,
             with a cosine decay to zero; `auto` is lbfgs for convex heads (linear) and adamw for the rest.
-        steps: iterations at most (lbfgs), or optimisation steps (adamw).
+        iterations: lbfgs: iterations at most.
         tolerance: lbfgs: a head is done when no entry of its gradient is larger.
+        steps: adamw: optimisation steps.
         lr: adamw: peak learning rate, on inputs standardised by the head.
         weight_decay: adamw: decoupled weight decay, beside the loss's L2 penalty; biases are not decayed.
         batch_size: adamw: images of its own each head sees in a step; a run with fewer images sees all of them.
     """
 
     kind: str = "auto"
+    iterations: int = 1000
+    tolerance: float = 1e-5
     steps: int = 300
-    tolerance: float = 1e-6
     lr: float = 0.003
     weight_decay: float = 0.0
     batch_size: int = 128
@@ -59,7 +61,7 @@ class OptimizerSettings:
         for name in ("lr", "tolerance"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"optimizer.{name} must be > 0; got {getattr(self, name):g}.")
-        for name, least in (("weight_decay", 0.0), ("steps", 1), ("batch_size", 1)):
+        for name, least in (("weight_decay", 0.0), ("steps", 1), ("iterations", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"optimizer.{name} must be >= {least:g}; got {getattr(self, name):g}.")
 
