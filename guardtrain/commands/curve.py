@@ -13,6 +13,7 @@ from guardtrain.commands.data import load_pools
 from guardtrain.commands.figure import draw
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.config import CurveConfig, typed
+from guardtrain.curves.grid import check_counts
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ def run(config: DictConfig) -> None:
     """Run the curve that `config` (see `CurveConfig`) describes; finished runs are not run again."""
     settings = typed(config, CurveConfig)
     started = time.perf_counter()
+    check_counts(settings.grid)
     recipe = build_recipe(settings)
     folder = Path(settings.out)
     pools = load_pools(settings, log.info)

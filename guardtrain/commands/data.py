@@ -33,9 +33,8 @@ def load_pools(settings: CurveConfig | TrainConfig, say: Callable[[str], None]) 
     except (DataError, EncoderError) as error:
         folder = settings.data_dir
         if folder in str(error) and not Path(folder).is_dir():
-            raise type(error)(
-                f"{error}\ndata_dir is '{folder}', and there is no such folder: give data_dir=PATH or set GUARDTRAIN_DATA."
-            ) from error
+            hint = f"data_dir is '{folder}', and there is no such folder: give data_dir=PATH or set GUARDTRAIN_DATA."
+            raise type(error)(f"{error}\n{hint}") from error
         raise
 
 

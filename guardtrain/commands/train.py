@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.config import TrainConfig, plain, typed
+from guardtrain.mixtures import counts
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -23,6 +24,8 @@ def run(config: DictConfig) -> None:
     """Train what `config` (see `TrainConfig`) describes; a training that was cut off continues."""
     settings = typed(config, TrainConfig)
     started = time.perf_counter()
+    mix = settings.mixture
+    counts(mix.budget, mix.ratio, mix.arm, mix.rounding, mix.control)  # refused before anything is embedded
     recipe = build_recipe(settings)
     folder = Path(settings.out)
     pools = load_pools(settings, log.info)
@@ -33,7 +36,7 @@ def run(config: DictConfig) -> None:
     from guardtrain.heads.artifact import save_head
 
     table = ResultsTable(folder / RESULTS_FILE)
-    planned = plan_single(pools, plain(settings.mixture), recipe_settings(settings))
+    planned = plan_single(pools, plain(mix), recipe_settings(settings))
     mixture = planned.mixture
     log.info("mixture: %d real + %d pair images, seed %d", mixture.n_real, mixture.n_pair_images, mixture.seed)
     if planned.key in table.done(pools.tests):
@@ -63,7 +66,7 @@ def run(config: DictConfig) -> None:
             plain(settings.head),
             run=planned.key,
             data=pools.name,
-            mixture=plain(settings.mixture),
+            mixture=plain(mix),
             chosen=chosen,
         )
     frame = table.read()

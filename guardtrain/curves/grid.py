@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from guardtrain.errors import ConfigError
-from guardtrain.mixtures import ARMS, CONTROLS, ROUNDINGS
+from guardtrain.mixtures import ARMS, CONTROLS, ROUNDINGS, counts
 
 NO_CONTROL = "none"  # what the results table says of a run without pair images
 
@@ -80,3 +80,14 @@ def grid_points(settings: GridSettings) -> Iterator[GridPoint]:
                         if (arm, control) == ("replace", "real"):
                             continue  # n(1-ρ) real + nρ more real is the real-only run
                         yield GridPoint(seed, budget, ratio, arm, control)
+
+
+def check_counts(settings: GridSettings) -> None:
+    """Refuse a grid whose shares are not whole numbers of pairs, before anything is embedded or trained.
+
+    Raises:
+        MixtureError: with the nearest ratios and budgets that work.
+    """
+    for point in grid_points(settings):
+        if point.control != NO_CONTROL:
+            counts(point.budget, point.ratio, point.arm, settings.rounding, point.control)

@@ -126,7 +126,7 @@ class BankLBFGS(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """torch's state and ours: curvature pairs, last losses and gradients, and which heads are done."""
-        own = {"pairs": self._pairs, "losses": self._losses, "gradient": self._gradient, "done": self.done}
+        own = {"pairs": list(self._pairs), "losses": self._losses, "gradient": self._gradient, "done": self.done}
         return {**super().state_dict(), "lbfgs": own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from guardtrain import __version__
+from guardtrain.cli import COMMANDS, main
+from guardtrain.config import SCHEMAS
+
+
+def test_help_lists_every_command_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert set(COMMANDS) == set(SCHEMAS)
+    for command, summary in COMMANDS.items():
+        assert f"  {command:<5}" in text
+        assert summary in text
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    code = "import sys; from guardtrain.cli import main; main(['--help']); main(['--version']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert not loaded & {"torch", "numpy", "hydra", "omegaconf", "pyarrow", "pandas", "rich", "argparse", "difflib"}
+    assert f"guardtrain {__version__}" in done.stdout
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_help_of_a_command_shows_groups_settings_and_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert COMMANDS[command] in text
+    assert "settings (SETTING=VALUE):" in text
+    assert f"  guardtrain {command}" in text.partition("examples:")[2]
+    if command == "curve":
+        for part in ("* scenes", "* demo", "  mlp", "grid.budgets", "loss.l2", "[1.0]", "cache_dir"):
+            assert part in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["curv"], "there is no command 'curv'. Did you mean 'curve'?"),
+        (["curve", "grid.seeds=abc"], "grid.seeds: Value 'abc' of type 'str' could not be converted to Integer."),
+        (["curve", "grid.budgetz=[1]"], "no setting 'grid.budgetz'. Did you mean 'budgets'?"),
+        (["curve", "head=foo"], "Available options in 'head':\n\tlinear\n\tmlp"),
+        (["curve", "grid.budgets=[10]", "grid.ratios=[0.25]"], "Budget 10 at ratio 0.25 asks for 2.5 pair images"),
+        (["curve", "grid.budgets=[1"], "grid.budgets"),
+        (["curve", "data.real.size=32"], "add it with a plus: +data.real.size=VALUE"),
+        (["curve", "experiment=masks", "data_dir=nowhere"], "give data_dir=PATH or set GUARDTRAIN_DATA"),
+        (["curve", "encoder=precomputed"], "data.real is a source of images"),
+        (["curve", "~data.test.in_domain", "~data.test.counterfactual"], "data.test is empty"),
+        (["curve", "+data.test.x={hold_out: nowhere, groups: 3}"], "there is: real, pairs"),
+        (["curve", "+data.test.x={hold_out: real}"], "needs exactly one of groups, fraction and split"),
+        (["train", "mixture.ratio=2"], "The ratio is 2"),
+        (["plot", "results=nowhere"], "There are no results at"),
+        (["plot"], "no value yet: results"),
+        (["embed", "source=image_folder", "source.root=nowhere", "out=store"], "nowhere"),
+        (["scenes", "pool=none"], "Unknown scene pool 'none'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_gives_a_message_and_no_traceback(
+    arguments: list[str], message: str, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GUARDTRAIN_DATA", raising=False)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err + captured.out
+    assert captured.err.startswith("guardtrain")

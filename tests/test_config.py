@@ -1,0 +1,108 @@
+"""Every YAML file under conf/ composes and validates, and every wrong setting is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from guardtrain.config import SCHEMAS, build, conf_dir, register_schemas, typed
+from guardtrain.errors import ConfigError
+
+CONF = conf_dir()
+COMMANDS = sorted(SCHEMAS)
+OPTIONS = [
+    (path.parent.relative_to(CONF).as_posix(), path.stem)
+    for path in sorted(CONF.glob("*/*.yaml"))
+    if path.parent.name != "local"
+]
+
+
+def _compose(command: str, *overrides: str):
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(command, overrides=list(overrides))
+
+
+def _commands_with(group: str) -> list[str]:
+    found = []
+    for command in COMMANDS:
+        defaults = yaml.safe_load((CONF / f"{command}.yaml").read_text())["defaults"]
+        if any(isinstance(entry, dict) and group in entry for entry in defaults):
+            found.append(command)
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_composes(command: str) -> None:
+    config = _compose(command, *(["results=x"] if command == "plot" else []))
+    assert isinstance(typed(config, SCHEMAS[command]), SCHEMAS[command])
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{group}={option}" for group, option in OPTIONS])
+def test_every_option_composes_and_validates(group: str, option: str) -> None:
+    commands = _commands_with(group)
+    assert commands, f"no command uses conf/{group}"
+    for command in commands:
+        given = [f"{group}={option}", *(["results=x"] if command == "plot" else [])]
+        register_schemas()
+        config = _compose(command, *given)
+        missing = sorted(OmegaConf.missing_keys(config))  # what the user must give: paths of their own data
+        settings = typed(_compose(command, *given, *[f"{name}=somewhere" for name in missing]), SCHEMAS[command])
+        for place in ("head", "source"):
+            if getattr(settings, place, None) is not None:
+                build(getattr(settings, place), place)
+        if hasattr(settings, "data"):
+            sources = {"real": settings.data.real, "pairs": settings.data.pairs, **settings.data.test}
+            for name, node in sources.items():
+                if node is not None and "hold_out" not in node:
+                    build(node, f"data.{name}")
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*/*.yaml")), ids=lambda p: p.stem)
+def test_every_option_says_what_it_is(path: Path) -> None:
+    first = next(line for line in path.read_text().splitlines() if "@package" not in line)
+    assert first.startswith("# "), "its first comment is its line in --help"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+grid.budgetz=[16]", "There is no setting 'grid.budgetz'. Did you mean 'budgets'? Allowed here: budgets, "),
+        ("+colour=red", "There is no setting 'colour'. Allowed here: data, encoder, head"),
+        ("loss.class_weight=heavy", "loss.class_weight is 'heavy'; allowed: none, balanced"),
+        ("optimizer.lr=0", "optimizer.lr must be > 0"),
+        ("selection.folds=1", "selection.folds must be >= 2"),
+        ("logger.mode=maybe", "logger.mode is 'maybe'; allowed: offline, online, disabled"),
+        ("data=manifest", "no value yet: data.pairs.path, data.real.path"),
+    ],
+)
+def test_wrong_settings_are_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        typed(_compose("curve", override), SCHEMAS["curve"])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"hidden": [3]}, "must be a mapping with a _target_"),
+        ({"_target_": "guardtrain.heads.Nothing"}, "cannot be imported"),
+        ({"_target_": "guardtrain.heads.MLPHead", "hiden": [3]}, "no setting 'head.hiden'. Did you mean 'hidden'?"),
+        ({"_target_": "guardtrain.heads.MLPHead", "hidden": 3}, "head.hidden must be a list"),
+        ({"_target_": "guardtrain.heads.MLPHead", "dropout": "x"}, "head.dropout"),
+        ({"_target_": "guardtrain.heads.MLPHead", "hidden": []}, "one or more hidden layers"),
+        ({"_target_": "fractions.Fraction", "denominater": 3}, "Did you mean 'denominator'?"),
+    ],
+)
+def test_wrong_components_are_named(node: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(node, "head")
+    assert message in str(caught.value)
+
+
+def test_a_users_own_target_is_called() -> None:
+    assert build({"_target_": "fractions.Fraction", "numerator": 3, "denominator": 6}, "head").denominator == 2
