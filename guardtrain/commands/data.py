@@ -96,5 +96,8 @@ def _hold_out(node: Mapping[str, Any], place: str, sources: Mapping[str, Any]) -
             f"{place} needs exactly one of groups, fraction and split; it has {', '.join(given) or 'none'}."
         )
     if node["hold_out"] not in sources:
-        raise ConfigError(f"{place}.hold_out is '{node['hold_out']}'; there is: {', '.join(sources)}.")
+        raise ConfigError(
+            f"{place}.hold_out is '{node['hold_out']}'; there is: {', '.join(sources)}. "
+            f"Name another pool, or leave this test set out with ~{place}."
+        )
     return HoldOut(node["hold_out"], node.get("groups"), node.get("fraction"), node.get("split"))

@@ -1,0 +1,150 @@
+"""`guardtrain curve` from images to figure, on small pools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from guardtrain.curves.results import ResultsTable
+from guardtrain.curves.scores import ScoresFolder
+from guardtrain.embeddings import embed
+from guardtrain.encoders.spec import EncoderSettings
+from guardtrain.mixtures import Mixer, Pool
+from guardtrain.scenes import SceneSource
+from tests.commands.conftest import SMALL_DATA, SMALL_GRID
+
+CURVE = ["curve", *SMALL_DATA, *SMALL_GRID]
+RUNS = 2 * 2 * 3  # budgets × seeds × (real only, paired, unpaired)
+
+
+def _rows(out: str | Path) -> pd.DataFrame:
+    frame = ResultsTable(Path(out) / "results.parquet").read()
+    return frame.drop(columns="seconds").sort_values(["run", "test", "slice_kind", "slice"]).reset_index(drop=True)
+
+
+def test_the_main_job_end_to_end(run) -> None:
+    text = run(*CURVE)
+    out = Path("outputs/curve/scenes")
+    frame = _rows(out)
+    assert frame["run"].nunique() == RUNS
+    assert set(frame["test"]) == {"counterfactual", "in_domain"}
+    assert set(frame["slice_kind"]) == {"all", "category", "source"}
+    for part in ("real only", "pairs ½ (replace)", "unpaired control", f"{RUNS} runs", "Shortcut check"):
+        assert part in text
+    with Image.open(out / "curve.png") as figure:
+        assert figure.width > 1000
+    assert "</svg>" in (out / "curve.svg").read_text()
+    # the scores kept beside the table give its metrics again
+    keys, scores, records = ScoresFolder(out / "scores").read("counterfactual")
+    whole = frame[(frame["test"] == "counterfactual") & (frame["slice_kind"] == "all")].set_index("run")
+    for key, row in zip(keys, scores, strict=True):
+        assert whole.loc[key, "auroc"] == pytest.approx(roc_auc_score(records.labels, row), abs=1e-9)
+
+
+def test_a_run_is_scikit_learns_logistic_regression_on_the_mixtures_images(run, cache_dir: Path) -> None:
+    run(*CURVE)
+    settings = EncoderSettings(name="demo", checkpoint="pkg://guardtrain/scenes/demo_encoder")
+    real, pairs, test = (
+        embed(SceneSource(pool=pool, n=n, seed=0), settings, cache_dir)
+        for pool, n in (("real", 400), ("pairs", 400), ("test", 200))
+    )
+    mixer = Mixer(Pool.from_records(real.records), Pool.from_records(pairs.records, name="pairs"))
+    mixture = mixer.mix(budget=64, ratio=0.5, arm="replace", control="unpaired", seed=1)
+    x = np.concatenate([real.matrix[mixture.real], pairs.matrix[mixture.pairs]])
+    y = np.concatenate([real.records.labels[mixture.real], pairs.records.labels[mixture.pairs]])
+    scale = np.sqrt(np.square(x - x.mean(0)).mean())
+    reference = LogisticRegression(C=1, class_weight="balanced", tol=1e-8, max_iter=5000).fit(x / scale, y)
+    frame = _rows("outputs/curve/scenes")
+    mine = frame[
+        (frame["control"] == "unpaired")
+        & (frame["budget"] == 64)
+        & (frame["seed"] == 1)
+        & (frame["test"] == "counterfactual")
+        & (frame["slice_kind"] == "all")
+    ]
+    expected = roc_auc_score(test.records.labels, reference.decision_function(test.matrix / scale))
+    assert mine["auroc"].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_only_what_is_missing_is_run(run) -> None:
+    run(*CURVE)
+    before = _rows("outputs/curve/scenes")
+    again = run(*CURVE)
+    assert f"{RUNS} of {RUNS} runs are there already" in again
+    assert "trained" not in again
+    more = run(*CURVE, "grid.seeds=3")
+    assert f"{RUNS} of {RUNS * 3 // 2} runs are there already" in more
+    after = _rows("outputs/curve/scenes")
+    assert after["run"].nunique() == RUNS * 3 // 2
+    pd.testing.assert_frame_equal(after[after["run"].isin(before["run"])].reset_index(drop=True), before)
+    # another head is another set of runs in the same table, and the summary shows the asked one only
+    other = run(*CURVE, "head=mlp", "optimizer.steps=20")
+    assert f"{RUNS} of {RUNS} runs trained" in other
+    assert "mlp head" in other
+    assert "linear head" not in other
+
+
+def test_interrupted_and_started_again_gives_the_uninterrupted_result(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from guardtrain.curves import engine
+
+    run(*CURVE, "out=whole")
+    monkeypatch.setattr(engine, "RUNS_PER_COMMIT", 3)
+    original, calls = engine.fit_bank, []
+
+    def interrupted(*arguments, **settings):
+        calls.append(len(arguments[3]))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments, **settings)
+
+    monkeypatch.setattr(engine, "fit_bank", interrupted)
+    text = run(*CURVE, "out=parts", code=130)
+    assert "the same command continues" in text
+    assert _rows("parts")["run"].nunique() == RUNS // 2
+    assert f"{RUNS // 2} of {RUNS} runs are there already" in run(*CURVE, "out=parts")
+    pd.testing.assert_frame_equal(_rows("parts"), _rows("whole"), rtol=1e-4)  # other banks, other padding
+
+
+def test_results_do_not_depend_on_a_warm_cache(run, tmp_path: Path) -> None:
+    cold = f"cache_dir={tmp_path / 'cold'}"
+    run(*CURVE, "out=a", cold)
+    run(*CURVE, "out=b", cold)
+    pd.testing.assert_frame_equal(_rows("a"), _rows("b"))
+
+
+def test_changed_test_records_are_not_mixed_with_old_scores(run) -> None:
+    run(*CURVE)
+    text = run(*CURVE, "data.test.counterfactual.n=100", code=2)
+    assert "changed since the scores" in text
+
+
+def test_add_arm_with_the_more_real_control(run) -> None:
+    run(*CURVE, "grid.arms=[add]", "grid.controls=[paired,real]", "grid.seeds=1", "grid.budgets=[32]")
+    frame = _rows("outputs/curve/scenes").drop_duplicates("run").set_index("control")
+    assert frame.loc["paired", ["n_real", "n_pair_images", "n_images"]].tolist() == [32, 16, 48]
+    assert frame.loc["real", ["n_real", "n_pair_images", "n_images"]].tolist() == [48, 0, 48]
+
+
+@pytest.mark.data
+def test_masks_experiment_reproduces_logistic_regression(run, data_dir: Path) -> None:
+    """The first two rows of the study on real features; scikit-learn on the same images gives .546 ... .982."""
+    run("curve", "experiment=masks", f"data_dir={data_dir}")
+    frame = _rows("outputs/curve/masks")
+    means = frame[frame["slice_kind"] == "all"].groupby(["control", "n_pair_images"])["pair_both_right"].mean()
+    assert 0.45 < means["none", 0] < 0.7
+    for control in ("paired", "unpaired"):
+        assert np.allclose([means[control, n] for n in (10, 20, 40, 80)], [0.8, 0.88, 0.95, 0.98], atol=0.04)
+
+
+@pytest.mark.data
+def test_fire_experiment_from_jpegs(run, data_dir: Path) -> None:
+    run("curve", "experiment=fire", f"data_dir={data_dir}")
+    frame = _rows("outputs/curve/fire")
+    whole = frame[(frame["slice_kind"] == "all") & (frame["budget"] == 448)]
+    assert whole["auroc"].mean() >= 0.98

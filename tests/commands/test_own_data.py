@@ -1,0 +1,89 @@
+"""A user's own files: the sources behind `embed`, `train` and `curve`, tried on rendered scenes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv
+import pytest
+
+from guardtrain.embeddings import EmbeddingStore
+from guardtrain.records import Records
+
+GRID = ["grid.budgets=[16,32]", "grid.ratios=[0,0.5]", "grid.seeds=2"]
+
+
+@pytest.fixture
+def files(run) -> None:
+    run("scenes", "pool=real", "n=120", "out=photos")
+    run("scenes", "pool=pairs", "n=160", "out=edits", "masks=true")
+
+
+def test_scenes_writes_images_records_masks_and_a_sheet(files) -> None:
+    records = Records.from_table(pyarrow.csv.read_csv("edits/records.csv"))
+    assert len(records) == 160
+    for folder in ("images", "masks"):
+        assert len(list(Path("edits", folder).glob("*.png"))) == 160
+    assert Path("edits/contact_sheet.png").stat().st_size > 10_000
+
+
+def test_manifests_to_curve(run, files) -> None:
+    text = run("curve", "data=manifest", "data.real.path=photos/records.csv", "data.pairs.path=edits/records.csv", *GRID)
+    assert "12 of 12 runs trained" in text
+    assert "AUROC on 'counterfactual'" in text
+
+
+def test_embed_and_train_from_the_store(run, files) -> None:
+    text = run("embed", "source=manifest", "source.path=photos/records.csv", "out=store")
+    assert "120 embeddings" in text
+    stored = EmbeddingStore.open("store").read()
+    assert stored.matrix.shape == (120, 256)
+    assert np.allclose(np.linalg.norm(stored.matrix, axis=1), 1, atol=1e-5)
+    arguments = [
+        "data=stores",
+        "data.real.path=store",
+        "data.pairs=null",
+        "~data.test.counterfactual",
+        "mixture={budget: 64, ratio: 0.0}",
+    ]
+    assert "in_domain" in run("train", *arguments, "encoder=demo")
+    # the store says which encoder made it, and another is refused
+    refusal = run("train", *arguments, "encoder=demo", "encoder.normalize=false", code=2)
+    assert "normalize" in refusal
+
+
+def test_image_folder_to_curve(run, files) -> None:
+    table = Records.from_table(pyarrow.csv.read_csv("photos/records.csv"))
+    for i, label in enumerate(table.labels):
+        folder = Path("folder", "unsafe" if label else "safe", str(table.categories[i]))
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path("photos", table.table["image"][i].as_py()), folder)
+    arguments = ["data=image_folder", "data.real.root=folder", "grid.ratios=[0]", "grid.budgets=[16]", "grid.seeds=2"]
+    assert "2 of 2 runs trained" in run("curve", *arguments)
+
+
+def test_plot_draws_other_panels_from_the_same_results(run, files) -> None:
+    run("curve", "data=manifest", "data.real.path=photos/records.csv", "data.pairs.path=edits/records.csv", *GRID)
+    text = run(
+        "plot",
+        "results=outputs/curve/manifest",
+        "out=figures",
+        "plot.panels=[{test: counterfactual, metric: pair_ranking}]",
+    )
+    assert "Pairs ranked right on 'counterfactual'" in text
+    assert "AUROC on" not in text
+    assert Path("figures/curve.png").is_file()
+    unknown = run("plot", "results=outputs/curve/manifest", "plot.panels=[{test: x, metric: auroc}]", code=2)
+    assert "counterfactual, in_domain" in unknown
+
+
+def test_a_broken_pair_and_a_missing_image_are_named(run, files) -> None:
+    lines = Path("edits/records.csv").read_text().splitlines()
+    Path("edits/broken.csv").write_text("\n".join([*lines[:3], *lines[4:]]))
+    base = ["curve", "data=manifest", "data.real.path=photos/records.csv", *GRID]
+    assert "exactly one safe and one unsafe" in run(*base, "data.pairs.path=edits/broken.csv", code=2)
+    victim = next(Path("edits/images").glob("*.png"))
+    victim.unlink()
+    assert victim.name in run(*base, "data.pairs.path=edits/records.csv", code=2)

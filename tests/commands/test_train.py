@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from guardtrain.config import build
+from guardtrain.curves.results import ResultsTable
+from guardtrain.embeddings import embed
+from guardtrain.encoders.spec import EncoderSettings
+from guardtrain.heads.artifact import load_head, read_description
+from guardtrain.metrics import guard_metrics_collection, record_pair_index
+from guardtrain.scenes import SceneSource
+from tests.commands.conftest import SMALL_DATA
+
+TRAIN = ["train", *SMALL_DATA, "mixture.budget=128"]
+OUT = Path("outputs/train/scenes")
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_a_head_its_metrics_and_logs(run, cache_dir: Path, head: str) -> None:
+    text = run(*TRAIN, f"head={head}", "optimizer.steps=60")
+    for part in ("mixture: 64 real + 64 pair images", "counterfactual", "in_domain", "AUROC", "Pairs with both sides"):
+        assert part in text
+    assert list(OUT.glob("logs/version_*/metrics.csv"))
+    # the saved head, on embeddings made anew, has the metrics the table says: torchmetrics' own, as a second opinion
+    description = read_description(OUT)
+    trained = load_head(OUT, build(description["head"], "head"))
+    settings = EncoderSettings(name="demo", checkpoint="pkg://guardtrain/scenes/demo_encoder")
+    test = embed(SceneSource(pool="test", n=200, seed=0), settings, cache_dir)
+    probabilities = trained.probabilities(torch.tensor(test.matrix), test.spec)
+    collection = guard_metrics_collection()
+    labels = torch.from_numpy(test.records.labels.astype("int64"))
+    collection.update(preds=probabilities, target=labels, pair_index=record_pair_index(test.records))
+    expected = {name: value.item() for name, value in collection.compute().items()}
+    frame = ResultsTable(OUT / "results.parquet").read()
+    row = frame[(frame["test"] == "counterfactual") & (frame["slice_kind"] == "all")].iloc[0]
+    for name, value in expected.items():
+        assert row[{"recall_at_fpr": "recall_at_fpr5"}.get(name, name)] == pytest.approx(value, abs=2e-4), name
+    assert json.loads((OUT / "head.json").read_text())["run"] == row["run"]
+
+
+def test_a_run_that_is_there_is_not_trained_again(run) -> None:
+    run(*TRAIN)
+    weights = (OUT / "head.safetensors").read_bytes()
+    again = run(*TRAIN)
+    assert "there already" in again
+    assert "trained in" not in again
+    assert (OUT / "head.safetensors").read_bytes() == weights
+
+
+def test_train_and_curve_agree_on_the_same_run(run) -> None:
+    fixed = [*SMALL_DATA, "head=linear"]
+    run("train", *fixed, "selection=fixed", "mixture.budget=64", "mixture.seed=1")
+    run("curve", *fixed, "grid.budgets=[64]", "grid.ratios=[0.5]", "grid.seeds=2")
+    single = ResultsTable(OUT / "results.parquet").read()
+    curve = ResultsTable("outputs/curve/scenes/results.parquet").read()
+    same = curve[curve["run"] == single["run"].iloc[0]]
+    assert len(same) == len(single) > 10
+    assert same["auroc"].to_numpy() == pytest.approx(single["auroc"].to_numpy(), abs=1e-6, nan_ok=True)
+
+
+def test_wandb_offline_needs_no_key_and_no_network(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    run(*TRAIN, "logger=wandb")
+    assert list(OUT.glob("wandb/offline-run-*/*.wandb"))
