@@ -52,11 +52,9 @@ def run(config: DictConfig) -> None:
             checkpoints=checkpoints,
             loggers=_loggers(settings, folder),
         )
-        chosen = {
-            "lr": float(fitted.lr[0]),
-            "l2": float(fitted.l2[0]),
-            "steps": int(fitted.steps[0]),
-        }
+        chosen = {"l2": float(fitted.l2[0])}
+        if not recipe.full_batch:
+            chosen |= {"lr": float(fitted.lr[0]), "steps": int(fitted.steps[0])}
         log.info("trained in %.1f s: %s", fitted.seconds, ", ".join(f"{k} {v:g}" for k, v in chosen.items()))
         save_head(
             folder,

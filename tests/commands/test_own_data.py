@@ -30,7 +30,8 @@ def test_scenes_writes_images_records_masks_and_a_sheet(files) -> None:
 
 
 def test_manifests_to_curve(run, files) -> None:
-    text = run("curve", "data=manifest", "data.real.path=photos/records.csv", "data.pairs.path=edits/records.csv", *GRID)
+    tables = ["data.real.path=photos/records.csv", "data.pairs.path=edits/records.csv"]
+    text = run("curve", "data=manifest", *tables, *GRID)
     assert "12 of 12 runs trained" in text
     assert "AUROC on 'counterfactual'" in text
 
