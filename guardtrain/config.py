@@ -21,6 +21,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from guardtrain.curves.display import X_AXES
 from guardtrain.curves.grid import GridSettings
 from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.errors import ConfigError
@@ -114,6 +115,10 @@ class PlotSettings:
     x: str = "auto"
     title: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.x not in X_AXES:
+            raise ConfigError(f"plot.x is '{self.x}'; allowed: {', '.join(X_AXES)}.")
+
 
 @dataclass
 class EmbedConfig:
@@ -186,10 +191,12 @@ class PlotConfig:
     Args:
         results: a curve's folder (or its results.parquet).
         out: where the figure goes; default: the same folder.
+        all_runs: show every run in the table, not those of the last curve alone.
     """
 
     results: str = MISSING
     out: str | None = None
+    all_runs: bool = False
     plot: PlotSettings = field(default_factory=PlotSettings)
 
 

@@ -55,6 +55,13 @@ def test_help_of_a_command_shows_groups_settings_and_examples(command: str, caps
         (["curve", "~data.test.in_domain", "~data.test.counterfactual"], "data.test is empty"),
         (["curve", "+data.test.x={hold_out: nowhere, groups: 3}"], "there is: real, pairs"),
         (["curve", "+data.test.x={hold_out: real}"], "needs exactly one of groups, fraction and split"),
+        (["curve", "=3"], "cannot read '=3'"),
+        (["curve", "+data.test.x=3"], "data.test.x must be a mapping with a _target_"),
+        (
+            ["curve", "+data.test.x={hold_out: real, groups: abc}"],
+            "data.test.x.groups is 'abc'; it must be of type int",
+        ),
+        (["curve", "plot.x=foo"], "plot.x is 'foo'; allowed: auto, budget"),
         (["train", "mixture.ratio=2"], "The ratio is 2"),
         (["plot", "results=nowhere"], "There are no results at"),
         (["plot"], "no value yet: results"),

@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.figure import draw
+from guardtrain.commands.loggers import csv_loggers
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.config import CurveConfig, typed
 from guardtrain.curves.grid import check_counts
@@ -25,9 +27,11 @@ def run(config: DictConfig) -> None:
     check_counts(settings.grid)
     recipe = build_recipe(settings)
     folder = Path(settings.out)
+    # in a sweep the jobs share results, and each has a folder of its own for its figure
+    figures = Path(HydraConfig.get().runtime.output_dir)
     pools = load_pools(settings, log.info)
 
-    from guardtrain.curves.engine import RESULTS_FILE, run_curve
+    from guardtrain.curves.engine import RESULTS_FILE, keep_keys, run_curve
     from guardtrain.curves.results import ResultsTable
     from guardtrain.training.pools import describe
 
@@ -36,16 +40,18 @@ def run(config: DictConfig) -> None:
     keys = run_curve(
         pools,
         recipe,
-        recipe_settings(settings),
+        recipe_settings(settings, recipe),
         settings.grid,
         folder,
         memory_gb=settings.memory_gb,
+        loggers=csv_loggers(settings.logger, folder),
         say=log.info,
     )
+    keep_keys(folder, keys)
     frame = ResultsTable(folder / RESULTS_FILE).read()
     frame = frame[frame["run"].isin(keys)]
     log.info("")
-    files = draw(frame, settings.plot, folder)
+    files = draw(frame, settings.plot, figures)
     _track(settings, folder, files)
     log.info("results   %s", folder / RESULTS_FILE)
     log.info("figure    %s", " ".join(str(file) for file in files))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ def load_pools(settings: CurveConfig | TrainConfig, say: Callable[[str], None]) 
         return _load_pools(settings.data, settings.encoder, settings.cache_dir, say)
     except (DataError, EncoderError) as error:
         folder = settings.data_dir
-        if folder in str(error) and not Path(folder).is_dir():
+        if f"{folder}{os.sep}" in str(error) and not Path(folder).is_dir():
             hint = f"data_dir is '{folder}', and there is no such folder: give data_dir=PATH or set GUARDTRAIN_DATA."
             raise type(error)(f"{error}\n{hint}") from error
         raise
@@ -49,7 +50,8 @@ def _load_pools(data: DataSettings, encoder: EncoderSettings, cache_dir: str, sa
     tests: dict[str, Any] = {}
     for name, node in data.test.items():
         place = f"data.test.{name}"
-        tests[name] = _hold_out(node, place, sources) if "hold_out" in node else build(node, place)
+        held_out = isinstance(node, dict) and "hold_out" in node
+        tests[name] = _hold_out(node, place, sources) if held_out else build(node, place)
 
     from guardtrain.training.pools import HoldOut, make_pools
 
@@ -100,4 +102,9 @@ def _hold_out(node: Mapping[str, Any], place: str, sources: Mapping[str, Any]) -
             f"{place}.hold_out is '{node['hold_out']}'; there is: {', '.join(sources)}. "
             f"Name another pool, or leave this test set out with ~{place}."
         )
-    return HoldOut(node["hold_out"], node.get("groups"), node.get("fraction"), node.get("split"))
+    kinds: dict[str, type] = {"groups": int, "fraction": float, "split": str}
+    value, kind = node[given[0]], kinds[given[0]]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ConfigError(f"{place}.{given[0]} is {value!r}; it must be of type {kind.__name__}.")
+    chosen: dict[str, Any] = {given[0]: value}
+    return HoldOut(node["hold_out"], **chosen)

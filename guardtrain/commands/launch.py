@@ -38,6 +38,9 @@ def launch(command: str, arguments: Sequence[str]) -> int:
     parser = get_args_parser()
     parser.prog = f"guardtrain {command}"
     parsed = parser.parse_args(list(arguments))
+    for override in parsed.overrides:
+        if override.partition("=")[0].strip("+~ ") == "":
+            return _say(command, f"cannot read '{override}': write SETTING=VALUE.", 2)
     run = importlib.import_module(f"guardtrain.commands.{command}").run
 
     @functools.wraps(run)

@@ -18,12 +18,16 @@ def run(config: DictConfig) -> None:
     """Draw what `config` (see `PlotConfig`) describes."""
     settings = typed(config, PlotConfig)
 
-    from guardtrain.curves.engine import RESULTS_FILE
+    from guardtrain.curves.engine import RESULTS_FILE, kept_keys
     from guardtrain.curves.results import ResultsTable
 
     path = Path(settings.results)
     file = path / RESULTS_FILE if path.suffix != ".parquet" else path
     if not file.is_file():
         raise DataError(f"There are no results at {file}. Give a curve's folder, such as results=outputs/curve/scenes.")
-    files = draw(ResultsTable(file).read(), settings.plot, Path(settings.out) if settings.out else file.parent)
+    frame = ResultsTable(file).read()
+    keys = kept_keys(file.parent)
+    if keys is not None and not settings.all_runs:
+        frame = frame[frame["run"].isin(keys)]
+    files = draw(frame, settings.plot, Path(settings.out) if settings.out else file.parent)
     log.info("figure    %s", " ".join(str(f) for f in files))

@@ -23,14 +23,16 @@ def build_recipe(settings: CurveConfig | TrainConfig) -> TrainingRecipe:
     return TrainingRecipe(head, settings.loss, settings.optimizer, settings.selection, settings.trainer)
 
 
-def recipe_settings(settings: CurveConfig | TrainConfig) -> dict[str, Any]:
-    """What of a recipe changes the numbers, as plain data."""
-    selection = plain(settings.selection)
+def recipe_settings(settings: CurveConfig | TrainConfig, recipe: TrainingRecipe) -> dict[str, Any]:
+    """What of a recipe changes the numbers, as plain data; settings that this recipe does not use are left out."""
+    optimizer, selection = plain(settings.optimizer), plain(settings.selection)
+    used = ("iterations", "tolerance") if recipe.full_batch else ("lr", "weight_decay", "batch_size", "steps")
+    chosen = ("method", "folds", "l2") if recipe.full_batch else tuple(selection)
     if settings.selection.method == "fixed":
-        selection = {"method": "fixed"}  # the rest is not used
+        chosen = ("method",)
     return {
         "head": plain(settings.head),
         "loss": plain(settings.loss),
-        "optimizer": plain(settings.optimizer),
-        "selection": selection,
+        "optimizer": {"kind": "lbfgs" if recipe.full_batch else "adamw", **{key: optimizer[key] for key in used}},
+        "selection": {key: selection[key] for key in chosen},
     }

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from guardtrain.commands.data import load_pools
+from guardtrain.commands.loggers import training_loggers
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.config import TrainConfig, plain, typed
+from guardtrain.curves.results import METRICS
 from guardtrain.mixtures import counts
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
+
+    from guardtrain.curves.results import ResultRow
 
 log = logging.getLogger(__name__)
 
@@ -33,40 +39,30 @@ def run(config: DictConfig) -> None:
     from guardtrain.curves.engine import RESULTS_FILE, plan_single, train_run
     from guardtrain.curves.results import ResultsTable
     from guardtrain.curves.summary import run_text
-    from guardtrain.heads.artifact import save_head
+    from guardtrain.heads.artifact import kept_run, save_head
 
     table = ResultsTable(folder / RESULTS_FILE)
-    planned = plan_single(pools, plain(mix), recipe_settings(settings))
+    planned = plan_single(pools, plain(mix), recipe_settings(settings, recipe))
     mixture = planned.mixture
     log.info("mixture: %d real + %d pair images, seed %d", mixture.n_real, mixture.n_pair_images, mixture.seed)
-    if planned.key in table.done(pools.tests):
+    if planned.key in table.done(pools.tests) and kept_run(folder) == planned.key:
         log.info("this run is there already")
     else:
         checkpoints = folder / "checkpoints" / planned.key
-        fitted = train_run(
-            pools,
-            recipe,
-            planned,
-            table,
-            memory_gb=settings.memory_gb,
-            checkpoints=checkpoints,
-            loggers=_loggers(settings, folder),
+        loggers = training_loggers(settings.logger, folder, plain(settings))
+        fitted, rows = train_run(
+            pools, recipe, planned, memory_gb=settings.memory_gb, checkpoints=checkpoints, loggers=loggers
         )
         chosen = {"l2": float(fitted.l2[0])}
         if not recipe.full_batch:
             chosen |= {"lr": float(fitted.lr[0]), "steps": int(fitted.steps[0])}
         log.info("trained in %.1f s: %s", fitted.seconds, ", ".join(f"{k} {v:g}" for k, v in chosen.items()))
-        save_head(
-            folder,
-            fitted.bank,
-            0,
-            pools.spec,
-            plain(settings.head),
-            run=planned.key,
-            data=pools.name,
-            mixture=plain(mix),
-            chosen=chosen,
-        )
+        # the head first: a row in the table promises that it is there
+        about = {"run": planned.key, "data": pools.name, "mixture": plain(mix), "chosen": chosen}
+        save_head(folder, fitted.bank, 0, pools.spec, plain(settings.head), **about)
+        table.append(rows)
+        _log_tests(loggers, rows)
+        shutil.rmtree(checkpoints, ignore_errors=True)
     frame = table.read()
     log.info("")
     log.info(run_text(frame[frame["run"] == planned.key]))
@@ -75,21 +71,12 @@ def run(config: DictConfig) -> None:
     log.info("%.1f s in all", time.perf_counter() - started)
 
 
-def _loggers(settings: TrainConfig, folder: Path) -> list[Logger]:
-    """The Lightning loggers of the config."""
-    if settings.logger.kind == "none":
-        return []
-    from lightning.pytorch.loggers import CSVLogger, WandbLogger
-
-    loggers: list[Logger] = [CSVLogger(str(folder), name="logs")]
-    if settings.logger.kind == "wandb":
-        tracked = WandbLogger(
-            project=settings.logger.project,
-            save_dir=str(folder),
-            mode=settings.logger.mode,
-            group=settings.logger.group,
-            job_type="train",
-        )
-        tracked.log_hyperparams(plain(settings))
-        loggers.append(tracked)
-    return loggers
+def _log_tests(loggers: Sequence[Logger], rows: Sequence[ResultRow]) -> None:
+    """Every test set's metrics over all its images, to the loggers."""
+    for logger in loggers:
+        for row in rows:
+            if row.slice_kind == "all":
+                values = {f"{row.test}/{name}": getattr(row, name) for name in METRICS}
+                logger.log_metrics({name: value for name, value in values.items() if value == value})
+        logger.save()
+        logger.finalize("success")

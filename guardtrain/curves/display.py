@@ -27,6 +27,7 @@ X_AXES = ("auto", "budget", "n_images", "n_pair_images")
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _DASHES: dict[str, Any] = {"none": "-", "paired": "-", "unpaired": (0, (4, 2)), "real": (0, (1, 1.5))}
+_LEAST_SPAN = 0.05  # of a y axis of shares
 _STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
     "font.size": 8,
@@ -240,10 +241,10 @@ class CurveDisplay:
         self._axes(panel, ax, sorted(ticks))
 
     def _axes(self, panel: CurvePanel, ax: Axes, ticks: list[float]) -> None:
-        from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+        from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, ScalarFormatter
 
         labels = {
-            "budget": "Training images (labels), n",
+            "budget": "Budget n (labelled images)",
             "n_images": "Training images used (labels)",
             "n_pair_images": f"Images added to {int(panel.points['budget'].iloc[0]):,} real (pairs: two each)",
         }
@@ -269,7 +270,11 @@ class CurveDisplay:
         ax.set_title(f"{panel.head} · {size}" if several else size, loc="left", color="0.35")
         low, high = ax.get_ylim()
         if panel.metric != "pair_margin":  # the rest are shares and probabilities; a t interval does not know it
-            ax.set_ylim(max(low, -0.02), min(high, 1.005))
+            low, high = max(low, -0.005), min(high, 1.005)
+            spare = max(0.0, _LEAST_SPAN - (high - low))  # a ceiling of 1.000 is no reason to magnify noise
+            low, high = max(low - spare, -0.005), min(high + spare, 1.005)
+            ax.set_ylim(low, high)
+        ax.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
         if panel.metric in ("auroc", "pair_ranking") and low < 0.5 < high:
             ax.axhline(0.5, color="0.55", linewidth=0.8, linestyle=":", zorder=1)
             ax.annotate(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ import torch
 from guardtrain.curves.grid import NO_CONTROL, GridPoint, GridSettings, grid_points
 from guardtrain.curves.results import ResultRow, ResultsTable, run_key
 from guardtrain.curves.scores import ScoresFolder
+from guardtrain.files import replace_file
 from guardtrain.metrics import record_pairs, record_slices, sliced_guard_metrics
 from guardtrain.mixtures import ARMS, Mixer, Mixture, Pool
 from guardtrain.training.batches import RunPlan
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
 
 RESULTS_FILE = "results.parquet"
 SCORES_FOLDER = "scores"
-RUNS_PER_COMMIT = 100  # whole seeds are gathered to at least this many runs; what a crash can cost at most
+CURVE_FILE = "curve.json"
+FIRST_COMMIT = 60  # runs trained before anything is kept; after them as many as take so long:
+SECONDS_PER_COMMIT = 20.0  # what a crash can cost, about
 
 FALSE_POSITIVE_RATE = 0.05
 _COLUMNS = {"recall_at_fpr": "recall_at_fpr5"}  # the table says which rate
@@ -75,6 +80,19 @@ def _planned(pools: Pools, point: GridPoint, rounding: str, recipe_settings: Map
     return Run(point, mixture, run_key(settings))
 
 
+def keep_keys(folder: Path, keys: Collection[str]) -> None:
+    """Note in `folder` which runs the last curve there showed; the table may hold others."""
+    text = json.dumps({"runs": sorted(keys)}, indent=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / CURVE_FILE, lambda path: path.write_text(text))
+
+
+def kept_keys(folder: Path) -> set[str] | None:
+    """What `keep_keys` noted in `folder`; None where there is no note."""
+    file = folder / CURVE_FILE
+    return set(json.loads(file.read_text())["runs"]) if file.is_file() else None
+
+
 def run_curve(
     pools: Pools,
     recipe: TrainingRecipe,
@@ -83,6 +101,7 @@ def run_curve(
     folder: Path,
     *,
     memory_gb: float = 2.0,
+    loggers: Sequence[Logger] = (),
     say: Callable[[str], None] = print,
 ) -> set[str]:
     """Train what is missing of the grid, score it on every test set, and append results and scores to `folder`.
@@ -94,6 +113,7 @@ def run_curve(
         grid: the runs.
         folder: gets `results.parquet` and `scores/`.
         memory_gb: most memory a bank may take.
+        loggers: Lightning loggers of the training losses.
         say: tells the user what is done.
 
     Returns:
@@ -110,16 +130,22 @@ def run_curve(
     if len(missing) < len(runs):
         say(f"{len(runs) - len(missing)} of {len(runs)} runs are there already")
     embeddings, labels = torch.from_numpy(pools.matrix), torch.from_numpy(pools.labels)
-    finished = 0
-    for batch in _commits(missing):
+    finished, size = 0, FIRST_COMMIT
+    while finished < len(missing):
+        batch = missing[finished : finished + size]
         plans = [run_plan(pools, mixer, run.mixture, recipe) for run in batch]
         title = f"training {finished + len(batch)} of {len(missing)} runs"
-        fitted = fit_bank(recipe, embeddings, labels, plans, memory_gb=memory_gb, label=title)
+        checkpoints = folder / "checkpoints" / batch[0].key
+        fitted = fit_bank(
+            recipe, embeddings, labels, plans, memory_gb=memory_gb, folder=checkpoints, loggers=loggers, label=title
+        )
         probabilities = score_tests(fitted, pools)
         # scores first: a row in the table promises that its scores are there
         scores.write([run.key for run in batch], probabilities)
         table.append(_rows(batch, fitted, probabilities, pools, recipe.head.name))
+        shutil.rmtree(checkpoints, ignore_errors=True)
         finished += len(batch)
+        size = max(1, int(len(batch) * SECONDS_PER_COMMIT / max(fitted.seconds, 1e-3)))
         say(f"{finished} of {len(missing)} runs trained ({fitted.seconds:.1f} s for the last {len(batch)})")
     return {run.key for run in runs}
 
@@ -128,18 +154,16 @@ def train_run(
     pools: Pools,
     recipe: TrainingRecipe,
     run: Run,
-    table: ResultsTable,
     *,
     memory_gb: float,
     checkpoints: Path,
     loggers: Sequence[Logger] = (),
-) -> FittedBank:
-    """Train one run (a bank of one) with checkpoints to resume from, and append its rows to `table`."""
+) -> tuple[FittedBank, list[ResultRow]]:
+    """Train one run (a bank of one), with checkpoints to resume from; the fitted bank and its rows of the table."""
     embeddings, labels = torch.from_numpy(pools.matrix), torch.from_numpy(pools.labels)
     plan = run_plan(pools, make_mixer(pools), run.mixture, recipe)
     fitted = fit_bank(recipe, embeddings, labels, [plan], memory_gb=memory_gb, folder=checkpoints, loggers=loggers)
-    table.append(_rows([run], fitted, score_tests(fitted, pools), pools, recipe.head.name))
-    return fitted
+    return fitted, list(_rows([run], fitted, score_tests(fitted, pools), pools, recipe.head.name))
 
 
 def make_mixer(pools: Pools) -> Mixer:
@@ -161,17 +185,6 @@ def score_tests(fitted: FittedBank, pools: Pools) -> dict[str, np.ndarray]:
         test: fitted.probabilities(torch.from_numpy(np.array(part.matrix, dtype=np.float32))).numpy()
         for test, part in pools.tests.items()
     }
-
-
-def _commits(runs: Sequence[Run]) -> Iterator[list[Run]]:
-    """The runs in parts of whole seeds, each of at least `RUNS_PER_COMMIT` runs but for the last."""
-    part: list[Run] = []
-    for i, run in enumerate(runs):
-        part.append(run)
-        last_of_seed = i + 1 == len(runs) or runs[i + 1].point.seed != run.point.seed
-        if last_of_seed and (len(part) >= RUNS_PER_COMMIT or i + 1 == len(runs)):
-            yield part
-            part = []
 
 
 def _rows(

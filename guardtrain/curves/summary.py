@@ -181,7 +181,7 @@ def _table(points: pd.DataFrame, over_ratios: bool, width: int) -> str:
             cells[line, int(point[x])] = _cell(point["mean"], point["half_width"])
     columns = sorted({column for _, column in cells})
     labels = [_stub(line, lines) for line in lines]
-    corner = "training images"
+    corner = "budget n (images)"
     if over_ratios:
         corner = "images added" if any(line.arm == "add" for line in lines) else "pair images"
     stub = min(max(map(len, [corner, *labels])), width // 2)

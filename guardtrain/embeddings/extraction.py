@@ -83,7 +83,7 @@ def extract(
     folder = Path(folder).expanduser()
     records = source.records()
     if not len(records):
-        raise DataError("There are no records to embed.")
+        raise DataError(f"{label or 'The source'} holds no records, so there is nothing to embed.")
     spec = spec or (encoder if isinstance(encoder, EncoderSpec) else resolve_spec(encoder))
     plan = Plan(len(records), shard_size, records.digest(), source.content_key(), spec.fingerprint, storage)
     with _only_writer(folder):

@@ -63,6 +63,7 @@ def save_head(folder: Path, bank: HeadBank, r: int, spec: EncoderSpec, head: Map
         "encoder": json.loads(spec.to_json()),
         **about,
     }
+    (folder / DESCRIPTION).unlink(missing_ok=True)  # an older head's: it must not stand beside new weights
     state = {name: value.contiguous() for name, value in bank.head_state(r).items()}
     replace_file(folder / WEIGHTS, lambda path: safetensors.torch.save_file(state, path))
     replace_file(folder / DESCRIPTION, lambda path: path.write_text(json.dumps(description, indent=2)))
@@ -83,6 +84,14 @@ def read_description(folder: Path) -> dict[str, Any]:
             f"{path} has format {description.get('format')}; this guardtrain reads format {FORMAT}. Update guardtrain."
         )
     return description
+
+
+def kept_run(folder: Path) -> str | None:
+    """The run whose head `folder` holds; None where it holds no whole head."""
+    if not (folder / DESCRIPTION).is_file() or not (folder / WEIGHTS).is_file():
+        return None
+    run = read_description(folder).get("run")
+    return None if run is None else str(run)
 
 
 def load_head(folder: Path, definition: Any) -> TrainedHead:

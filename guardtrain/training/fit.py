@@ -271,7 +271,12 @@ def _train_one(
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if evaluates else 0,
     )
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except SystemExit:
+        if trainer.interrupted:  # Lightning turns Ctrl-C into an exit of its own
+            raise KeyboardInterrupt from None
+        raise
     unfinished = module.unfinished_heads()
     if unfinished:
         log.warning(

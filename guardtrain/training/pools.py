@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,8 @@ from guardtrain.encoders.spec import EncoderSpec, require_same
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.mixtures import Mixture, Pool, hold_out
 
-POOLS = ("real", "pairs")
+# What of a record decides which mixtures it is drawn for, how it is judged, and in which slices.
+_DECIDING = ("id", "label", "category", "source", "pair_id", "group")
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,14 @@ class Pools:
 
     @cached_property
     def digest(self) -> str:
-        """Hex sha256 over what a result depends on: encoder, ids, labels and embeddings of pools and test sets."""
+        """Hex sha256 over all a result depends on: encoder, embeddings, the columns that decide draws and slices."""
         h = hashlib.sha256(self.spec.fingerprint.encode())
         for name, part in [("real", self.real), ("pairs", self.pairs), *sorted(self.tests.items())]:
             if part is None:
                 continue
-            h.update(name.encode() + part.records.digest().encode() + part.records.labels.tobytes())
+            h.update(name.encode())
+            for column in _DECIDING:
+                h.update(json.dumps(part.records.column(column).tolist()).encode())
             h.update(np.ascontiguousarray(part.matrix).tobytes())
         return h.hexdigest()
 
@@ -96,6 +100,8 @@ def make_pools(
         EncoderError: parts that come from different encoders.
     """
     remaining = {key: _trainable(part) for key, part in pools.items()}
+    for key, part in remaining.items():
+        _require_both_labels(f"data.{key}", part)
     sets: dict[str, Embeddings] = {}
     for test, what in tests.items():
         if not isinstance(what, HoldOut):
@@ -134,10 +140,7 @@ def _check(pools: Pools) -> None:
     for name, part in parts[1:] + tests:
         require_same(pools.spec, part.spec, what=f"{name} and data.real")
     for test, part in tests:
-        if len(np.unique(part.records.labels)) < 2:
-            raise DataError(
-                f"{test} holds {len(part.records)} records of one label only; it needs safe and unsafe ones."
-            )
+        _require_both_labels(test, part)
         for name, pool in parts:
             shared = _shared(part.records.groups, pool.records.groups) or _shared(part.records.ids, pool.records.ids)
             if shared:
@@ -145,6 +148,12 @@ def _check(pools: Pools) -> None:
                     f"{test} and {name} share {len(shared)} groups or ids, such as {', '.join(shared[:3])}: a test set "
                     "must not hold what may be trained on. Remove them from one, or use hold_out."
                 )
+
+
+def _require_both_labels(name: str, part: Embeddings) -> None:
+    unsafe = int(part.records.labels.sum())
+    if not 0 < unsafe < len(part):
+        raise DataError(f"{name} has {len(part) - unsafe} safe and {unsafe} unsafe records; it needs both.")
 
 
 def _shared(a: np.ndarray, b: np.ndarray) -> list[str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +98,7 @@ def test_interrupted_and_started_again_gives_the_uninterrupted_result(run, monke
     from guardtrain.curves import engine
 
     run(*CURVE, "out=whole")
-    monkeypatch.setattr(engine, "RUNS_PER_COMMIT", 3)
+    monkeypatch.setattr(engine, "FIRST_COMMIT", 6)
     original, calls = engine.fit_bank, []
 
     def interrupted(*arguments, **settings):
@@ -148,3 +152,45 @@ def test_fire_experiment_from_jpegs(run, data_dir: Path) -> None:
     frame = _rows("outputs/curve/fire")
     whole = frame[(frame["slice_kind"] == "all") & (frame["budget"] == 448)]
     assert whole["auroc"].mean() >= 0.98
+
+
+def test_ctrl_c_while_training_says_how_to_go_on(tmp_path: Path) -> None:
+    """A real interrupt of a real process, while Lightning, which handles it in its own way, is at work."""
+    arguments = [*CURVE, "head=mlp", "optimizer.steps=100000", f"out={tmp_path / 'out'}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "guardtrain.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "test in_domain" in line:  # the last line before training
+            break
+    time.sleep(8)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; the same command continues" in errors
+    assert "Traceback" not in errors
+
+
+def test_plot_shows_the_last_curve_or_refuses_to_mix_recipes(run) -> None:
+    run(*CURVE, "grid.seeds=1")
+    run(*CURVE, "grid.seeds=1", "loss.l2=10")
+    assert "AUROC on 'counterfactual'" in run("plot", "results=outputs/curve/scenes")
+    assert "differ in l2" in run("plot", "results=outputs/curve/scenes", "all_runs=true", code=2)
+
+
+def test_settings_a_recipe_does_not_use_do_not_change_its_runs(run) -> None:
+    run(*CURVE, "grid.seeds=1")
+    assert "there already" in run(*CURVE, "grid.seeds=1", "optimizer.lr=0.1", "optimizer.steps=7", "trainer.threads=1")
+
+
+def test_a_sweep_shares_results_and_draws_a_figure_for_each_job(run) -> None:
+    run("curve", "-m", "head=linear,mlp", *CURVE[1:], "grid.seeds=1", "optimizer.steps=20", "out=sweep")
+    assert _rows("sweep").groupby("head")["run"].nunique().to_dict() == {"linear": 6, "mlp": 6}
+    assert len(list(Path("sweep").glob("*/curve.png"))) == 2
+
+
+def test_csv_logger_keeps_the_training_losses(run) -> None:
+    run(*CURVE, "grid.seeds=1", "logger=csv")
+    logs = pd.concat(pd.read_csv(file) for file in Path("outputs/curve/scenes/logs").glob("version_*/metrics.csv"))
+    assert logs["train_loss"].notna().any()

@@ -66,3 +66,15 @@ def test_wandb_offline_needs_no_key_and_no_network(run, monkeypatch: pytest.Monk
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     run(*TRAIN, "logger=wandb")
     assert list(OUT.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_a_head_that_was_overwritten_or_lost_is_trained_again(run) -> None:
+    run(*TRAIN)
+    first = json.loads((OUT / "head.json").read_text())["run"]
+    run(*TRAIN, "head=mlp", "optimizer.steps=20")
+    again = run(*TRAIN)
+    assert "trained in" in again
+    assert json.loads((OUT / "head.json").read_text())["run"] == first
+    (OUT / "head.safetensors").unlink()
+    assert "trained in" in run(*TRAIN)
+    assert (OUT / "head.safetensors").is_file()

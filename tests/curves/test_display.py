@@ -48,7 +48,7 @@ def test_axes_and_legend_say_what_is_drawn(frames: Any) -> None:
         "Pairs with both sides right\non test set 'pairs'",
     ]
     ax = display.axes_[1]
-    assert ax.get_xlabel() == "Training images (labels), n"
+    assert ax.get_xlabel() == "Budget n (labelled images)"
     assert ax.get_xscale() == "log"
     display.figure_.canvas.draw()
     assert [t.get_text() for t in ax.get_xticklabels()] == ["16", "64", "256"]

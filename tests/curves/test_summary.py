@@ -24,7 +24,7 @@ def test_cells_are_the_summary(frames: Any) -> None:
     frame = frames()
     lines = block(summary_text(frame), "AUROC on 'pairs'").splitlines()
     assert lines[0] == "AUROC on 'pairs' · linear head · 200 images, 100 pairs · 4 seeds"
-    assert lines[1].split() == ["training", "images", "16", "64", "256"]
+    assert lines[1].split() == ["budget", "n", "(images)", "16", "64", "256"]
     names = ["real only", "pairs ½ (replace)", "  unpaired control", "pairs only", "  unpaired control"]
     assert [line[2:20].rstrip() for line in lines[3:8]] == names
     points = summarise(frame[frame["test"] == "pairs"], "auroc").sort_values(["ratio", "control", "budget"])
@@ -73,7 +73,7 @@ def test_no_line_is_wider_than_asked(frames: Any, width: int) -> None:
     frame = frames(budgets=EIGHT, arms=("replace", "add"), controls=("paired", "unpaired", "real"))
     lines = summary_text(frame, width=width).splitlines()
     assert max(map(len, lines)) <= width
-    header = next(line for line in lines if line.startswith("  training images"))
+    header = next(line for line in lines if line.startswith("  budget n (images)"))
     assert header.split()[-1] == "2,048"
 
 
@@ -81,7 +81,7 @@ def test_columns_that_do_not_fit_are_named(frames: Any) -> None:
     frame = frames(budgets=EIGHT)
     assert "not shown" not in summary_text(frame, width=100), "the standard grid fits a log of 100 columns"
     text = block(summary_text(frame, width=70), "AUROC on 'pairs'")
-    shown = next(line for line in text.splitlines() if "training images" in line).split()[2:]
+    shown = next(line for line in text.splitlines() if "budget n (images)" in line).split()[3:]
     hidden = re.search(r"not shown: ([\d, ]+)\.", text)
     assert hidden is not None
     assert shown[0] == "16"

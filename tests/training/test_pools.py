@@ -65,8 +65,13 @@ def test_the_digest_changes_with_every_thing_a_result_depends_on() -> None:
     real, test = _embeddings(20, "r"), _embeddings(10, "t")
     relabelled = Embeddings(real.records.with_column("label", 1 - real.records.labels), real.matrix, real.spec)
     moved = Embeddings(real.records, real.matrix + 1, real.spec)
+    others = [
+        Embeddings(real.records.with_column(column, [f"{column}{i // 2}" for i in range(20)]), real.matrix, real.spec)
+        for column in ("category", "source", "pair_id", "group")
+    ]
     digests = [digest(real, test), digest(relabelled, test), digest(moved, test), digest(real, _embeddings(12, "t"))]
-    assert len(set(digests)) == 4
+    digests += [digest(other, test) for other in others]
+    assert len(set(digests)) == 8
     assert digest(_embeddings(20, "r"), test) == digests[0]
 
 
@@ -77,7 +82,7 @@ def test_the_digest_changes_with_every_thing_a_result_depends_on() -> None:
         ({"t": HoldOut("real", split="test")}, DataError, "no record of data.real has split 'test'"),
         ({"t": _embeddings(6, "r")}, DataError, "share 6 groups or ids"),
         ({"t": _embeddings(6, "t", name="other")}, EncoderError, "name"),
-        ({"t": _embeddings(6, "t").take([0, 2])}, DataError, "one label only"),
+        ({"t": _embeddings(6, "t").take([0, 2])}, DataError, "2 safe and 0 unsafe records; it needs both"),
     ],
 )
 def test_leaks_and_mistakes_are_refused(tests: dict[str, object], error: type[Exception], message: str) -> None:
