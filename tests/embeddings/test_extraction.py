@@ -193,7 +193,7 @@ def test_no_records(tmp_path: Path) -> None:
         def records(self) -> Records:
             return Records.from_columns(id=["a"], label=[0]).take([])
 
-    with pytest.raises(DataError, match="no records to embed"):
+    with pytest.raises(DataError, match="holds no records"):
         run(Nothing(0), tmp_path)
 
 
