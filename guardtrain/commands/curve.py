@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from guardtrain.commands.data import load_pools
@@ -28,7 +29,8 @@ def run(config: DictConfig) -> None:
     recipe = build_recipe(settings)
     folder = Path(settings.out)
     # in a sweep the jobs share results, and each has a folder of its own for its figure
-    figures = Path(HydraConfig.get().runtime.output_dir)
+    job = HydraConfig.get()
+    figures = Path(job.runtime.output_dir) if job.mode == RunMode.MULTIRUN else folder
     pools = load_pools(settings, log.info)
 
     from guardtrain.curves.engine import RESULTS_FILE, keep_keys, run_curve
