@@ -38,7 +38,7 @@ def run(config: DictConfig) -> None:
 
     from guardtrain.curves.engine import RESULTS_FILE, plan_single, train_run
     from guardtrain.curves.results import ResultsTable
-    from guardtrain.curves.summary import run_text
+    from guardtrain.curves.summary import run_text, slices_text
     from guardtrain.heads.artifact import kept_run, save_head
 
     table = ResultsTable(folder / RESULTS_FILE)
@@ -65,7 +65,10 @@ def run(config: DictConfig) -> None:
         shutil.rmtree(checkpoints, ignore_errors=True)
     frame = table.read()
     log.info("")
-    log.info(run_text(frame[frame["run"] == planned.key]))
+    mine = frame[frame["run"] == planned.key]
+    log.info(run_text(mine))
+    if slices := slices_text(mine):
+        log.info("\n%s\n", slices)
     log.info("head      %s", folder / "head.safetensors")
     log.info("results   %s", folder / RESULTS_FILE)
     log.info("%.1f s in all", time.perf_counter() - started)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guardtrain.curves.results import METRICS
+from guardtrain.curves.results import METRICS, SLICE_KINDS
 from guardtrain.curves.statistics import (
     Line,
     default_panels,
@@ -129,6 +129,34 @@ def run_text(frame: pd.DataFrame, *, width: int = WIDTH) -> str:
         out += ["  " + name.ljust(stub) + "".join(text.rjust(cell + 3) for text in texts) for name, texts in table]
         out.insert(len(out) - len(table) + 1, "  " + "─" * (stub + len(part) * (cell + 3)))
     return "\n".join(out)
+
+
+def slices_text(frame: pd.DataFrame, metric: str = "auroc") -> str:
+    """One run's `metric` as text: a row a category and a source, a column a test set; "" where there are no slices.
+
+    A kind with one slice only is left out: it would repeat the whole.
+
+    Args:
+        frame: the rows of a single run of a results table.
+        metric: one of `METRICS`.
+    """
+    tests = list(dict.fromkeys(frame["test"].astype(str)))
+    values = {(row["slice_kind"], row["slice"], row["test"]): row[metric] for row in frame.to_dict("records")}
+    kinds = {kind: list(dict.fromkeys(s for k, s, _ in values if k == kind)) for kind in SLICE_KINDS[1:]}
+    shown = [(kind, name) for kind, names in kinds.items() if len(names) > 1 for name in names]
+    if not shown:
+        return ""
+    stub = max(len(f"{METRICS[metric]} by {kind}") for kind in kinds) + 2
+    stub = max(stub, *(len(name) for _, name in shown))
+    cell = max(8, *(len(test) for test in tests))
+    lines = []
+    for i, (kind, name) in enumerate(shown):
+        if i == 0 or shown[i - 1][0] != kind:
+            head = f"{METRICS[metric]} by {kind}".ljust(stub) + "".join(test.rjust(cell + 3) for test in tests)
+            lines += [f"  {head}", "  " + "─" * (stub + len(tests) * (cell + 3))]
+        cells = [number_text(values.get((kind, name, test), float("nan"))) for test in tests]
+        lines.append("  " + name.ljust(stub) + "".join(text.rjust(cell + 3) for text in cells))
+    return "\n".join(lines)
 
 
 def whole_slices(frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,11 +6,12 @@ import io
 import re
 from typing import Any
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from guardtrain.curves.statistics import number_text, paired_difference, summarise
-from guardtrain.curves.summary import print_summary, run_text, summary_text
+from guardtrain.curves.summary import print_summary, run_text, slices_text, summary_text
 from guardtrain.errors import DataError
 
 EIGHT = (16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -143,3 +144,17 @@ def test_a_single_run(frames: Any) -> None:
     assert row.split()[-2:] == ["–", number_text(one.query("test == 'pairs'")["pair_both_right"].iloc[0])]
     with pytest.raises(DataError, match="one run"):
         run_text(frame)
+
+
+def test_slices_of_a_run_are_its_rows(frames: Any) -> None:
+    frame = frames()
+    one = frame[frame["run"] == frame["run"].iloc[0]]
+    assert slices_text(one[one["slice_kind"] == "all"]) == ""
+    parts = [
+        one[one["slice_kind"] == "all"].assign(slice_kind="category", slice=name, auroc=value)
+        for name, value in (("weapons", 0.5), ("smoke", 0.75))
+    ]
+    lines = slices_text(pd.concat([one, *parts])).splitlines()
+    assert lines[0].split()[:3] == ["AUROC", "by", "category"]
+    assert lines[2].split() == ["weapons", ".500", ".500"]
+    assert lines[3].split() == ["smoke", ".750", ".750"]
