@@ -80,3 +80,11 @@ def test_bad_input_gives_a_message_and_no_traceback(
     assert message in captured.err
     assert "Traceback" not in captured.err + captured.out
     assert captured.err.startswith("guardtrain")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert main(["curve", f"out={tmp_path}/file/out"]) == 2
+    captured = capsys.readouterr()
+    assert f"{tmp_path}/file" in captured.err
+    assert "Traceback" not in captured.err

@@ -62,7 +62,10 @@ def launch(command: str, arguments: Sequence[str]) -> int:
         return _say(command, str(error), 2)
     except (HydraException, CompactHydraException, OmegaConfBaseException) as error:
         return _say(command, _composition(error), 2)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            text = f"{error.filename}: {error.strerror}. It must be readable, or writable with space left."
+            return _say(command, text, 2)
         traceback.print_exc()
         return _say(command, "this is a bug in guardtrain; please report the lines above.", 1)
     return 0

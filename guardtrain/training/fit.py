@@ -256,6 +256,8 @@ def _train_one(
         callbacks.append(checkpoint)
         last = folder / "last.ckpt"
         resume = str(last) if last.exists() else None
+    if resume is not None:
+        log.info("continuing from %s", resume)
     quiet_lightning()
     trainer = L.Trainer(
         accelerator=accelerator,
