@@ -176,7 +176,7 @@ def run_plan(pools: Pools, mixer: Mixer, mixture: Mixture, recipe: TrainingRecip
     """A mixture's images as rows of the pools' matrix, with folds where the recipe chooses hyper-parameters."""
     chooses = recipe.selection.method == "cross_validation"
     folds = mixer.folds(mixture, recipe.selection.folds) if chooses else None
-    return RunPlan(pools.rows(mixture), mixture.seed, folds=folds)
+    return RunPlan(pools.rows(mixture), mixture.seed, folds=folds, split=mixture.n_real)
 
 
 def score_tests(fitted: FittedBank, pools: Pools) -> dict[str, np.ndarray]:

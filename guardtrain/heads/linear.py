@@ -39,6 +39,11 @@ class LinearBank(HeadBank):
     def forward(self, x: Tensor, step_seed: int | None = None) -> Tensor:
         return self.standardised_product(x, self.weight, self.bias).squeeze(-1)
 
+    def on_raw_input(self) -> tuple[Tensor, Tensor]:
+        """Weights `(R, D)` and biases `(R,)` that give the same logits on embeddings as they are, not standardised."""
+        weight = self.weight[:, :, 0] / self.input_scale[:, None]
+        return weight, self.bias[:, 0] - (self.input_mean * weight).sum(1)
+
     def reset_head(self, r: int, generator: torch.Generator) -> None:
         self.weight[r].zero_()
         self.bias[r].zero_()

@@ -20,12 +20,20 @@ class RunPlan:
         seed: seeds the head's initial weights and the order of its batches.
         folds: `(n,)` int64 fold of each training image, for choosing hyper-parameters; None where none are chosen.
         held_out: `(m,)` int64 rows whose loss steers early stopping. Never test rows.
+        split: where `train` goes over from one ordering (of real images) to another (of pair images); prefixes of
+            these are what runs share. None where it is one ordering.
     """
 
     train: np.ndarray
     seed: int
     folds: np.ndarray | None = None
     held_out: np.ndarray | None = None
+    split: int | None = None
+
+    @property
+    def parts(self) -> tuple[np.ndarray, ...]:
+        """`train`, cut where the ordering changes."""
+        return (self.train,) if self.split is None else (self.train[: self.split], self.train[self.split :])
 
 
 class IndexBatch(NamedTuple):

@@ -10,17 +10,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from guardtrain.heads import HeadBank, LinearBank
 from guardtrain.training.batches import IndexBatch, IndexStream, RunPlan
-from guardtrain.training.losses import class_weights
+from guardtrain.training.losses import class_weights, weighted_bce
+from guardtrain.training.prefixes import PrefixLoss
 
 
 class BankBatch(NamedTuple):
-    """Rows gathered for each head: `x` `(R, B, D)` float32, `labels` and `weights` `(R, B)`; `step` from 0."""
+    """Rows gathered for each head: `x` `(R, B, D)` floating, `labels` and `weights` `(R, B)`; `step` from 0."""
 
     step: int
     x: Tensor
     labels: Tensor
     weights: Tensor
+
+    def losses(self, bank: HeadBank, step_seed: int | None = None) -> Tensor:
+        """`(R,)` losses of the heads on their rows."""
+        return weighted_bce(bank(self.x, step_seed), self.labels, self.weights)
+
+
+class WholeBatch(NamedTuple):
+    """All images of every head, as an objective that needs no gathered rows."""
+
+    step: int
+    objective: PrefixLoss
+
+    def losses(self, bank: LinearBank, step_seed: int | None = None) -> Tensor:
+        """`(R,)` losses of the heads on all their images."""
+        return self.objective(*bank.on_raw_input())
 
 
 class EmbeddingDataModule(L.LightningDataModule):
@@ -37,6 +54,7 @@ class EmbeddingDataModule(L.LightningDataModule):
         steps: optimisation steps in all.
         steps_per_epoch: steps between two evaluations of the held-out loss.
         class_weight: see `LossSettings`.
+        whole: every step sees all images of every run, through `PrefixLoss` (linear heads); `batch_size` is not used.
     """
 
     def __init__(
@@ -49,13 +67,15 @@ class EmbeddingDataModule(L.LightningDataModule):
         steps: int,
         steps_per_epoch: int,
         class_weight: str = "none",
+        whole: bool = False,
     ) -> None:
         super().__init__()
         self.embeddings, self.labels = embeddings, labels
         self.plans, self.steps, self.steps_per_epoch = plans, steps, steps_per_epoch
+        self.whole = whole
         self.stream = IndexStream(plans, batch_size)
+        self.objective: PrefixLoss | None = None
         self._rows: Tensor | None = None
-        self._gathered: Tensor | None = None
         self.class_weights = torch.stack([class_weights(labels[plan.train], class_weight) for plan in plans])  # (R, 2)
 
     def setup(self, stage: str) -> None:
@@ -63,6 +83,8 @@ class EmbeddingDataModule(L.LightningDataModule):
             device = self.trainer.strategy.root_device
             self.embeddings, self.labels = self.embeddings.to(device), self.labels.to(device)
             self.class_weights = self.class_weights.to(device)
+        if self.whole:
+            self.objective = PrefixLoss(self.embeddings, self.labels, self.plans, self.class_weights)
 
     def train_dataloader(self) -> Any:
         return _EpochBatches(self)
@@ -72,7 +94,9 @@ class EmbeddingDataModule(L.LightningDataModule):
             return []
         return _HeldOutBatch(self.plans)
 
-    def on_after_batch_transfer(self, batch: IndexBatch, dataloader_idx: int) -> BankBatch:
+    def on_after_batch_transfer(self, batch: IndexBatch | WholeBatch, dataloader_idx: int) -> BankBatch | WholeBatch:
+        if isinstance(batch, WholeBatch):
+            return batch
         labels = self.labels[batch.index]
         weights = batch.weight * self.class_weights.gather(1, labels.long())
         return BankBatch(batch.step, self._gather(batch.index), labels, weights)
@@ -85,12 +109,9 @@ class EmbeddingDataModule(L.LightningDataModule):
         """
         heads, width = index.shape
         rows = heads * width
-        if index is self._gathered and self._rows is not None:
-            return self._rows.view(heads, width, -1)  # a full batch: the same rows as before
         if self._rows is None or len(self._rows) != rows or self._rows.device != index.device:
             self._rows = self.embeddings.new_empty(rows, self.embeddings.shape[1])
         torch.index_select(self.embeddings, 0, index.reshape(-1), out=self._rows)
-        self._gathered = index
         return self._rows.view(heads, width, -1)
 
 
@@ -103,10 +124,13 @@ class _EpochBatches:
     def __len__(self) -> int:
         return min(self.data.steps_per_epoch, self.data.steps)
 
-    def __iter__(self) -> Iterator[IndexBatch]:
-        trainer = self.data.trainer
+    def __iter__(self) -> Iterator[IndexBatch | WholeBatch]:
+        trainer, objective = self.data.trainer, self.data.objective
         start = 0 if trainer is None else trainer.global_step
-        return self.data.stream.iterate(start, min(start + self.data.steps_per_epoch, self.data.steps))
+        stop = min(start + self.data.steps_per_epoch, self.data.steps)
+        if objective is not None:
+            return (WholeBatch(step, objective) for step in range(start, stop))
+        return self.data.stream.iterate(start, stop)
 
 
 class _HeldOutBatch:

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from guardtrain.heads import HeadBank
+from guardtrain.heads import HeadBank, LinearBank
 from guardtrain.training.batches import RunPlan
 from guardtrain.training.datamodule import EmbeddingDataModule
 from guardtrain.training.lbfgs import BankLBFGS
@@ -150,7 +150,8 @@ def _cross_validate(
             if len(np.unique(labels[plan.train[inside]])) < 2:
                 continue  # a head cannot learn from one class; the other folds still speak
             for c in range(len(grid)):
-                fold_plans.append(RunPlan(plan.train[inside], plan.seed, held_out=plan.train[~inside]))
+                split = None if plan.split is None else int(inside[: plan.split].sum())
+                fold_plans.append(RunPlan(plan.train[inside], plan.seed, held_out=plan.train[~inside], split=split))
                 owner.append((r, c))
     lr = torch.tensor([grid[c][0] for _, c in owner])
     l2 = torch.tensor([grid[c][1] for _, c in owner])
@@ -245,6 +246,7 @@ def _train_one(
         steps=longest,
         steps_per_epoch=selection.evaluate_every if by_steps else _epoch_length(trainer_settings, longest),
         class_weight=recipe.loss.class_weight,
+        whole=recipe.full_batch and isinstance(bank, LinearBank),
     )
     callbacks: list[L.Callback] = [BankProgress(label)] if trainer_settings.progress else []
     resume = None
@@ -294,7 +296,7 @@ def _make_optimizer(module: GuardModule, recipe: TrainingRecipe, hyper: _Candida
     """The optimizer the recipe asks for, on the module's bank."""
     settings, parameters = recipe.optimizer, module.bank.parameters()
     if recipe.full_batch:
-        return BankLBFGS(parameters, lambda: module.head_losses, tolerance=settings.tolerance)
+        return BankLBFGS(parameters, lambda: module.head_losses, module.focus, tolerance=settings.tolerance)
     decay = torch.full_like(hyper.lr, settings.weight_decay)
     return BankAdamW(parameters, hyper.lr, decay, hyper.steps.clone(), settings.steps)
 
@@ -308,11 +310,13 @@ def _banks(recipe: TrainingRecipe, dim: int, plans: Sequence[RunPlan], memory_gb
     """Which plans are trained together: int64 indices, each bank within the memory.
 
     Counted are gathered rows, activations, parameters and optimizer state, in float32. Where all images of a run are
-    in every batch, banks are made of runs of like size, since the shorter ones are padded to the longest.
+    gathered in every batch, banks are made of runs of like size, since the shorter ones are padded to the longest;
+    linear heads share their rows (`PrefixLoss`), and need none gathered but the held-out ones.
     """
     sizes = torch.tensor([len(plan.train) for plan in plans])
-    if not recipe.full_batch:
-        sizes = torch.full_like(sizes, recipe.optimizer.batch_size)
+    shares = recipe.full_batch and isinstance(recipe.head.bank(1, dim), LinearBank)
+    if shares or not recipe.full_batch:
+        sizes = torch.full_like(sizes, 0 if shares else recipe.optimizer.batch_size)
     parameters = list(recipe.head.bank(1, dim).parameters())
     state = sum(p.numel() for p in parameters) * (25 if recipe.full_batch else 5)
     widths = sum(p.shape[-1] for p in parameters if p.ndim == 3)
@@ -326,7 +330,7 @@ def _banks(recipe: TrainingRecipe, dim: int, plans: Sequence[RunPlan], memory_gb
             * 2**28
             / (state + max(largest, rows, 0 if held_out is None else len(held_out)) * (dim + 3 * widths))
         )
-        if not banks or len(banks[-1]) >= max(1, heads) or (recipe.full_batch and 2 * rows <= largest):
+        if not banks or len(banks[-1]) >= max(1, heads) or (recipe.full_batch and not shares and 2 * rows <= largest):
             banks.append([])
             largest = rows
         banks[-1].append(r)

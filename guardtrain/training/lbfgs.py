@@ -23,6 +23,7 @@ class BankLBFGS(torch.optim.Optimizer):
     Args:
         params: parameters, each `(R, ...)`.
         head_losses: the `(R,)` losses of the last evaluation of the closure.
+        focus: told before each evaluation which heads `(R,)` matter in it, so that the others can leave the work.
         history: curvature pairs kept.
         tolerance: see above.
     """
@@ -31,11 +32,13 @@ class BankLBFGS(torch.optim.Optimizer):
         self,
         params: Iterable[Tensor],
         head_losses: Callable[[], Tensor],
+        focus: Callable[[Tensor], None] = lambda active: None,
         history: int = 10,
         tolerance: float = 1e-6,
     ) -> None:
         super().__init__(params, {})
-        self.head_losses, self.history, self.tolerance = head_losses, history, tolerance
+        self.head_losses, self.focus = head_losses, focus
+        self.history, self.tolerance = history, tolerance
         self._pairs: list[tuple[Tensor, Tensor, Tensor]] = []  # s, y (R, P) and 1 / (s·y) (R,), zero where unusable
         self._losses: Tensor | None = None
         self._gradient: Tensor | None = None
@@ -67,6 +70,7 @@ class BankLBFGS(torch.optim.Optimizer):
         for _ in range(_HALVINGS):
             trial = torch.where(accepted[:, None], point, start + length[:, None] * direction)
             self._scatter(trial)
+            self.focus(~accepted)
             result = evaluate()
             values, gradients = self.head_losses(), self._gather("grad")
             good = ~accepted & (values <= losses + _ARMIJO * length * slope)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from guardtrain.heads import HeadBank
-from guardtrain.training.datamodule import BankBatch
+from guardtrain.training.datamodule import BankBatch, WholeBatch
 from guardtrain.training.lbfgs import BankLBFGS
-from guardtrain.training.losses import squared_norms, weighted_bce
+from guardtrain.training.losses import squared_norms
 from guardtrain.training.optimizer import BankAdamW
 
 
@@ -54,9 +54,9 @@ class GuardModule(L.LightningModule):
         """`(R, N)` probabilities for embeddings `(N, D)`."""
         return torch.sigmoid(self.bank(x))
 
-    def training_step(self, batch: BankBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: BankBatch | WholeBatch, batch_idx: int) -> Tensor:
         step_seed = (self.seed * 1_000_003 + batch.step) % 2**31
-        losses = weighted_bce(self.bank(batch.x, step_seed), batch.labels, batch.weights)
+        losses = batch.losses(self.bank, step_seed)  # type: ignore[arg-type]
         if self.trainer.loggers:
             self.log("train_loss", losses.detach().mean())
         losses = losses + self.penalty * squared_norms(self.bank.parameters())
@@ -68,8 +68,14 @@ class GuardModule(L.LightningModule):
         if isinstance(optimizer, BankLBFGS) and optimizer.done is not None and bool(optimizer.done.all()):
             self.trainer.should_stop = True
 
+    def focus(self, active: Tensor) -> None:
+        """Evaluate only the heads in the mask `active` `(R,)`, where the objective can leave the others out."""
+        objective = getattr(self.trainer.datamodule, "objective", None)  # type: ignore[attr-defined]
+        if objective is not None:
+            objective.focus(active)
+
     def validation_step(self, batch: BankBatch, batch_idx: int) -> None:
-        losses = weighted_bce(self.bank(batch.x), batch.labels, batch.weights)
+        losses = batch.losses(self.bank)
         self.held_out_curve.append(losses.detach().float().cpu())
         if self.trainer.loggers:
             self.log("held_out_loss", losses.mean())
