@@ -36,6 +36,8 @@ def test_guardtrain_commands_run_as_written(tmp_path: Path) -> None:
         done = _shell(command, tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
+        if command == "guardtrain curve grid=small":
+            assert "Data efficiency, AUROC on 'counterfactual'" in done.stdout
     for made in ("outputs/curve/scenes/curve.png", "figures/curve.svg", "stores/photos/encoder.json"):
         assert (tmp_path / made).is_file()
 

@@ -33,7 +33,8 @@ def run(config: DictConfig) -> None:
     figures = Path(job.runtime.output_dir) if job.mode == RunMode.MULTIRUN else folder
     pools = load_pools(settings, log.info)
 
-    from guardtrain.curves.engine import RESULTS_FILE, keep_keys, run_curve
+    from guardtrain.curves.engine import run_curve
+    from guardtrain.curves.folder import RESULTS_FILE, keep_keys
     from guardtrain.curves.results import ResultsTable
     from guardtrain.training.pools import describe
 
@@ -53,7 +54,7 @@ def run(config: DictConfig) -> None:
     frame = ResultsTable(folder / RESULTS_FILE).read()
     frame = frame[frame["run"].isin(keys)]
     log.info("")
-    files = draw(frame, settings.plot, figures)
+    files = draw(frame, settings.plot, folder, figures)
     _track(settings, folder, files)
     log.info("results   %s", folder / RESULTS_FILE)
     log.info("figure    %s", " ".join(str(file) for file in files))

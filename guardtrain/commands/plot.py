@@ -18,7 +18,7 @@ def run(config: DictConfig) -> None:
     """Draw what `config` (see `PlotConfig`) describes."""
     settings = typed(config, PlotConfig)
 
-    from guardtrain.curves.engine import RESULTS_FILE, kept_keys
+    from guardtrain.curves.folder import RESULTS_FILE, kept_keys
     from guardtrain.curves.results import ResultsTable
 
     path = Path(settings.results)
@@ -29,5 +29,5 @@ def run(config: DictConfig) -> None:
     keys = kept_keys(file.parent)
     if keys is not None and not settings.all_runs:
         frame = frame[frame["run"].isin(keys)]
-    files = draw(frame, settings.plot, Path(settings.out) if settings.out else file.parent)
+    files = draw(frame, settings.plot, file.parent, Path(settings.out) if settings.out else file.parent)
     log.info("figure    %s", " ".join(str(f) for f in files))

@@ -36,7 +36,8 @@ def run(config: DictConfig) -> None:
     folder = Path(settings.out)
     pools = load_pools(settings, log.info)
 
-    from guardtrain.curves.engine import RESULTS_FILE, plan_single, train_run
+    from guardtrain.curves.engine import plan_single, train_run
+    from guardtrain.curves.folder import RESULTS_FILE
     from guardtrain.curves.results import ResultsTable
     from guardtrain.curves.summary import run_text, slices_text
     from guardtrain.heads.artifact import kept_run, save_head

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from guardtrain.curves.folder import RESULTS_FILE, SCORES_FOLDER
 from guardtrain.curves.grid import NO_CONTROL, GridPoint, GridSettings, grid_points
 from guardtrain.curves.results import ResultRow, ResultsTable, run_key
 from guardtrain.curves.scores import ScoresFolder
-from guardtrain.files import replace_file
 from guardtrain.metrics import record_pairs, record_slices, sliced_guard_metrics
 from guardtrain.mixtures import ARMS, Mixer, Mixture, Pool
 from guardtrain.training.batches import RunPlan
@@ -25,9 +24,6 @@ from guardtrain.training.pools import Pools
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
-RESULTS_FILE = "results.parquet"
-SCORES_FOLDER = "scores"
-CURVE_FILE = "curve.json"
 FIRST_COMMIT = 60  # runs trained before anything is kept; after them as many as take so long:
 SECONDS_PER_COMMIT = 20.0  # what a crash can cost, about
 
@@ -78,19 +74,6 @@ def _planned(pools: Pools, point: GridPoint, rounding: str, recipe_settings: Map
         **recipe_settings,
     }
     return Run(point, mixture, run_key(settings))
-
-
-def keep_keys(folder: Path, keys: Collection[str]) -> None:
-    """Note in `folder` which runs the last curve there showed; the table may hold others."""
-    text = json.dumps({"runs": sorted(keys)}, indent=1)
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / CURVE_FILE, lambda path: path.write_text(text))
-
-
-def kept_keys(folder: Path) -> set[str] | None:
-    """What `keep_keys` noted in `folder`; None where there is no note."""
-    file = folder / CURVE_FILE
-    return set(json.loads(file.read_text())["runs"]) if file.is_file() else None
 
 
 def run_curve(

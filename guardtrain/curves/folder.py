@@ -1,0 +1,26 @@
+"""What a curve's folder holds, and which of the runs in it the last curve showed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+from guardtrain.files import replace_file
+
+RESULTS_FILE = "results.parquet"
+SCORES_FOLDER = "scores"
+CURVE_FILE = "curve.json"
+
+
+def keep_keys(folder: Path, keys: Collection[str]) -> None:
+    """Note in `folder` which runs the last curve there showed; the table may hold others."""
+    text = json.dumps({"runs": sorted(keys)}, indent=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / CURVE_FILE, lambda path: path.write_text(text))
+
+
+def kept_keys(folder: Path) -> set[str] | None:
+    """What `keep_keys` noted in `folder`; None where there is no note."""
+    file = folder / CURVE_FILE
+    return set(json.loads(file.read_text())["runs"]) if file.is_file() else None
