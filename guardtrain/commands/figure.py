@@ -31,6 +31,6 @@ def draw(frame: pd.DataFrame, plot: PlotSettings, results: Path, folder: Path) -
     panels = [(panel.test, panel.metric) for panel in plot.panels] or None
     print_summary(frame, panels)
     if panels is None and (text := efficiency_text(frame, results / SCORES_FOLDER)):
-        print(text)
+        print(f"\n{text}")
     display = CurveDisplay.from_results(frame, panels, x=plot.x, title=plot.title)
     return display.save(folder)
