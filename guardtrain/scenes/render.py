@@ -22,7 +22,6 @@ POOLS = {"real": 1, "pairs": 2, "test": 3, "captions": 4}
 """Pools and their place in the entropy: no two pools ever share a scene. `captions` trains the demo encoder."""
 
 STYLES = ("flat", "outlined", "pale", "textured")
-TINTS = ("colour", "grey", "sepia", "blue")
 LIGHTS = ("even", "bright", "dim", "from the left", "from the right", "from above")
 
 # Uniform numbers read for each scene, and how many of them are for its layout; the rest are for its backdrop.
