@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from guardtrain.curves.folder import RESULTS_FILE, SCORES_FOLDER
-from guardtrain.curves.grid import NO_CONTROL, GridPoint, GridSettings, grid_points
-from guardtrain.curves.results import ResultRow, ResultsTable, run_key
+from guardtrain.curves.grid import GridPoint, GridSettings, grid_points
+from guardtrain.curves.results import NO_CONTROL, ResultRow, ResultsTable, run_key
 from guardtrain.curves.scores import ScoresFolder
 from guardtrain.metrics import record_pairs, record_slices, sliced_guard_metrics
 from guardtrain.mixtures import ARMS, Mixer, Mixture, Pool
@@ -61,10 +61,7 @@ def plan_single(pools: Pools, mixture: Mapping[str, Any], recipe_settings: Mappi
 
 
 def _planned(pools: Pools, point: GridPoint, rounding: str, recipe_settings: Mapping[str, Any], mixer: Mixer) -> Run:
-    control = "paired" if point.control == NO_CONTROL else point.control
-    mixture = mixer.mix(
-        budget=point.budget, ratio=point.ratio, arm=point.arm, control=control, seed=point.seed, rounding=rounding
-    )
+    mixture = point.mixture(mixer, rounding)
     settings = {
         "engine": ENGINE_VERSION,
         "data": pools.digest,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from guardtrain.curves.results import NO_CONTROL
 from guardtrain.errors import ConfigError
-from guardtrain.mixtures import ARMS, CONTROLS, ROUNDINGS, counts
-
-NO_CONTROL = "none"  # what the results table says of a run without pair images
+from guardtrain.mixtures import ARMS, CONTROLS, ROUNDINGS, Mixer, Mixture, counts
 
 
 @dataclass
@@ -65,6 +64,13 @@ class GridPoint:
     ratio: float
     arm: str
     control: str
+
+    def mixture(self, mixer: Mixer, rounding: str = "exact") -> Mixture:
+        """The images of this run. Raises MixtureError where the pools cannot supply them."""
+        control = CONTROLS[0] if self.control == NO_CONTROL else self.control  # at ratio 0 any gives the same
+        return mixer.mix(
+            budget=self.budget, ratio=self.ratio, arm=self.arm, control=control, seed=self.seed, rounding=rounding
+        )
 
 
 def grid_points(settings: GridSettings) -> Iterator[GridPoint]:

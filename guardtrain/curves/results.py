@@ -17,12 +17,14 @@ from filelock import FileLock
 
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.files import replace_file
+from guardtrain.mixtures import ARMS
+from guardtrain.mixtures import CONTROLS as MIXTURE_CONTROLS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ARMS = ("replace", "add")
-CONTROLS = ("none", "paired", "unpaired", "real")
+NO_CONTROL = "none"  # what the table says of a run without pair images
+CONTROLS = (NO_CONTROL, *MIXTURE_CONTROLS)
 SLICE_KINDS = ("all", "category", "source")
 
 # Metric columns and what they are called in tables and on axes.

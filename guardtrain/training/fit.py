@@ -246,7 +246,7 @@ def _train_one(
         steps=longest,
         steps_per_epoch=selection.evaluate_every if by_steps else _epoch_length(trainer_settings, longest),
         class_weight=recipe.loss.class_weight,
-        whole=recipe.full_batch and isinstance(bank, LinearBank),
+        whole=_shares_rows(recipe, bank),
     )
     callbacks: list[L.Callback] = [BankProgress(label)] if trainer_settings.progress else []
     resume = None
@@ -269,7 +269,7 @@ def _train_one(
         logger=list(loggers) or False,
         log_every_n_steps=10,
         callbacks=callbacks,
-        enable_checkpointing=resume is not None or any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         enable_progress_bar=trainer_settings.progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -301,6 +301,11 @@ def _make_optimizer(module: GuardModule, recipe: TrainingRecipe, hyper: _Candida
     return BankAdamW(parameters, hyper.lr, decay, hyper.steps.clone(), settings.steps)
 
 
+def _shares_rows(recipe: TrainingRecipe, bank: HeadBank) -> bool:
+    """Whether the heads of `bank` are trained on shared prefixes (`PrefixLoss`), not on gathered rows of their own."""
+    return recipe.full_batch and isinstance(bank, LinearBank)
+
+
 def _epoch_length(settings: TrainerSettings, steps: int) -> int:
     """Without evaluations on the way an epoch is the stretch between two checkpoints, or the whole training."""
     return min(settings.checkpoint_every, steps) if settings.checkpoint_every else steps
@@ -314,10 +319,11 @@ def _banks(recipe: TrainingRecipe, dim: int, plans: Sequence[RunPlan], memory_gb
     linear heads share their rows (`PrefixLoss`), and need none gathered but the held-out ones.
     """
     sizes = torch.tensor([len(plan.train) for plan in plans])
-    shares = recipe.full_batch and isinstance(recipe.head.bank(1, dim), LinearBank)
+    one = recipe.head.bank(1, dim)
+    shares = _shares_rows(recipe, one)
     if shares or not recipe.full_batch:
         sizes = torch.full_like(sizes, 0 if shares else recipe.optimizer.batch_size)
-    parameters = list(recipe.head.bank(1, dim).parameters())
+    parameters = list(one.parameters())
     state = sum(p.numel() for p in parameters) * (25 if recipe.full_batch else 5)
     widths = sum(p.shape[-1] for p in parameters if p.ndim == 3)
     banks: list[list[int]] = []

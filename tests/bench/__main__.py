@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from torchmetrics.functional.classification import binary_auroc
 
 from guardtrain.curves.engine import make_mixer, run_plan
-from guardtrain.curves.grid import NO_CONTROL, GridSettings, grid_points
+from guardtrain.curves.grid import GridSettings, grid_points
 from guardtrain.embeddings import embed
 from guardtrain.embeddings.extraction import extract
 from guardtrain.encoders import load_encoder
@@ -55,11 +55,7 @@ def bench_bank(cache: Path) -> None:
     recipe = TrainingRecipe(
         LinearHead(), LossSettings(), OptimizerSettings(), SelectionSettings(), TrainerSettings(progress=False)
     )
-    plans = []
-    for p in grid_points(GridSettings()):
-        control = "paired" if p.control == NO_CONTROL else p.control
-        mixture = mixer.mix(budget=p.budget, ratio=p.ratio, arm=p.arm, control=control, seed=p.seed)
-        plans.append(run_plan(pools, mixer, mixture, recipe))
+    plans = [run_plan(pools, mixer, point.mixture(mixer), recipe) for point in grid_points(GridSettings())]
     x, y = torch.from_numpy(pools.matrix), torch.from_numpy(pools.labels)
     fitted = []
     ours = seconds(lambda: fitted.append(fit_bank(recipe, x, y, plans)))
