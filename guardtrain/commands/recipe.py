@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guardtrain.config import CurveConfig, TrainConfig, build, plain
+from guardtrain.config import PRECOMPUTED, CurveConfig, TrainConfig, build, plain
+from guardtrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from guardtrain.training.fit import TrainingRecipe
 
 
 def build_recipe(settings: CurveConfig | TrainConfig) -> TrainingRecipe:
-    """Head, loss, optimizer, selection and trainer of a config; torch's threads are set on the way."""
+    """Head, loss, optimizer, selection and trainer of a config; torch's threads are set on the way.
+
+    Raises:
+        ConfigError: a setting that is wrong, or prompts that this encoder cannot read.
+    """
     head = build(settings.head, "head")
 
     import torch
@@ -20,19 +27,45 @@ def build_recipe(settings: CurveConfig | TrainConfig) -> TrainingRecipe:
 
     if settings.trainer.threads:
         torch.set_num_threads(settings.trainer.threads)
+    if getattr(head, "prompts", None):
+        head = _anchored(head, settings)
     return TrainingRecipe(head, settings.loss, settings.optimizer, settings.selection, settings.trainer)
+
+
+def _anchored(head: Any, settings: CurveConfig | TrainConfig) -> Any:
+    """The head with its prompts embedded by the run's own encoder."""
+    if settings.encoder.family == PRECOMPUTED:
+        raise ConfigError(
+            f"The head '{head.name}' starts from prompts, and encoder={PRECOMPUTED} can read none. Give the prompts' "
+            "embeddings (head.text.file=FILE.npy head.text.safe=[] head.text.unsafe=[]), or take a head without text."
+        )
+    from guardtrain.encoders import load_encoder
+    from guardtrain.heads.anchors import text_anchors
+
+    return head.anchored(text_anchors(load_encoder(settings.encoder).encode_text, head.prompts))
 
 
 def recipe_settings(settings: CurveConfig | TrainConfig, recipe: TrainingRecipe) -> dict[str, Any]:
     """What of a recipe changes the numbers, as plain data; settings that this recipe does not use are left out."""
     optimizer, selection = plain(settings.optimizer), plain(settings.selection)
-    used = ("iterations", "tolerance") if recipe.full_batch else ("lr", "weight_decay", "batch_size", "steps")
-    chosen = ("method", "folds", "l2") if recipe.full_batch else tuple(selection)
+    used: tuple[str, ...] = (
+        ("iterations", "tolerance") if recipe.full_batch else ("lr", "weight_decay", "batch_size", "steps")
+    )
+    kind = "lbfgs" if recipe.full_batch else "adamw"
+    chosen = ("method", "folds", "smallest", "rule", "l2") if recipe.full_batch else tuple(selection)
+    if recipe.direct:
+        used, kind, chosen = (), "none", ("method", "folds", "smallest", "l2")
     if settings.selection.method == "fixed":
         chosen = ("method",)
+    loss = plain(settings.loss)
+    if recipe.direct:
+        del loss["pairs"]
+    head = plain(settings.head)
+    if file := (head.get("text") or {}).get("file"):
+        head["text"]["file"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()  # another file is another head
     return {
-        "head": plain(settings.head),
-        "loss": plain(settings.loss),
-        "optimizer": {"kind": "lbfgs" if recipe.full_batch else "adamw", **{key: optimizer[key] for key in used}},
+        "head": head,
+        "loss": loss,
+        "optimizer": {"kind": kind, **{key: optimizer[key] for key in used}},
         "selection": {key: selection[key] for key in chosen},
     }

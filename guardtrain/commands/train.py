@@ -55,7 +55,7 @@ def run(config: DictConfig) -> None:
             pools, recipe, planned, memory_gb=settings.memory_gb, checkpoints=checkpoints, loggers=loggers
         )
         chosen = {"l2": float(fitted.l2[0])}
-        if not recipe.full_batch:
+        if not (recipe.full_batch or recipe.direct):
             chosen |= {"lr": float(fitted.lr[0]), "steps": int(fitted.steps[0])}
         log.info("trained in %.1f s: %s", fitted.seconds, ", ".join(f"{k} {v:g}" for k, v in chosen.items()))
         # the head first: a row in the table promises that it is there

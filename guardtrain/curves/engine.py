@@ -15,6 +15,7 @@ from guardtrain.curves.folder import RESULTS_FILE, SCORES_FOLDER
 from guardtrain.curves.grid import GridPoint, GridSettings, grid_points
 from guardtrain.curves.results import NO_CONTROL, ResultRow, ResultsTable, run_key
 from guardtrain.curves.scores import ScoresFolder
+from guardtrain.errors import DataError
 from guardtrain.metrics import record_pairs, record_slices, sliced_guard_metrics
 from guardtrain.mixtures import ARMS, Mixer, Mixture, Pool
 from guardtrain.training.batches import RunPlan
@@ -28,10 +29,11 @@ FIRST_COMMIT = 60  # runs trained before anything is kept; after them as many as
 SECONDS_PER_COMMIT = 20.0  # what a crash can cost, about
 
 FALSE_POSITIVE_RATE = 0.05
+_SHOWN = 5  # runs set aside that are named before "and N more"
 _COLUMNS = {"recall_at_fpr": "recall_at_fpr5"}  # the table says which rate
 
 # Raised when a change to the code changes the numbers of a run, so that old rows are not taken for new ones.
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def run_curve(
         say: tells the user what is done.
 
     Returns:
-        The keys of the grid's runs; rows of other runs in the table stay as they are.
+        The keys of the grid's runs, without those set aside because their heads are not finite; rows of other runs in
+        the table stay as they are.
     """
     mixer = make_mixer(pools)
     runs = plan_runs(pools, grid, recipe_settings, mixer)
@@ -111,6 +114,7 @@ def run_curve(
         say(f"{len(runs) - len(missing)} of {len(runs)} runs are there already")
     embeddings, labels = torch.from_numpy(pools.matrix), torch.from_numpy(pools.labels)
     finished, size = 0, FIRST_COMMIT
+    set_aside: list[Run] = []
     while finished < len(missing):
         batch = missing[finished : finished + size]
         plans = [run_plan(pools, mixer, run.mixture, recipe) for run in batch]
@@ -120,14 +124,23 @@ def run_curve(
             recipe, embeddings, labels, plans, memory_gb=memory_gb, folder=checkpoints, loggers=loggers, label=title
         )
         probabilities = score_tests(fitted, pools)
+        kept = np.flatnonzero(~fitted.failed)
+        set_aside += [run for run, failed in zip(batch, fitted.failed, strict=True) if failed]
         # scores first: a row in the table promises that its scores are there
-        scores.write([run.key for run in batch], probabilities)
-        table.append(_rows(batch, fitted, probabilities, pools, recipe.head.name))
+        scores.write([batch[r].key for r in kept], {test: values[kept] for test, values in probabilities.items()})
+        table.append(_rows(batch, fitted, probabilities, pools, recipe.label))
         shutil.rmtree(checkpoints, ignore_errors=True)
         finished += len(batch)
         size = max(1, int(len(batch) * SECONDS_PER_COMMIT / max(fitted.seconds, 1e-3)))
         say(f"{finished} of {len(missing)} runs trained ({fitted.seconds:.1f} s for the last {len(batch)})")
-    return {run.key for run in runs}
+    if set_aside:
+        shown = "; ".join(_worded(run.point) for run in set_aside[:_SHOWN])
+        more = f"; and {len(set_aside) - _SHOWN} more" if len(set_aside) > _SHOWN else ""
+        say(
+            f"{len(set_aside)} of {len(runs)} runs are set aside, their heads are not finite: {shown}{more}. Look for "
+            "NaN in the embeddings of their images, lower optimizer.lr or raise loss.l2. The next start tries again."
+        )
+    return {run.key for run in runs} - {run.key for run in set_aside}
 
 
 def train_run(
@@ -139,11 +152,26 @@ def train_run(
     checkpoints: Path,
     loggers: Sequence[Logger] = (),
 ) -> tuple[FittedBank, list[ResultRow]]:
-    """Train one run (a bank of one), with checkpoints to resume from; the fitted bank and its rows of the table."""
+    """Train one run (a bank of one), with checkpoints to resume from; the fitted bank and its rows of the table.
+
+    Raises:
+        DataError: its head is not finite.
+    """
     embeddings, labels = torch.from_numpy(pools.matrix), torch.from_numpy(pools.labels)
     plan = run_plan(pools, make_mixer(pools), run.mixture, recipe)
     fitted = fit_bank(recipe, embeddings, labels, [plan], memory_gb=memory_gb, folder=checkpoints, loggers=loggers)
-    return fitted, list(_rows([run], fitted, score_tests(fitted, pools), pools, recipe.head.name))
+    if fitted.failed.any():
+        raise DataError(
+            f"The head of this run ({_worded(run.point)}) is not finite. Look for NaN in the embeddings of its images, "
+            "lower optimizer.lr or raise loss.l2."
+        )
+    return fitted, list(_rows([run], fitted, score_tests(fitted, pools), pools, recipe.label))
+
+
+def _worded(point: GridPoint) -> str:
+    """A run in words: "seed 0, budget 64, ratio 0.5 paired (replace)"."""
+    mixture = "real only" if point.control == NO_CONTROL else f"ratio {point.ratio:g} {point.control} ({point.arm})"
+    return f"seed {point.seed}, budget {point.budget}, {mixture}"
 
 
 def make_mixer(pools: Pools) -> Mixer:
@@ -153,10 +181,9 @@ def make_mixer(pools: Pools) -> Mixer:
 
 
 def run_plan(pools: Pools, mixer: Mixer, mixture: Mixture, recipe: TrainingRecipe) -> RunPlan:
-    """A mixture's images as rows of the pools' matrix, with folds where the recipe chooses hyper-parameters."""
-    chooses = recipe.selection.method == "cross_validation"
-    folds = mixer.folds(mixture, recipe.selection.folds) if chooses else None
-    return RunPlan(pools.rows(mixture), mixture.seed, folds=folds, split=mixture.n_real)
+    """A mixture's images and pairs as rows of the pools' matrix, with folds where the run chooses hyper-parameters."""
+    folds = mixer.folds(mixture, recipe.selection.folds) if recipe.chooses(mixture.n_images) else None
+    return RunPlan(pools.rows(mixture), mixture.seed, folds=folds, split=mixture.n_real, pairs=pools.pair_rows(mixture))
 
 
 def score_tests(fitted: FittedBank, pools: Pools) -> dict[str, np.ndarray]:
@@ -185,6 +212,8 @@ def _rows(
             mask = slices[kind, name]
             n_pairs = int((mask[safe] & mask[unsafe]).sum())
             for r, run in enumerate(runs):
+                if fitted.failed[r]:
+                    continue
                 yield ResultRow(
                     run=run.key,
                     head=head,

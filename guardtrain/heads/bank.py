@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,25 @@ class HeadBank(nn.Module, ABC):
             self.input_mean[r] = mean
             self.input_scale[r] = (rows - mean).square().mean().sqrt().clamp_min(1e-6)
 
+    def start(self, embeddings: Tensor, labels: Tensor, indices: Sequence[Tensor]) -> None:
+        """Set what of each head's initial state its own training images decide; called after `reset` and `fit_input`.
+
+        The default is nothing to set. Prototypes and caches of examples override it.
+
+        Args:
+            embeddings: `(N, D)` floating.
+            labels: `(N,)` int, 1 is unsafe.
+            indices: R index tensors `(n_r,)` into both.
+
+        Raises:
+            ConfigError: the head starts from text anchors and has none, or of another dimension.
+        """
+
+    @property
+    def parameters_per_image(self) -> int:
+        """Parameters a head gets with each training image (in `start`), for estimates of memory; 0 for most."""
+        return 0
+
     def standardised_product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """`((x - mean) / scale) @ weight + bias` without a centred copy of `x` for each head.
 
@@ -104,3 +123,31 @@ class HeadBank(nn.Module, ABC):
     @abstractmethod
     def reset_head(self, r: int, generator: torch.Generator) -> None:
         """Initial weights of head `r`."""
+
+
+def join_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The states of several banks of one definition as that of one bank, heads in order.
+
+    Banks of examples may hold caches of different sizes: the smaller ones are padded with zeros to the largest, which
+    such a bank takes for no example.
+
+    Args:
+        states: `state_dict()` of each bank, tensors `(R_i, ...)`.
+
+    Returns:
+        Tensors `(ΣR_i, ...)` by name.
+    """
+    joined = {}
+    for name in states[0]:
+        parts = [state[name] for state in states]
+        shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+        if all(list(part.shape[1:]) == shape for part in parts):
+            joined[name] = torch.cat(parts)
+            continue
+        whole = parts[0].new_zeros(sum(map(len, parts)), *shape)
+        first = 0
+        for part in parts:
+            whole[(slice(first, first + len(part)), *map(slice, part.shape[1:]))] = part
+            first += len(part)
+        joined[name] = whole
+    return joined

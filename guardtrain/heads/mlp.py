@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from guardtrain.errors import ConfigError
 from guardtrain.heads.bank import HeadBank, batched_affine
+from guardtrain.heads.products import fast_float32_products, product_dtype
 
 
 @dataclass
@@ -45,33 +49,198 @@ class MLPHead:
 
 
 class MLPBank(HeadBank):
-    """R MLP heads; weights start as torch's `Linear` does (uniform in ±1/√fan_in), each head from its own seed."""
+    """R MLP heads; weights start as torch's `Linear` does (uniform in ±1/√fan_in), each head from its own seed.
+
+    Until `reset` is given the seeds, all heads are that of seed 0.
+
+    Dropout is inverted (Srivastava et al., JMLR 2014). A head's mask is a function of its seed, the step and the layer
+    alone: it is the same in any bank and after any resume, and heads of one seed share it.
+
+    In training on rows `(R, B, D)` the whole network is one step of autograd, `_TrainingPass`: its buffers are kept
+    from step to step, and the gradients of the parameters go straight into `.grad` (added to what is there).
+    `torch.autograd.grad` with respect to the parameters is therefore for evaluation mode, and rows that require a
+    gradient of their own take the layers one by one. The factors of its large products may be rounded to bfloat16
+    (`product_dtype`; AUROC then agrees with float32's to 2e-4 or better); scores are always made in float32.
+
+    Attributes:
+        precision: of training's products: `auto`, `float32` or `bfloat16`.
+    """
 
     def __init__(self, heads: int, dim: int, hidden: list[int], dropout: float) -> None:
         super().__init__(heads, dim)
-        self.dropout = dropout
+        self.dropout, self.precision = dropout, "auto"
         widths = [dim, *hidden, 1]
         self.weights = nn.ParameterList(torch.empty(heads, i, o) for i, o in itertools.pairwise(widths))
         self.biases = nn.ParameterList(torch.empty(heads, o) for o in widths[1:])
-        self.reset(range(heads))
+        self.seeds: list[int] = []
+        self.reset([0] * heads)
+        self._gradients: dict[str, Tensor] = {}
+        self._idle: list[_Workspace] = []  # buffers of finished training passes
+
+    @torch.no_grad()
+    def reset(self, seeds: Sequence[int]) -> None:
+        """See `HeadBank.reset`; heads of one seed start alike, so their weights are drawn once."""
+        self.seeds = [int(seed) for seed in seeds]
+        first: dict[int, int] = {}
+        for r, seed in enumerate(self.seeds):
+            if first.setdefault(seed, r) == r:
+                self.reset_head(r, torch.Generator().manual_seed(seed))
+                continue
+            for parameter in self.parameters():
+                parameter[r] = parameter[first[seed]]
 
     def forward(self, x: Tensor, step_seed: int | None = None) -> Tensor:
+        """See `HeadBank.forward`; here `step_seed` is the training step, and the heads' own seeds do the rest."""
+        masks = self._dropout_masks(step_seed, x)
+        if self.training and x.ndim == 3 and torch.is_grad_enabled() and not x.requires_grad:
+            logits: Tensor = _TrainingPass.apply(self, x, masks, *self.parameters())
+            return logits
         hidden = self.standardised_product(x, self.weights[0], self.biases[0])  # (R, B, H)
         for layer in range(1, len(self.weights)):
-            hidden = self._drop(hidden.relu(), step_seed, layer)
+            hidden = hidden.relu()
+            if masks:
+                of_heads = [mask.expand(heads.stop - heads.start, -1, -1) for heads, mask in masks[layer - 1]]
+                hidden = hidden * torch.cat(of_heads)
             hidden = batched_affine(hidden, self.weights[layer], self.biases[layer])
         return hidden.squeeze(-1)
-
-    def _drop(self, hidden: Tensor, step_seed: int | None, layer: int) -> Tensor:
-        """Inverted dropout whose mask is a function of step and layer alone, so that a resumed run repeats it."""
-        if step_seed is None or self.dropout == 0:
-            return hidden
-        generator = torch.Generator(hidden.device).manual_seed(step_seed * 31 + layer)
-        kept = torch.rand(hidden.shape, generator=generator, device=hidden.device) >= self.dropout
-        return hidden * kept / (1 - self.dropout)
 
     def reset_head(self, r: int, generator: torch.Generator) -> None:
         for weight, bias in zip(self.weights, self.biases, strict=True):
             bound = 1 / math.sqrt(weight.shape[1])
             for parameter in (weight, bias):
                 parameter[r] = torch.empty(parameter[r].shape).uniform_(-bound, bound, generator=generator)
+
+    def _dropout_masks(self, step: int | None, x: Tensor) -> list[list[tuple[slice, Tensor]]]:
+        """For each hidden layer: neighbouring heads of one seed and their mask `(B, H)`, 0 or 1 / (1 - dropout)."""
+        if step is None or self.dropout == 0:
+            return []
+        masks = []
+        for layer, bias in enumerate(self.biases[:-1]):
+            shape = x.shape[-2], bias.shape[1]
+            drawn: dict[int, Tensor] = {}
+            groups: list[tuple[slice, Tensor]] = []
+            start = 0
+            for seed, same in itertools.groupby(self.seeds):
+                stop = start + len(list(same))
+                if seed not in drawn:
+                    drawn[seed] = _dropout_mask(self.dropout, (seed, step, layer), shape).to(x.device)
+                groups.append((slice(start, stop), drawn[seed]))
+                start = stop
+            masks.append(groups)
+        return masks
+
+    def _accumulate(self, name: str, parameter: Tensor, product: Any) -> None:
+        """Let `product(out=...)` write a parameter's gradient, or add to the one that is there."""
+        buffer = self._gradients.get(name)
+        if buffer is None or buffer.shape != parameter.shape or buffer.device != parameter.device:
+            buffer = self._gradients[name] = torch.empty_like(parameter)
+        if parameter.grad is None:
+            product(buffer)
+            parameter.grad = buffer
+        else:
+            more = torch.empty_like(parameter)
+            product(more)
+            parameter.grad.add_(more)
+
+
+class _TrainingPass(torch.autograd.Function):
+    """Logits of an `MLPBank` on rows of each head's own, and the gradients of its parameters.
+
+    The same as autograd on the layers one by one, without what training does not need: no gradient of the rows, no mask
+    beside the activations, no memory allocated anew (page faults would cost as much as the products).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, bank: MLPBank, x: Tensor, masks: list[list[tuple[slice, Tensor]]], *_: Tensor) -> Tensor:
+        work = bank._idle.pop() if bank._idle else _Workspace()
+        weights, biases = list(bank.weights), list(bank.biases)
+        low = product_dtype(bank.precision, x.device, x.shape[1]) == torch.bfloat16
+        dtype = torch.bfloat16 if low else weights[0].dtype
+        hidden = work.buffer("x", x.shape, weights[0])
+        torch.sub(x, bank.input_mean[:, None, :], out=hidden)
+        hidden.mul_(bank.input_scale.reciprocal()[:, None, None])
+        for layer, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
+            after = work.buffer(f"hidden{layer}", (*x.shape[:2], weight.shape[2]), weight)
+            rows = work.lowered(f"input{layer}", hidden, dtype)
+            work.product(rows, work.lowered(f"weight{layer}", weight, dtype), after)
+            after.add_(bias[:, None, :]).relu_()
+            if masks:
+                for heads, mask in masks[layer]:
+                    after[heads].mul_(mask)
+            hidden = after
+        ctx.bank, ctx.work, ctx.weights, ctx.biases = bank, work, weights, biases
+        ctx.kept, ctx.dtype = 1 - bank.dropout if masks else 1.0, dtype
+        return batched_affine(hidden, weights[-1], biases[-1]).squeeze(-1)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, slope: Tensor) -> Any:
+        bank, work, weights, biases = ctx.bank, ctx.work, ctx.weights, ctx.biases
+        if work is None:
+            raise RuntimeError("a training pass of an MLP bank can be differentiated once; run the bank again.")
+        ctx.work = None
+        last = len(weights) - 1
+        below = work[f"hidden{last - 1}"]
+        above = slope.unsqueeze(
+            1
+        )  # (R, 1, B): this way round the products of the last layer, one column wide, are fast
+        bank._accumulate(f"weight{last}", weights[last], lambda out: torch.bmm(above, below, out=out.mT))
+        bank._accumulate(f"bias{last}", biases[last], lambda out: torch.sum(above, 2, out=out))
+        above = slope.unsqueeze(-1)  # (R, B, 1), from here on the loss's slope in a layer's output
+        for layer in reversed(range(last)):
+            weight = work.get(f"weight{layer + 1}", weights[layer + 1])
+            inner = work.buffer(f"slope{layer}", work[f"hidden{layer}"].shape, weights[0])
+            if above.shape[-1] == 1:
+                torch.mul(above, weight.mT, out=inner)
+            else:
+                work.product(above, weight.mT, inner)
+            if ctx.kept < 1:
+                inner.mul_(1 / ctx.kept)
+            # a unit passes the slope on where it is above zero: dropped ones are zero as well
+            torch.ops.aten.threshold_backward(inner, work[f"hidden{layer}"], 0.0, grad_input=inner)
+            above = work.lowered(f"lowslope{layer}", inner, ctx.dtype)
+            rows = work.get(f"input{layer}", work["x"] if layer == 0 else work[f"hidden{layer - 1}"])
+            bank._accumulate(
+                f"weight{layer}", weights[layer], lambda out, rows=rows, above=above: work.product(rows.mT, above, out)
+            )
+            bank._accumulate(f"bias{layer}", biases[layer], lambda out, inner=inner: torch.sum(inner, 1, out=out))
+        bank._idle.append(work)
+        return (None,) * (3 + len(weights) + len(biases))
+
+
+class _Workspace(dict[str, Tensor]):
+    """The buffers of a training pass, by name."""
+
+    def buffer(self, name: str, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """The buffer `name`, made anew where its shape, device or type has changed."""
+        dtype, held = dtype or like.dtype, self.get(name)
+        if held is None or held.shape != torch.Size(shape) or held.device != like.device or held.dtype != dtype:
+            held = self[name] = torch.empty(shape, device=like.device, dtype=dtype)
+        return held
+
+    def lowered(self, name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+        """`value` as the products take it: itself, or a copy of fewer bits that stays in the buffer `name`."""
+        if value.dtype == dtype:
+            self.pop(name, None)
+            return value
+        return self.buffer(name, value.shape, value, dtype).copy_(value)
+
+    def product(self, left: Tensor, right: Tensor, out: Tensor) -> None:
+        """`left @ right` into `out`, which may be of more bits than both."""
+        if left.dtype == out.dtype:
+            with fast_float32_products():
+                torch.bmm(left, right, out=out)
+        else:
+            low = self.buffer(f"product{tuple(out.shape)}", out.shape, left)
+            out.copy_(torch.bmm(left, right, out=low))
+
+
+def _dropout_mask(dropout: float, key: tuple[int, ...], shape: tuple[int, int]) -> Tensor:
+    """A mask `(B, H)` drawn from `key`: 1 / (1 - dropout) with probability 1 - dropout (to 1/65536), else 0.
+
+    Sixteen bits decide about a unit; a mask of fewer rows is the beginning of one of more.
+    """
+    units = shape[0] * shape[1]
+    bits = np.random.SFC64(list(key)).random_raw(-(-units // 4)).view(np.int16)[:units].reshape(shape)
+    kept = bits >= round(dropout * 2**16) - 2**15
+    return torch.from_numpy(np.multiply(kept, np.float32(1 / (1 - dropout)), dtype=np.float32))

@@ -22,6 +22,8 @@ class RunPlan:
         held_out: `(m,)` int64 rows whose loss steers early stopping. Never test rows.
         split: where `train` goes over from one ordering (of real images) to another (of pair images); prefixes of
             these are what runs share. None where it is one ordering.
+        pairs: `(k, 2)` int64 rows (unsafe, safe) of the pairs of which the run has both halves, in the mixture's
+            order; None where nothing is known of pairs.
     """
 
     train: np.ndarray
@@ -29,11 +31,52 @@ class RunPlan:
     folds: np.ndarray | None = None
     held_out: np.ndarray | None = None
     split: int | None = None
+    pairs: np.ndarray | None = None
 
     @property
     def parts(self) -> tuple[np.ndarray, ...]:
         """`train`, cut where the ordering changes."""
         return (self.train,) if self.split is None else (self.train[: self.split], self.train[self.split :])
+
+    @property
+    def fold_parts(self) -> tuple[np.ndarray | None, ...]:
+        """`folds`, cut in the same places."""
+        if self.folds is None:
+            return (None,) * len(self.parts)
+        return (self.folds,) if self.split is None else (self.folds[: self.split], self.folds[self.split :])
+
+    def inside(self, mask: np.ndarray, *, held_out: bool = False) -> RunPlan:
+        """The run with those of its images in `mask` `(n,)` bool alone, and the pairs they complete.
+
+        Args:
+            held_out: keep the other images as `held_out`.
+        """
+        train = self.train[mask]
+        return RunPlan(
+            train,
+            self.seed,
+            held_out=self.train[~mask] if held_out else None,
+            split=None if self.split is None else int(mask[: self.split].sum()),
+            pairs=None if self.pairs is None else self.pairs[np.isin(self.pairs, train).all(1)],
+        )
+
+    @property
+    def pair_folds(self) -> np.ndarray | None:
+        """`(k,)` int64 fold of each pair: its halves are of one group, and so in one fold."""
+        if self.folds is None or self.pairs is None:
+            return None
+        order = np.argsort(self.train)
+        return self.folds[order[np.searchsorted(self.train, self.pairs[:, 0], sorter=order)]]
+
+
+def batch_width(images: int, batch_size: int) -> int:
+    """How wide a batch is that a run of so many images is trained in.
+
+    The batch size, or for fewer images the next multiple of an eighth of it. It is a function of the run alone: where
+    only runs of one width share a bank, none is padded to another's, and its sums are rounded the same in any bank.
+    """
+    multiple = -(-batch_size // 8)
+    return min(batch_size, -(-images // multiple) * multiple)
 
 
 class IndexBatch(NamedTuple):
@@ -47,10 +90,10 @@ class IndexBatch(NamedTuple):
 class IndexStream:
     """An endless, seekable stream of index batches for R runs.
 
-    A run with at most `batch_size` images gets all of them in every batch (padded with weight zero); a larger
-    one walks through its images in a new random order each epoch. The batch at a step depends on the run's
-    seed, its length and the step alone: neither on the other runs nor on what was drawn before, so a head
-    trains the same in any bank and after any resume.
+    A run with at most `batch_size` images gets all of them in every batch; a larger one walks through its images in a
+    new random order each epoch. All are padded with weight zero to the widest `batch_width` of the runs. What a batch
+    holds at a step depends on the run's seed, its length and the step alone: neither on the other runs nor on what was
+    drawn before, so a head trains the same in any bank and after any resume.
 
     Args:
         plans: the R runs.
@@ -58,8 +101,8 @@ class IndexStream:
     """
 
     def __init__(self, plans: Sequence[RunPlan], batch_size: int) -> None:
-        self.plans = plans
-        self.width = batch_size  # even where all runs are smaller: another width would round sums differently
+        self.plans, self.batch_size = plans, batch_size
+        self.width = max(batch_width(len(plan.train), batch_size) for plan in plans)
         self._orders: dict[tuple[int, int, int], np.ndarray] = {}
         self._constant: IndexBatch | None = None
 
@@ -74,18 +117,18 @@ class IndexStream:
             n = len(plan.train)
             key = (plan.seed, n)
             if key not in positions:
-                positions[key] = np.arange(n) if n <= self.width else self._positions(plan.seed, n, step)
+                positions[key] = np.arange(n) if n <= self.batch_size else self._positions(plan.seed, n, step)
             chosen = plan.train[positions[key]]
             index[r, : len(chosen)] = chosen
             weight[r, : len(chosen)] = 1
         batch = IndexBatch(step, torch.from_numpy(index), torch.from_numpy(weight))
-        if all(len(plan.train) <= self.width for plan in self.plans):
+        if all(len(plan.train) <= self.batch_size for plan in self.plans):
             self._constant = batch
         return batch
 
     def _positions(self, seed: int, n: int, step: int) -> np.ndarray:
         """Positions `step·B … (step+1)·B` in the concatenation of the epochs' random orders of n images."""
-        first, last = step * self.width, (step + 1) * self.width
+        first, last = step * self.batch_size, (step + 1) * self.batch_size
         epochs = range(first // n, (last - 1) // n + 1)
         parts = [self._order(seed, n, epoch)[max(first - epoch * n, 0) : min(last - epoch * n, n)] for epoch in epochs]
         return np.concatenate(parts)

@@ -10,41 +10,46 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guardtrain.heads import HeadBank, LinearBank
+from guardtrain.heads import HeadBank
 from guardtrain.training.batches import IndexBatch, IndexStream, RunPlan
-from guardtrain.training.losses import class_weights, weighted_bce
-from guardtrain.training.prefixes import PrefixLoss
+from guardtrain.training.losses import class_weights, pair_terms, weighted_bce
+from guardtrain.training.settings import PairSettings
 
 
 class BankBatch(NamedTuple):
-    """Rows gathered for each head: `x` `(R, B, D)` floating, `labels` and `weights` `(R, B)`; `step` from 0."""
+    """Rows gathered for each head.
+
+    `x` `(R, B + 2P, D)` floating: B images, the unsafe halves of P pairs, their safe halves; `labels` and `weights`
+    `(R, B)`; `pair_weights` `(R, P)`, what the terms of each pair count; `step` from 0.
+    """
 
     step: int
     x: Tensor
     labels: Tensor
     weights: Tensor
+    pair_weights: Tensor
+    pairs: PairSettings
 
     def losses(self, bank: HeadBank, step_seed: int | None = None) -> Tensor:
         """`(R,)` losses of the heads on their rows."""
-        return weighted_bce(bank(self.x, step_seed), self.labels, self.weights)
+        images, pairs = self.labels.shape[1], self.pair_weights.shape[1]
+        logits, unsafe, safe = bank(self.x, step_seed).split([images, pairs, pairs], dim=1)
+        losses = weighted_bce(logits, self.labels, self.weights)
+        return losses + (pair_terms(unsafe, safe, self.pairs) * self.pair_weights).sum(1) if pairs else losses
 
 
-class WholeBatch(NamedTuple):
-    """All images of every head, as an objective that needs no gathered rows."""
+class StepRange(NamedTuple):
+    """Optimisation steps `step … stop - 1`: what Lightning sees as one batch, so that its own work is paid once."""
 
     step: int
-    objective: PrefixLoss
-
-    def losses(self, bank: LinearBank, step_seed: int | None = None) -> Tensor:
-        """`(R,)` losses of the heads on all their images."""
-        return self.objective(*bank.on_raw_input())
+    stop: int
 
 
 class EmbeddingDataModule(L.LightningDataModule):
     """Feeds a bank of R heads from one matrix.
 
-    There is no DataLoader over rows: a batch is an index `(R, B)`, and `on_after_batch_transfer` gathers the rows
-    on the device the matrix lives on.
+    There is no DataLoader over rows: a batch is an index `(R, B)`, and the rows are gathered on the device the matrix
+    lives on.
 
     Args:
         embeddings: `(N, D)` float32, all rows any of the runs uses.
@@ -53,8 +58,10 @@ class EmbeddingDataModule(L.LightningDataModule):
         batch_size: images a head sees in a step.
         steps: optimisation steps in all.
         steps_per_epoch: steps between two evaluations of the held-out loss.
+        steps_per_batch: optimisation steps that Lightning sees as one.
         class_weight: see `LossSettings`.
-        whole: every step sees all images of every run, through `PrefixLoss` (linear heads); `batch_size` is not used.
+        pairs: what is made of pairs: pair images are weighted up, and each step sees some whole pairs beside its
+            images, an eighth as many.
     """
 
     def __init__(
@@ -66,25 +73,37 @@ class EmbeddingDataModule(L.LightningDataModule):
         batch_size: int,
         steps: int,
         steps_per_epoch: int,
+        steps_per_batch: int = 1,
         class_weight: str = "none",
-        whole: bool = False,
+        pairs: PairSettings | None = None,
     ) -> None:
         super().__init__()
         self.embeddings, self.labels = embeddings, labels
         self.plans, self.steps, self.steps_per_epoch = plans, steps, steps_per_epoch
-        self.whole = whole
+        self.steps_per_batch = steps_per_batch
         self.stream = IndexStream(plans, batch_size)
-        self.objective: PrefixLoss | None = None
         self._rows: Tensor | None = None
+        self.pairs = pairs or PairSettings()
         self.class_weights = torch.stack([class_weights(labels[plan.train], class_weight) for plan in plans])  # (R, 2)
+        self._is_pair = torch.zeros(len(embeddings), dtype=torch.bool)
+        for plan in plans:
+            self._is_pair[torch.from_numpy(np.concatenate([plan.train[:0], *plan.parts[1:]]))] = True
+        self._lift, self._share = self._pair_masses()
+        self._pair_stream, self._pair_rows = self._whole_pairs(max(1, batch_size // 8))
 
     def setup(self, stage: str) -> None:
         if self.trainer is not None:
             device = self.trainer.strategy.root_device
             self.embeddings, self.labels = self.embeddings.to(device), self.labels.to(device)
             self.class_weights = self.class_weights.to(device)
-        if self.whole:
-            self.objective = PrefixLoss(self.embeddings, self.labels, self.plans, self.class_weights)
+            self._is_pair, self._lift = self._is_pair.to(device), self._lift.to(device)
+            self._share, self._pair_rows = self._share.to(device), self._pair_rows.to(device)
+
+    @property
+    def lightning_steps(self) -> int:
+        """How many batches Lightning sees in all."""
+        whole, rest = divmod(self.steps, self.steps_per_epoch)
+        return whole * -(-self.steps_per_epoch // self.steps_per_batch) + -(-rest // self.steps_per_batch)
 
     def train_dataloader(self) -> Any:
         return _EpochBatches(self)
@@ -94,12 +113,54 @@ class EmbeddingDataModule(L.LightningDataModule):
             return []
         return _HeldOutBatch(self.plans)
 
-    def on_after_batch_transfer(self, batch: IndexBatch | WholeBatch, dataloader_idx: int) -> BankBatch | WholeBatch:
-        if isinstance(batch, WholeBatch):
-            return batch
-        labels = self.labels[batch.index]
-        weights = batch.weight * self.class_weights.gather(1, labels.long())
-        return BankBatch(batch.step, self._gather(batch.index), labels, weights)
+    def batch(self, step: int) -> BankBatch:
+        """The rows of optimisation step `step` (from 0)."""
+        return self._bank_batch(self.stream.batch(step))
+
+    def on_after_batch_transfer(self, batch: IndexBatch | StepRange, dataloader_idx: int) -> BankBatch | StepRange:
+        return self._bank_batch(batch, steps=False) if isinstance(batch, IndexBatch) else batch
+
+    def _bank_batch(self, batch: IndexBatch, *, steps: bool = True) -> BankBatch:
+        """The rows of a batch; only those that steps are taken on hold whole pairs."""
+        index = batch.index.to(self.labels.device)
+        labels = self.labels[index]
+        weights = batch.weight.to(self.labels.device) * self.class_weights.gather(1, labels.long())
+        weights = torch.where(self._is_pair[index], weights * self._lift[:, None], weights)
+        pair_weights = weights.new_zeros(len(index), 0)
+        if self._pair_stream is not None and steps:
+            chosen = self._pair_stream.batch(batch.step)
+            halves = self._pair_rows.gather(1, chosen.index.to(index.device)[:, :, None].expand(-1, -1, 2))  # (R, P, 2)
+            index = torch.cat([index, halves[:, :, 0], halves[:, :, 1]], dim=1)
+            pair_weights = chosen.weight.to(index.device)
+            pair_weights = pair_weights / pair_weights.sum(1, keepdim=True).clamp_min(1) * self._share[:, None]
+        return BankBatch(batch.step, self._gather(index), labels, weights, pair_weights, self.pairs)
+
+    def _pair_masses(self) -> tuple[Tensor, Tensor]:
+        """`(R,)` g, how much pair images are weighted up, and `(R,)` g·k / A, what the mean over k pairs counts.
+
+        The same as in `PrefixLoss`.
+        """
+        lifts, shares = [], []
+        for plan, of_class in zip(self.plans, self.class_weights.double(), strict=True):
+            mass = of_class[self.labels[torch.from_numpy(plan.train)].long().cpu()]
+            split = len(mass) if plan.split is None else plan.split
+            real, pair = float(mass[:split].sum()), float(mass[split:].sum())
+            lift = max(1.0, self.pairs.mass / (1 - self.pairs.mass) * real / pair) if pair else 1.0
+            lifts.append(lift)
+            shares.append(lift * (0 if plan.pairs is None else len(plan.pairs)) / (real + lift * pair))
+        return torch.tensor(lifts, dtype=torch.float32), torch.tensor(shares, dtype=torch.float32)
+
+    def _whole_pairs(self, pairs_a_step: int) -> tuple[IndexStream | None, Tensor]:
+        """The order in which each head sees its pairs, and their rows `(R, K, 2)`; None where nothing is made of it."""
+        pairs = [np.empty((0, 2), np.int64) if plan.pairs is None else plan.pairs for plan in self.plans]
+        longest = max(map(len, pairs))
+        if not longest or not (self.pairs.centring or self.pairs.logistic):
+            return None, torch.empty(0)
+        rows = np.zeros((len(pairs), longest, 2), dtype=np.int64)
+        for r, own in enumerate(pairs):
+            rows[r, : len(own)] = own
+        order = [RunPlan(np.arange(len(own)), plan.seed) for own, plan in zip(pairs, self.plans, strict=True)]
+        return IndexStream(order, pairs_a_step), torch.from_numpy(rows)
 
     def _gather(self, index: Tensor) -> Tensor:
         """Rows `(R, B, D)` in a buffer that the next batch of the same shape overwrites.
@@ -116,21 +177,19 @@ class EmbeddingDataModule(L.LightningDataModule):
 
 
 class _EpochBatches:
-    """The index batches of an epoch, from the trainer's step on; a resumed trainer thus continues where it stopped."""
+    """The steps of an epoch, from those taken on; a resumed trainer thus continues where it stopped."""
 
     def __init__(self, data: EmbeddingDataModule) -> None:
         self.data = data
 
     def __len__(self) -> int:
-        return min(self.data.steps_per_epoch, self.data.steps)
+        return -(-min(self.data.steps_per_epoch, self.data.steps) // self.data.steps_per_batch)
 
-    def __iter__(self) -> Iterator[IndexBatch | WholeBatch]:
-        trainer, objective = self.data.trainer, self.data.objective
-        start = 0 if trainer is None else trainer.global_step
+    def __iter__(self) -> Iterator[StepRange]:
+        trainer, stride = self.data.trainer, self.data.steps_per_batch
+        start = 0 if trainer is None else trainer.optimizers[0].taken  # type: ignore[attr-defined]
         stop = min(start + self.data.steps_per_epoch, self.data.steps)
-        if objective is not None:
-            return (WholeBatch(step, objective) for step in range(start, stop))
-        return self.data.stream.iterate(start, stop)
+        return (StepRange(step, min(step + stride, stop)) for step in range(start, stop, stride))
 
 
 class _HeldOutBatch:

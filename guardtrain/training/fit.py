@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -17,16 +17,24 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from guardtrain.heads import HeadBank, LinearBank
+from guardtrain.heads import DirectHead, HeadBank, LinearBank, LinearHead, join_states
+from guardtrain.training.banks import full_batch_banks, linear_banks, stepped_banks
 from guardtrain.training.batches import RunPlan
+from guardtrain.training.closed_form import fit_direct
 from guardtrain.training.datamodule import EmbeddingDataModule
 from guardtrain.training.lbfgs import BankLBFGS
 from guardtrain.training.module import GuardModule
 from guardtrain.training.optimizer import BankAdamW
+from guardtrain.training.optimum import LinearOptimum, fold_heads, whole_heads
+from guardtrain.training.optimum_module import EVALUATIONS_A_STEP, OptimumModule
+from guardtrain.training.prefixes import PrefixHead
 from guardtrain.training.progress import BankProgress, quiet_lightning
+from guardtrain.training.selection import Candidates, pick
 from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
 
 log = logging.getLogger(__name__)
+
+STEPS_A_BATCH = 10  # steps of AdamW that Lightning sees as one batch
 
 
 class HeadDefinition(Protocol):
@@ -49,44 +57,84 @@ class TrainingRecipe:
     trainer: TrainerSettings
 
     @property
+    def label(self) -> str:
+        """What the results table calls it: the head, and whether its training knows of pairs."""
+        aware = self.loss.pairs.active and not self.direct
+        return f"{self.head.name} (pair-aware)" if aware else self.head.name
+
+    @property
+    def direct(self) -> bool:
+        """Whether the head is solved, not trained."""
+        return isinstance(self.head, DirectHead)
+
+    @property
     def full_batch(self) -> bool:
         """Whether every step sees all of a run's images (L-BFGS)."""
         kind = self.optimizer.kind
-        return kind == "lbfgs" or (kind == "auto" and self.head.convex)
+        return not self.direct and (kind == "lbfgs" or (kind == "auto" and self.head.convex))
+
+    @property
+    def linear_optimum(self) -> bool:
+        """Whether heads are found by `LinearOptimum`, on rows that they share."""
+        return self.full_batch and isinstance(self.head, LinearHead)
 
     @property
     def steps(self) -> int:
-        """Most steps of the optimizer: its iterations (L-BFGS) or its steps (AdamW)."""
+        """Most steps of the optimizer: its evaluations (L-BFGS) or its steps (AdamW)."""
         return self.optimizer.iterations if self.full_batch else self.optimizer.steps
+
+    def chooses(self, images: int) -> bool:
+        """Whether a run with so many images chooses its hyper-parameters by cross-validation."""
+        return self.selection.method == "cross_validation" and images >= self.selection.smallest
 
 
 @dataclass(frozen=True)
 class FittedBank:
-    """R trained heads with the hyper-parameters they were trained with; `lr`, `l2`, `steps` are `(R,)`."""
+    """R trained heads with the hyper-parameters they were trained with.
 
-    bank: HeadBank
+    Args:
+        banks: the heads, in one bank or several, in the order of the plans.
+        lr, l2, steps: `(R,)`.
+        failed: `(R,)` bool: heads that are not finite, and why they are not is in the images or the settings.
+        seconds: the training took.
+    """
+
+    banks: Sequence[HeadBank]
     lr: np.ndarray
     l2: np.ndarray
     steps: np.ndarray
+    failed: np.ndarray
     seconds: float
+
+    @property
+    def bank(self) -> HeadBank:
+        """The one bank all heads are in."""
+        (bank,) = self.banks
+        return bank
 
     @torch.inference_mode()
     def probabilities(self, embeddings: Tensor, rows: int = 4096) -> Tensor:
-        """`(R, N)` float32 probabilities of being unsafe for embeddings `(N, D)` float32, `rows` at a time."""
-        parts = [torch.sigmoid(self.bank(block)) for block in embeddings.split(rows)]
-        return torch.cat(parts, dim=1)
+        """`(R, N)` float32 probabilities of being unsafe for embeddings `(N, D)` float32, `rows` at a time.
+
+        NaN for heads that failed.
+        """
+        blocks = [torch.cat([torch.sigmoid(bank(block)) for bank in self.banks]) for block in embeddings.split(rows)]
+        found = torch.cat(blocks, dim=1)
+        found[torch.from_numpy(self.failed)] = torch.nan
+        return found
 
 
 @dataclass(frozen=True)
-class _Candidates:
-    """Hyper-parameters a head: each `(R,)`."""
+class _Work:
+    """What every step of a fit needs."""
 
-    lr: Tensor
-    l2: Tensor
-    steps: Tensor
-
-    def take(self, index: Tensor) -> _Candidates:
-        return _Candidates(self.lr[index], self.l2[index], self.steps[index])
+    recipe: TrainingRecipe
+    embeddings: Tensor
+    labels: Tensor
+    memory_gb: float
+    label: str
+    folder: Path | None = None
+    loggers: Sequence[Logger] = ()
 
 
 def fit_bank(
@@ -100,135 +148,250 @@ def fit_bank(
     loggers: Sequence[Logger] = (),
     label: str = "training",
 ) -> FittedBank:
-    """Train one head for each plan, as few banks as the memory allows, through Lightning's Trainer.
+    """Train one head for each plan, as few banks as memory and cache allow, through Lightning's Trainer.
 
     Args:
         recipe: head, loss, optimizer, selection and trainer settings.
         embeddings: `(N, D)` float32.
         labels: `(N,)` int, 1 is unsafe.
-        plans: one run each; with cross-validation each must carry its `folds`.
-        memory_gb: most memory the gathered batches and optimizer state of one bank may take.
+        plans: one run each; those that carry `folds` choose their hyper-parameters by cross-validation.
+        memory_gb: most memory the rows and optimizer state of one bank may take.
         folder: where checkpoints are written and resumed from; None writes none.
         loggers: Lightning loggers for the final training.
         label: what the progress bar says.
 
     Returns:
-        The trained heads in the order of `plans`.
+        The trained heads in the order of `plans`; those that are not finite are marked, not raised.
     """
     started = time.perf_counter()
-    settings = recipe.optimizer
-    count = len(plans)
-    chosen = _Candidates(
+    work = _Work(recipe, embeddings, labels, memory_gb, label, folder, loggers)
+    if recipe.direct:
+        return _solve(work, plans, started)
+    settings, count = recipe.optimizer, len(plans)
+    chosen = Candidates(
         torch.full((count,), settings.lr),
-        torch.full((count,), recipe.loss.l2),
+        torch.tensor([recipe.loss.strength(len(plan.train)) for plan in plans]),
         torch.full((count,), recipe.steps, dtype=torch.int64),
     )
-    if recipe.selection.method == "cross_validation":
-        chosen = _cross_validate(recipe, embeddings, labels, plans, memory_gb, label)
-    bank, _ = _train(recipe, embeddings, labels, plans, chosen, memory_gb, label, folder=folder, loggers=loggers)
+    choosing = [r for r, plan in enumerate(plans) if plan.folds is not None]
+    if choosing and recipe.selection.method == "cross_validation":
+        inside = replace(work, label=f"{label}: cross-validation", folder=None, loggers=())
+        choose = _choose_strength if recipe.linear_optimum else _choose_by_steps
+        found = choose(inside, [plans[r] for r in choosing])
+        for values, own in ((chosen.lr, found.lr), (chosen.l2, found.l2), (chosen.steps, found.steps)):
+            values[choosing] = own
+    whole = [replace(plan, folds=None, held_out=None) for plan in plans]
+    if recipe.linear_optimum:
+        bank, failed = _find_optimum(work, whole, chosen)
+    else:
+        bank, failed, _ = _take_steps(work, whole, chosen)
     seconds = time.perf_counter() - started
-    return FittedBank(bank.eval(), chosen.lr.numpy(), chosen.l2.numpy(), chosen.steps.numpy(), seconds)
+    return FittedBank(
+        [bank.eval()], chosen.lr.numpy(), chosen.l2.numpy(), chosen.steps.numpy(), failed.numpy(), seconds
+    )
 
 
-def _cross_validate(
-    recipe: TrainingRecipe,
-    embeddings: Tensor,
-    labels: Tensor,
+def _solve(work: _Work, plans: Sequence[RunPlan], started: float) -> FittedBank:
+    """Heads that are solved, not trained."""
+    recipe = work.recipe
+    assert isinstance(recipe.head, DirectHead)
+    banks, strengths, failed = fit_direct(
+        recipe.head,
+        work.embeddings,
+        work.labels,
+        plans,
+        selection=recipe.selection,
+        loss=recipe.loss,
+        label=work.label,
+        progress=recipe.trainer.progress,
+    )
+    none = np.zeros(len(plans))
+    return FittedBank(banks, none, strengths, none.astype(np.int64), failed, time.perf_counter() - started)
+
+
+def _choose_strength(work: _Work, plans: Sequence[RunPlan]) -> Candidates:
+    """For each run the penalty that its folds choose, all folds and penalties of many runs in one program."""
+    recipe, selection = work.recipe, work.recipe.selection
+    labels = work.labels.cpu().numpy()
+    given = [recipe.loss.strength(len(plan.train)) for plan in plans]
+    strongest_first = sorted(selection.l2, reverse=True)
+    penalties = torch.tensor(given)
+    if len(selection.l2) > 1:
+        banks = linear_banks(work.embeddings.shape[1], plans, selection.folds, work.memory_gb)
+        for number, rows in enumerate(banks):
+            part = [plans[int(r)] for r in rows]
+            heads = fold_heads(part, labels)
+            strengths = torch.tensor(strongest_first)[:, None].expand(-1, len(heads))
+            solver = _run_optimum(work, part, heads, strengths, None, _title(work.label, number, banks))
+            losses = torch.full((len(part), len(strongest_first), selection.folds), torch.nan)
+            held_out = torch.zeros(len(part), selection.folds)
+            for h, head in enumerate(heads):
+                losses[head.plan, :, head.left_out] = torch.stack([at[h] for at in solver.held_out_losses])
+            for p, plan in enumerate(part):
+                assert plan.folds is not None
+                held_out[p] = torch.from_numpy(np.bincount(plan.folds, minlength=selection.folds))
+            ascending = strongest_first[::-1]  # of equals the first is taken: the smaller
+            best = pick(losses.flip(1), held_out, ascending, selection.rule)
+            penalties[rows] = torch.tensor(ascending)[best]
+    elif selection.l2:
+        penalties[:] = selection.l2[0]
+    count = len(plans)
+    return Candidates(torch.full((count,), recipe.optimizer.lr), penalties, torch.full((count,), recipe.steps))
+
+
+def _find_optimum(work: _Work, plans: Sequence[RunPlan], hyper: Candidates) -> tuple[HeadBank, Tensor]:
+    """Linear heads at their optimum, and which of them `(R,)` failed."""
+    dim = work.embeddings.shape[1]
+    bank = work.recipe.head.bank(len(plans), dim)
+    failed = torch.zeros(len(plans), dtype=torch.bool)
+    states, banks = [], linear_banks(dim, plans, 1, work.memory_gb)
+    for number, rows in enumerate(banks):
+        part = [plans[int(r)] for r in rows]
+        own = work.recipe.head.bank(len(rows), dim)
+        assert isinstance(own, LinearBank)
+        strengths = hyper.l2[rows][None]
+        where = None if work.folder is None else work.folder / f"bank{number}"
+        solver = _run_optimum(
+            replace(work, folder=where), part, whole_heads(part), strengths, own, _title(work.label, number, banks)
+        )
+        failed[rows] = solver.failed.cpu()
+        states.append({name: value.cpu() for name, value in own.state_dict().items()})
+    place = torch.cat(banks).argsort()  # from the banks' order back to that of the plans
+    bank.load_state_dict({name: value[place] for name, value in join_states(states).items()})
+    return bank, failed
+
+
+def _run_optimum(
+    work: _Work,
     plans: Sequence[RunPlan],
-    memory_gb: float,
-    label: str,
-) -> _Candidates:
-    """For each run the candidate and step with the lowest held-out log-loss, summed over its folds."""
-    selection, settings = recipe.selection, recipe.optimizer
-    grid = [(lr, l2) for lr in (selection.lr or [settings.lr]) for l2 in (selection.l2 or [recipe.loss.l2])]
+    heads: Sequence[PrefixHead],
+    strengths: Tensor,
+    bank: LinearBank | None,
+    title: str,
+) -> LinearOptimum:
+    """One `LinearOptimum` through one Lightning Trainer."""
+    recipe = work.recipe
+    settings, trainer_settings = recipe.optimizer, recipe.trainer
+
+    def make_solver(device: torch.device) -> LinearOptimum:
+        return LinearOptimum(
+            work.embeddings.to(device),
+            work.labels.to(device),
+            plans,
+            heads,
+            strengths,
+            loss=recipe.loss,
+            tolerance=settings.tolerance,
+            iterations=settings.iterations,
+            held_out=bank is None,
+        )
+
+    module = OptimumModule(bank, make_solver)
+    # a strength takes `iterations` in each of two precisions at most, and each ends a Lightning step early
+    steps = len(strengths) * (2 * -(-settings.iterations // EVALUATIONS_A_STEP) + 1)
+    every = trainer_settings.checkpoint_every
+    epoch = min(steps, -(-every // EVALUATIONS_A_STEP)) if every else steps
+    trainer = _trainer(work, title, max_epochs=-(-steps // epoch), checkpoints=work.folder is not None and every > 0)
+    _fit(trainer, module, train_dataloaders=range(epoch), ckpt_path=_last(work.folder))
+    unfinished = module.solver.unfinished
+    if unfinished:
+        log.warning(
+            "%d of %d heads are not at their optimum after %d evaluations; raise optimizer.iterations or loss.l2",
+            unfinished,
+            len(heads) * len(strengths),
+            settings.iterations,
+        )
+    return module.solver
+
+
+def _choose_by_steps(work: _Work, plans: Sequence[RunPlan]) -> Candidates:
+    """For each run learning rate, penalty and number of steps that its folds choose, where training takes steps."""
+    recipe, selection, settings = work.recipe, work.recipe.selection, work.recipe.optimizer
+    labels = work.labels.cpu()
+    rates, own = selection.lr or [settings.lr], [recipe.loss.strength(len(plan.train)) for plan in plans]
     fold_plans: list[RunPlan] = []
-    owner: list[tuple[int, int]] = []  # (run, candidate) of each fold head
+    owner: list[tuple[int, int, int]] = []  # (run, candidate, fold) of each fold head
+    lr, l2 = [], []
+    candidates = len(rates) * max(1, len(selection.l2))
+    held_out = torch.zeros(len(plans), selection.folds)
     for r, plan in enumerate(plans):
         assert plan.folds is not None, "cross-validation needs the folds of every plan"
+        grid = [(rate, strength) for rate in rates for strength in (sorted(selection.l2) or [own[r]])]
         for fold in np.unique(plan.folds):
             inside = plan.folds != fold
             if len(np.unique(labels[plan.train[inside]])) < 2:
                 continue  # a head cannot learn from one class; the other folds still speak
-            for c in range(len(grid)):
-                split = None if plan.split is None else int(inside[: plan.split].sum())
-                fold_plans.append(RunPlan(plan.train[inside], plan.seed, held_out=plan.train[~inside], split=split))
-                owner.append((r, c))
-    lr = torch.tensor([grid[c][0] for _, c in owner])
-    l2 = torch.tensor([grid[c][1] for _, c in owner])
+            held_out[r, fold] = int((~inside).sum())
+            for c, (rate, strength) in enumerate(grid):
+                fold_plans.append(plan.inside(inside, held_out=True))
+                owner.append((r, c, int(fold)))
+                lr.append(rate)
+                l2.append(strength)
     steps = torch.full((len(owner),), recipe.steps, dtype=torch.int64)
-    _, curve = _train(
-        recipe, embeddings, labels, fold_plans, _Candidates(lr, l2, steps), memory_gb, f"{label}: cross-validation"
-    )
-    held = torch.tensor([len(p.held_out) for p in fold_plans if p.held_out is not None], dtype=curve.dtype)
-    loss = curve.new_zeros(len(plans), len(grid), len(curve))  # (R, C, E)
-    index = torch.tensor(owner, dtype=torch.int64).view(-1, 2)
-    loss.index_put_((index[:, 0], index[:, 1]), (curve * held).T, accumulate=True)
-    best = loss.flatten(1).argmin(1)  # the first of equals: the smaller candidate, the earlier step
-    candidate = torch.div(best, len(curve), rounding_mode="floor")
-    best_steps = ((best % len(curve)) + 1) * (recipe.steps if recipe.full_batch else selection.evaluate_every)
-    values = torch.tensor(grid)
-    return _Candidates(values[candidate, 0], values[candidate, 1], best_steps.clamp_max(recipe.steps))
+    _, _, curve = _take_steps(work, fold_plans, Candidates(torch.tensor(lr), torch.tensor(l2), steps))
+    index = torch.tensor(owner, dtype=torch.int64).view(-1, 3)
+    losses = torch.full((len(plans), candidates, selection.folds, len(curve)), torch.nan)  # (R, C, K, E)
+    losses[index[:, 0], index[:, 1], index[:, 2]] = curve.T.float()
+    weighted = (losses.nan_to_num(0.0) * held_out[:, None, :, None]).sum(2)  # (R, C, E)
+    # a fold that was not judged adds nothing to any candidate; a candidate that diverged is no choice
+    weighted[losses.isnan().any(3).logical_and(held_out[:, None] > 0).any(2)] = torch.inf
+    at = weighted.argmin(2)  # (R, C): the best evaluation of each candidate
+    at_best = losses.gather(3, at[:, :, None, None].expand(-1, -1, selection.folds, 1)).squeeze(3)
+    strengths = [strength for _ in rates for strength in (sorted(selection.l2) or [0.0])]
+    best = pick(at_best, held_out, strengths, selection.rule)
+    rows = torch.arange(len(plans))
+    best_steps = (at[rows, best] + 1) * (recipe.steps if recipe.full_batch else selection.evaluate_every)
+    per_rate = max(1, len(selection.l2))
+    penalty = torch.tensor(sorted(selection.l2))[best % per_rate] if selection.l2 else torch.tensor(own)
+    rate = torch.tensor(rates)[torch.div(best, per_rate, rounding_mode="floor")]
+    return Candidates(rate, penalty, best_steps.clamp_max(recipe.steps))
 
 
-def _train(
-    recipe: TrainingRecipe,
-    embeddings: Tensor,
-    labels: Tensor,
-    plans: Sequence[RunPlan],
-    hyper: _Candidates,
-    memory_gb: float,
-    label: str,
-    *,
-    folder: Path | None = None,
-    loggers: Sequence[Logger] = (),
-) -> tuple[HeadBank, Tensor]:
-    """The trained bank of all `plans`, and the held-out loss `(E, R)` at each evaluation (E = 0 without)."""
+def _take_steps(work: _Work, plans: Sequence[RunPlan], hyper: Candidates) -> tuple[HeadBank, Tensor, Tensor]:
+    """The bank of all `plans` trained by steps, which heads failed, and held-out losses `(E, R)` (E = 0 without)."""
+    recipe, dim = work.recipe, work.embeddings.shape[1]
+    one = recipe.head.bank(1, dim)
+    if recipe.full_batch:
+        banks = full_batch_banks(one, plans, work.memory_gb)
+    else:
+        banks = stepped_banks(one, plans, recipe.optimizer.batch_size, work.memory_gb)
     states: list[dict[str, Tensor]] = []
     curves: list[Tensor] = []
-    banks = _banks(recipe, embeddings.shape[1], plans, memory_gb)
     for number, rows in enumerate(banks):
-        title = label if len(banks) == 1 else f"{label} (bank {number + 1} of {len(banks)})"
         # A product of one head goes to other BLAS routines, with other rounding, than the same head among several;
         # with a twin beside it a lone head gets the same bits as in any bank.
         banked = rows if len(rows) > 1 else rows.repeat(2)
         part = [plans[int(r)] for r in banked]
-        where = None if folder is None else folder / f"bank{number}"
-        module = _train_one(recipe, embeddings, labels, part, hyper.take(banked), title, where, loggers)
+        where = None if work.folder is None else work.folder / f"bank{number}"
+        module = _run_steps(replace(work, folder=where), part, hyper.take(banked), _title(work.label, number, banks))
         states.append({name: value[: len(rows)].cpu() for name, value in module.bank.state_dict().items()})
         curve = torch.stack(module.held_out_curve) if module.held_out_curve else torch.empty(0, len(part))
         curves.append(curve[:, : len(rows)])
     place = torch.cat(banks).argsort()  # from the banks' order back to that of the plans
-    whole = recipe.head.bank(len(plans), embeddings.shape[1])
-    whole.load_state_dict({name: torch.cat([state[name] for state in states])[place] for name in states[0]})
+    joined = {name: value[place] for name, value in join_states(states).items()}
+    failed = ~torch.stack([value.flatten(1).isfinite().all(1) for value in joined.values() if value.ndim > 1]).all(0)
+    whole = recipe.head.bank(len(plans), dim)
+    whole.load_state_dict(joined)
     longest = max(len(curve) for curve in curves)
     # a bank that stopped early has a shorter curve: its last losses stand for the rest, none of which is a new best
     padded = [torch.cat([c, c[-1:].expand(longest - len(c), -1)]) if len(c) else c for c in curves]
-    return whole, torch.cat(padded, dim=1)[:, place]
+    return whole, failed, torch.cat(padded, dim=1)[:, place]
 
 
-def _train_one(
-    recipe: TrainingRecipe,
-    embeddings: Tensor,
-    labels: Tensor,
-    plans: Sequence[RunPlan],
-    hyper: _Candidates,
-    label: str,
-    folder: Path | None,
-    loggers: Sequence[Logger],
-) -> GuardModule:
-    """One bank through one Lightning Trainer."""
+def _run_steps(work: _Work, plans: Sequence[RunPlan], hyper: Candidates, title: str) -> GuardModule:
+    """One bank through one Lightning Trainer, step by step."""
+    recipe = work.recipe
     selection, trainer_settings = recipe.selection, recipe.trainer
     evaluates = plans[0].held_out is not None
     longest = int(hyper.steps.max())
+    embeddings, indices = work.embeddings, [torch.from_numpy(plan.train) for plan in plans]
     bank = recipe.head.bank(len(plans), embeddings.shape[1])
     bank.reset([plan.seed for plan in plans])
-    bank.fit_input(embeddings, [torch.from_numpy(plan.train) for plan in plans])
-    accelerator = trainer_settings.accelerator
+    bank.fit_input(embeddings, indices)
+    bank.start(embeddings, work.labels, indices)
     if recipe.full_batch:
         # In float32 L-BFGS stops where rounding hides progress, at logits that depend on the bank's shape (1e-3).
         bank, embeddings = bank.double(), embeddings.double()
-        if accelerator == "auto" and not torch.cuda.is_available():
-            accelerator = "cpu"  # Apple's GPU has no float64
     module = GuardModule(
         bank,
         penalty=hyper.l2 / (2 * torch.tensor([len(plan.train) for plan in plans])),
@@ -236,55 +399,33 @@ def _train_one(
         patience=selection.patience if evaluates else None,
         seed=plans[0].seed,
     )
-    widest = max(len(plan.train) for plan in plans)
-    by_steps = evaluates and not recipe.full_batch
+    every = trainer_settings.checkpoint_every
     data = EmbeddingDataModule(
         embeddings,
-        labels,
+        work.labels,
         plans,
-        batch_size=widest if recipe.full_batch else recipe.optimizer.batch_size,
+        batch_size=max(len(plan.train) for plan in plans) if recipe.full_batch else recipe.optimizer.batch_size,
         steps=longest,
-        steps_per_epoch=selection.evaluate_every if by_steps else _epoch_length(trainer_settings, longest),
+        # without evaluations on the way an epoch is the stretch between two checkpoints, or the whole training
+        steps_per_epoch=selection.evaluate_every
+        if evaluates and not recipe.full_batch
+        else (min(every, longest) if every else longest),
+        steps_per_batch=1 if recipe.full_batch else STEPS_A_BATCH,
         class_weight=recipe.loss.class_weight,
-        whole=_shares_rows(recipe, bank),
+        pairs=recipe.loss.pairs,
     )
-    callbacks: list[L.Callback] = [BankProgress(label)] if trainer_settings.progress else []
-    resume = None
-    if folder is not None and trainer_settings.checkpoint_every:
-        # one file, replaced atomically at the end of each epoch
-        checkpoint = ModelCheckpoint(
-            folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
-        )
-        callbacks.append(checkpoint)
-        last = folder / "last.ckpt"
-        resume = str(last) if last.exists() else None
-    if resume is not None:
-        log.info("continuing from %s", resume)
-    quiet_lightning()
-    trainer = L.Trainer(
-        accelerator=accelerator,
-        devices=1,
-        max_steps=longest,
-        max_epochs=-1,
-        logger=list(loggers) or False,
-        log_every_n_steps=10,
-        callbacks=callbacks,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        enable_progress_bar=trainer_settings.progress,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
+    trainer = _trainer(
+        work,
+        title,
+        max_steps=data.lightning_steps,
         limit_val_batches=1.0 if evaluates else 0,
+        checkpoints=work.folder is not None and every > 0,
     )
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    except SystemExit:
-        if trainer.interrupted:  # Lightning turns Ctrl-C into an exit of its own
-            raise KeyboardInterrupt from None
-        raise
+    _fit(trainer, module, datamodule=data, ckpt_path=_last(work.folder))
     unfinished = module.unfinished_heads()
     if unfinished:
         log.warning(
-            "%d of %d heads are not at their optimum after %d iterations; raise optimizer.iterations or loss.l2",
+            "%d of %d heads are not at their optimum after %d evaluations; raise optimizer.iterations or loss.l2",
             unfinished,
             len(plans),
             longest,
@@ -292,52 +433,71 @@ def _train_one(
     return module
 
 
-def _make_optimizer(module: GuardModule, recipe: TrainingRecipe, hyper: _Candidates) -> BankAdamW | BankLBFGS:
+def _make_optimizer(module: GuardModule, recipe: TrainingRecipe, hyper: Candidates) -> BankAdamW | BankLBFGS:
     """The optimizer the recipe asks for, on the module's bank."""
     settings, parameters = recipe.optimizer, module.bank.parameters()
     if recipe.full_batch:
-        return BankLBFGS(parameters, lambda: module.head_losses, module.focus, tolerance=settings.tolerance)
+        return BankLBFGS(parameters, lambda: module.head_losses, tolerance=settings.tolerance)
     decay = torch.full_like(hyper.lr, settings.weight_decay)
-    return BankAdamW(parameters, hyper.lr, decay, hyper.steps.clone(), settings.steps)
+    penalty = module.penalty.cpu()
+    return BankAdamW(parameters, hyper.lr, decay, hyper.steps.clone(), settings.steps, penalty=penalty)
 
 
-def _shares_rows(recipe: TrainingRecipe, bank: HeadBank) -> bool:
-    """Whether the heads of `bank` are trained on shared prefixes (`PrefixLoss`), not on gathered rows of their own."""
-    return recipe.full_batch and isinstance(bank, LinearBank)
-
-
-def _epoch_length(settings: TrainerSettings, steps: int) -> int:
-    """Without evaluations on the way an epoch is the stretch between two checkpoints, or the whole training."""
-    return min(settings.checkpoint_every, steps) if settings.checkpoint_every else steps
-
-
-def _banks(recipe: TrainingRecipe, dim: int, plans: Sequence[RunPlan], memory_gb: float) -> list[Tensor]:
-    """Which plans are trained together: int64 indices, each bank within the memory.
-
-    Counted are gathered rows, activations, parameters and optimizer state, in float32. Where all images of a run are
-    gathered in every batch, banks are made of runs of like size, since the shorter ones are padded to the longest;
-    linear heads share their rows (`PrefixLoss`), and need none gathered but the held-out ones.
-    """
-    sizes = torch.tensor([len(plan.train) for plan in plans])
-    one = recipe.head.bank(1, dim)
-    shares = _shares_rows(recipe, one)
-    if shares or not recipe.full_batch:
-        sizes = torch.full_like(sizes, 0 if shares else recipe.optimizer.batch_size)
-    parameters = list(one.parameters())
-    state = sum(p.numel() for p in parameters) * (25 if recipe.full_batch else 5)
-    widths = sum(p.shape[-1] for p in parameters if p.ndim == 3)
-    banks: list[list[int]] = []
-    largest = 0
-    for r in sizes.argsort(descending=True, stable=True).tolist():
-        held_out = plans[r].held_out
-        rows = int(sizes[r])
-        heads = int(
-            memory_gb
-            * 2**28
-            / (state + max(largest, rows, 0 if held_out is None else len(held_out)) * (dim + 3 * widths))
+def _trainer(
+    work: _Work,
+    title: str,
+    *,
+    checkpoints: bool,
+    max_steps: int = -1,
+    max_epochs: int = -1,
+    limit_val_batches: float = 0,
+) -> L.Trainer:
+    """Lightning's Trainer as every bank uses it."""
+    settings = work.recipe.trainer
+    callbacks: list[L.Callback] = [BankProgress(title)] if settings.progress else []
+    if checkpoints:
+        # one file, replaced atomically at the end of each epoch
+        callbacks.append(
+            ModelCheckpoint(work.folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
         )
-        if not banks or len(banks[-1]) >= max(1, heads) or (recipe.full_batch and not shares and 2 * rows <= largest):
-            banks.append([])
-            largest = rows
-        banks[-1].append(r)
-    return [torch.tensor(sorted(bank)) for bank in banks]
+    accelerator = settings.accelerator
+    if accelerator == "auto" and work.recipe.full_batch and not torch.cuda.is_available():
+        accelerator = "cpu"  # Apple's GPU has no float64
+    quiet_lightning()
+    return L.Trainer(
+        accelerator=accelerator,
+        devices=1,
+        max_steps=max_steps,
+        max_epochs=max_epochs,
+        logger=list(work.loggers) or False,
+        log_every_n_steps=1,
+        callbacks=callbacks,
+        enable_checkpointing=checkpoints,
+        enable_progress_bar=settings.progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=limit_val_batches,
+    )
+
+
+def _last(folder: Path | None) -> str | None:
+    """The checkpoint to continue from, where there is one."""
+    last = None if folder is None else folder / "last.ckpt"
+    if last is None or not last.exists():
+        return None
+    log.info("continuing from %s", last)
+    return str(last)
+
+
+def _fit(trainer: L.Trainer, module: L.LightningModule, *, ckpt_path: str | None, **data: object) -> None:
+    try:
+        trainer.fit(module, ckpt_path=ckpt_path, weights_only=True, **data)
+    except SystemExit:
+        if trainer.interrupted:  # Lightning turns Ctrl-C into an exit of its own
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _title(label: str, number: int, banks: Sequence[Tensor]) -> str:
+    """What the progress bar says of one bank of several."""
+    return label if len(banks) == 1 else f"{label} (bank {number + 1} of {len(banks)})"

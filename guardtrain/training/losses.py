@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from guardtrain.training.settings import PairSettings
+
 
 def weighted_bce(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Binary cross-entropy, averaged with weights: `Σ w·BCE(logit, label) / Σ w`.
@@ -23,6 +25,20 @@ def weighted_bce(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     labels, weights = labels.to(logits.dtype), weights.to(logits.dtype)
     losses = F.binary_cross_entropy_with_logits(logits, labels, weight=weights, reduction="none")
     return losses.sum(1) / weights.sum(1).clamp_min(1e-12)
+
+
+def pair_terms(unsafe: Tensor, safe: Tensor, pairs: PairSettings) -> Tensor:
+    """What each pair adds to a loss: `centring·m² + logistic·softplus(-d)`, m the mean and d the difference of logits.
+
+    Args:
+        unsafe, safe: `(R, P)` logits of the two halves.
+        pairs: the weights of the terms.
+
+    Returns:
+        `(R, P)`.
+    """
+    centred = pairs.centring * ((unsafe + safe) / 2).square()
+    return centred + pairs.logistic * F.softplus(safe - unsafe) if pairs.logistic else centred
 
 
 def class_weights(labels: Tensor, mode: str) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from guardtrain.heads import HeadBank
-from guardtrain.training.datamodule import BankBatch, WholeBatch
+from guardtrain.training.datamodule import BankBatch, StepRange
 from guardtrain.training.lbfgs import BankLBFGS
 from guardtrain.training.losses import squared_norms
 from guardtrain.training.optimizer import BankAdamW
@@ -54,25 +54,36 @@ class GuardModule(L.LightningModule):
         """`(R, N)` probabilities for embeddings `(N, D)`."""
         return torch.sigmoid(self.bank(x))
 
-    def training_step(self, batch: BankBatch | WholeBatch, batch_idx: int) -> Tensor:
-        step_seed = (self.seed * 1_000_003 + batch.step) % 2**31
-        losses = batch.losses(self.bank, step_seed)  # type: ignore[arg-type]
-        if self.trainer.loggers:
-            self.log("train_loss", losses.detach().mean())
-        losses = losses + self.penalty * squared_norms(self.bank.parameters())
+    def training_step(self, batch: StepRange, batch_idx: int) -> Tensor:
+        """The loss of the batch's last step; the steps before it are taken here, without Lightning in between."""
+        optimizer, data = self._optimizer(), self.trainer.datamodule  # type: ignore[attr-defined]
+        for step in range(batch.step, batch.stop - 1):
+            optimizer.zero_grad()
+            self._loss(data.batch(step)).backward()
+            optimizer.step()
+        return self._loss(data.batch(batch.stop - 1))
+
+    def _loss(self, batch: BankBatch) -> Tensor:
+        """The summed losses of a batch."""
+        losses = batch.losses(self.bank, batch.step)
+        if isinstance(self._optimizer(), BankLBFGS):
+            # it needs the whole objective; BankAdamW adds the penalty's gradient in its own pass over the weights
+            losses = losses + self.penalty * squared_norms(self.bank.parameters())
         self.head_losses = losses.detach()
         return losses.sum()
 
     def on_train_batch_end(self, *_: Any) -> None:
         optimizer = self._optimizer()
-        if isinstance(optimizer, BankLBFGS) and optimizer.done is not None and bool(optimizer.done.all()):
+        if self.trainer.loggers:
+            self.log("train_loss", self.head_losses.mean())
+            self.log("step", float(optimizer.taken))  # Lightning counts batches, of several steps each
+        if isinstance(optimizer, BankLBFGS) and bool(optimizer.done.all()):
             self.trainer.should_stop = True
 
-    def focus(self, active: Tensor) -> None:
-        """Evaluate only the heads in the mask `active` `(R,)`, where the objective can leave the others out."""
-        objective = getattr(self.trainer.datamodule, "objective", None)  # type: ignore[attr-defined]
-        if objective is not None:
-            objective.focus(active)
+    @property
+    def progress(self) -> float:
+        """Share of the steps taken, in [0, 1]."""
+        return self.trainer.global_step / self.trainer.max_steps
 
     def validation_step(self, batch: BankBatch, batch_idx: int) -> None:
         losses = batch.losses(self.bank)
@@ -97,9 +108,7 @@ class GuardModule(L.LightningModule):
     def unfinished_heads(self) -> int:
         """How many heads L-BFGS left before their optimum; 0 with AdamW, which has no such end."""
         optimizer = self._optimizer()
-        if not isinstance(optimizer, BankLBFGS) or optimizer.done is None:
-            return 0
-        return int((~optimizer.done).sum())
+        return int((~optimizer.done).sum()) if isinstance(optimizer, BankLBFGS) else 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["held_out_curve"] = self.held_out_curve

@@ -1,21 +1,24 @@
-"""AdamW for a bank: each head has its own learning rate, weight decay and length of training."""
+"""AdamW for a bank: each head has its own learning rate, weight decay, penalty and length of training."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 
 class BankAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov and Hutter, arXiv 1711.05101) on parameters stacked as `(R, ...)`.
 
     torch's own AdamW takes one learning rate and weight decay a parameter; here both are vectors over the
-    heads, and a head whose `steps` are done (or that was stopped) keeps its values to the bit.
-    With equal settings for all heads the result is torch's AdamW with a cosine schedule.
+    heads, and a head whose `steps` are done (or that was stopped) leaves the work: it keeps its values to the bit.
+    With equal settings for all heads the result is torch's AdamW with a cosine schedule. Heads of equal settings take
+    their step in one call of torch's fused kernel, which passes once over parameters, gradients and moments.
 
     Args:
         params: parameters, each `(R, ...)`; those of shape `(R, k)` are biases and are not decayed.
@@ -23,6 +26,8 @@ class BankAdamW(torch.optim.Optimizer):
         weight_decay: `(R,)` decoupled weight decay.
         steps: `(R,)` int64 number of steps each head learns for.
         schedule_steps: length of the cosine, which may exceed `steps` (early stopping cuts it short).
+        penalty: `(R,)` factor of the squared norm of the weights (not the biases) in the loss; its gradient is added
+            here, where it costs nothing, so the loss that is differentiated must be without it. None is zero.
     """
 
     def __init__(
@@ -34,11 +39,15 @@ class BankAdamW(torch.optim.Optimizer):
         schedule_steps: int,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        penalty: Tensor | None = None,
     ) -> None:
         super().__init__(params, {"betas": betas, "eps": eps})
         self.head_lr, self.weight_decay, self.steps = lr, weight_decay, steps
+        self.penalty = torch.zeros_like(lr) if penalty is None else penalty
         self.schedule_steps = schedule_steps
         self.taken = 0
+        self._groups: dict[bool, dict[tuple[float, float, float], list[slice]]] = {}
+        self._grouped: list[bool] | None = None  # which heads were learning when the groups were made
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -49,27 +58,59 @@ class BankAdamW(torch.optim.Optimizer):
                 loss = closure()
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.taken / self.schedule_steps)))
         for group in self.param_groups:
-            beta1, beta2 = group["betas"]
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-                mean, square = state["mean"], state["square"]
-                mean.lerp_(parameter.grad, 1 - beta1)
-                square.mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
-                trailing = (-1,) + (1,) * (parameter.ndim - 1)
-                learning = (self.steps.to(parameter.device) > self.taken).view(trailing)
-                rate = self.head_lr.to(parameter).view(trailing) * cosine * learning
-                if parameter.ndim > 2:
-                    parameter.mul_(1 - rate * self.weight_decay.to(parameter).view(trailing))
-                correction1 = 1 - beta1 ** (self.taken + 1)
-                correction2 = 1 - beta2 ** (self.taken + 1)
-                denominator = (square / correction2).sqrt_().add_(group["eps"])
-                parameter.addcdiv_(mean * (rate / -correction1), denominator)
+            for weights in (True, False):
+                chosen = [p for p in group["params"] if p.grad is not None and (p.ndim > 2) == weights]
+                for (lr, decay, penalty), runs in self._learning(weights).items() if chosen else ():
+                    views = [self._views(p, heads) for p in chosen for heads in runs]
+                    if decay and penalty:  # both at once is more than the kernel knows
+                        for parameter, gradient, *_ in views:
+                            gradient.add_(parameter, alpha=2 * penalty)
+                    coupled = penalty > 0 and decay == 0
+                    own, gradients, means, squares = (list(column) for column in zip(*views, strict=True))
+                    taken = torch.full((len(own),), float(self.taken), device=own[0].device)
+                    adam(
+                        own,
+                        gradients,
+                        means,
+                        squares,
+                        [],
+                        list(taken.unbind()),
+                        fused=own[0].device.type in ("cpu", "cuda"),
+                        decoupled_weight_decay=not coupled,
+                        amsgrad=False,
+                        beta1=group["betas"][0],
+                        beta2=group["betas"][1],
+                        lr=lr * cosine,
+                        weight_decay=2 * penalty if coupled else decay,
+                        eps=group["eps"],
+                        maximize=False,
+                    )
         self.taken += 1
         return loss
+
+    def _views(self, parameter: Tensor, heads: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Values, gradient and both moments of some neighbouring heads."""
+        state = self.state[parameter]
+        if not state:
+            state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        assert parameter.grad is not None
+        return parameter[heads], parameter.grad[heads], state["mean"][heads], state["square"][heads]
+
+    def _learning(self, weights: bool) -> dict[tuple[float, float, float], list[slice]]:
+        """The heads that still learn, as runs of neighbours, by learning rate, weight decay and penalty.
+
+        Biases have neither decay nor penalty.
+        """
+        learning = (self.steps > self.taken).tolist()
+        if learning != self._grouped:
+            decays, penalties = self.weight_decay.tolist(), self.penalty.tolist()
+            none = [0.0] * len(learning)
+            self._groups = {
+                True: _runs(list(zip(self.head_lr.tolist(), decays, penalties, strict=True)), learning),
+                False: _runs(list(zip(self.head_lr.tolist(), none, none, strict=True)), learning),
+            }
+            self._grouped = learning
+        return self._groups[weights]
 
     def state_dict(self) -> dict[str, Any]:
         """torch's state with the steps taken and, because early stopping changes them, the steps allowed."""
@@ -80,3 +121,17 @@ class BankAdamW(torch.optim.Optimizer):
         state = dict(state_dict)
         self.taken, self.steps = state.pop("taken"), state.pop("steps")
         super().load_state_dict(state)
+
+
+def _runs(
+    settings: Sequence[tuple[float, float, float]], learning: Sequence[bool]
+) -> dict[tuple[float, float, float], list[slice]]:
+    """For each setting the runs of neighbouring heads that have it, without those that no longer learn."""
+    runs: dict[tuple[float, float, float], list[slice]] = {}
+    start = 0
+    for (setting, learns), same in itertools.groupby(zip(settings, learning, strict=True)):
+        stop = start + len(list(same))
+        if learns:
+            runs.setdefault(setting, []).append(slice(start, stop))
+        start = stop
+    return runs

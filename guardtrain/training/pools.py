@@ -13,6 +13,7 @@ import numpy as np
 from guardtrain.embeddings import Embeddings
 from guardtrain.encoders.spec import EncoderSpec, require_same
 from guardtrain.errors import ConfigError, DataError
+from guardtrain.metrics import record_pairs
 from guardtrain.mixtures import Mixture, Pool, hold_out
 
 # What of a record decides which mixtures it is drawn for, how it is judged, and in which slices.
@@ -65,6 +66,28 @@ class Pools:
     def rows(self, mixture: Mixture) -> np.ndarray:
         """`(n,)` int64 rows of `matrix` of a mixture's images, real ones first."""
         return np.concatenate([mixture.real, mixture.pairs + len(self.real.records)])
+
+    def pair_rows(self, mixture: Mixture) -> np.ndarray:
+        """`(k, 2)` int64 rows (unsafe, safe) of `matrix`: the pairs a mixture has both halves of, in its order."""
+        if self.pairs is None or not len(mixture.pairs):
+            return np.empty((0, 2), dtype=np.int64)
+        place = np.full(len(self.pairs.records) + 1, -1, dtype=np.int64)  # the last for records without a partner
+        place[mixture.pairs] = np.arange(len(mixture.pairs))
+        rows = mixture.pairs[self.pairs.records.labels[mixture.pairs] == 1]
+        partners = self._partners[rows]
+        whole = place[partners] >= 0
+        rows, partners = rows[whole], partners[whole]
+        order = np.argsort(np.maximum(place[rows], place[partners]))
+        return np.stack([rows, partners], axis=1)[order] + len(self.real.records)
+
+    @cached_property
+    def _partners(self) -> np.ndarray:
+        """`(N_pairs,)` int64 row, in the pair pool, of the other half of each record; -1 where there is none."""
+        assert self.pairs is not None
+        safe, unsafe = record_pairs(self.pairs.records)
+        partners = np.full(len(self.pairs.records), -1, dtype=np.int64)
+        partners[safe], partners[unsafe] = unsafe, safe
+        return partners
 
     @cached_property
     def digest(self) -> str:

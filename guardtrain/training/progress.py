@@ -9,11 +9,11 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 
 class BankProgress(ProgressBar):
-    """Shows `label`, the step, and the time left; nothing where the output is not a terminal."""
+    """Shows `label`, what is done of the module's `progress`, and the time left; nothing but in a terminal."""
 
     def __init__(self, label: str) -> None:
         super().__init__()
@@ -28,14 +28,16 @@ class BankProgress(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         console = Console(stderr=True)
         if console.is_terminal:
-            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+            columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
             self._progress = Progress(*columns, console=console, transient=True)
-            self._task = self._progress.add_task(self.label, total=trainer.max_steps)
+            self._task = self._progress.add_task(self.label, total=1.0)
             self._progress.start()
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
+    ) -> None:
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=trainer.global_step)
+            self._progress.update(self._task, completed=pl_module.progress)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._progress is not None:

@@ -2,34 +2,77 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from guardtrain.errors import ConfigError
 
 CLASS_WEIGHTS = ("none", "balanced")
 OPTIMIZERS = ("auto", "lbfgs", "adamw")
 SELECTIONS = ("fixed", "cross_validation")
+BEST, ONE_STANDARD_ERROR = "best", "one_standard_error"
+RULES = (BEST, ONE_STANDARD_ERROR)
+
+
+@dataclass
+class PairSettings:
+    """What training makes of the images of the pair pool, and of the pairs of which a run has both halves.
+
+    With all of them 0 a pair is two images like any others.
+
+    Args:
+        mass: pair images are weighted up to this share of the loss's mass where they have less, in [0, 1): a few pairs
+            among many real images would be drowned by them.
+        centring: weight of the squared mean logit of a pair. Its halves lie on both sides of the boundary, so their
+            mean belongs on it; and what the midpoints vary in is everything but the feature.
+        logistic: weight of softplus(-(unsafe logit - safe logit)) of a pair.
+        offset: how freely the real images have an intercept of their own (the penalty on it falls with the square): in
+            confounded data their labels say little about where the boundary lies among counterfactuals. The head
+            keeps the pairs' intercept. 0: one intercept for all. Linear heads only.
+    """
+
+    mass: float = 0.0
+    centring: float = 0.0
+    logistic: float = 0.0
+    offset: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether a pair is anything but two images."""
+        return any(getattr(self, f.name) for f in fields(self) if f.name != "temperature")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mass < 1:
+            raise ConfigError(f"loss.pairs.mass is a share in [0, 1); got {self.mass:g}.")
+        for name in ("centring", "logistic", "offset"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"loss.pairs.{name} must be >= 0; got {getattr(self, name):g}.")
 
 
 @dataclass
 class LossSettings:
-    """Binary cross-entropy with an L2 penalty: `mean_i w_i·BCE_i + l2 / (2n) · ‖weights‖²`.
+    """Binary cross-entropy with an L2 penalty: `mean_i w_i·BCE_i + l2 / (2n) · ‖weights‖²`, and what pairs add to it.
 
     Args:
         l2: strength of the penalty on the weights (not the biases), on inputs standardised by the head: scikit-learn's
-            1/C. It counts as so many images' worth of prior, so its weight falls as the budget n grows.
+            1/C. It counts as so many images' worth of prior, so its weight falls as the budget n grows. null: by the
+            run's number of images n alone, max(0.3, 128 / n).
         class_weight: `balanced` weighs both classes to the same mass within each run's training images
             (scikit-learn's definition); `none` counts every image once.
     """
 
     class_weight: str = "balanced"
-    l2: float = 1.0
+    l2: float | None = None
+    pairs: PairSettings = field(default_factory=PairSettings)
 
     def __post_init__(self) -> None:
-        if self.l2 < 0:
+        if self.l2 is not None and self.l2 < 0:
             raise ConfigError(f"loss.l2 must be >= 0; got {self.l2:g}.")
         if self.class_weight not in CLASS_WEIGHTS:
             raise ConfigError(f"loss.class_weight is '{self.class_weight}'; allowed: {', '.join(CLASS_WEIGHTS)}.")
+
+    def strength(self, images: int) -> float:
+        """The penalty of a run with so many images, where nothing chooses it."""
+        return max(0.3, 128 / images) if self.l2 is None else self.l2
 
 
 @dataclass
@@ -39,8 +82,9 @@ class OptimizerSettings:
     Args:
         kind: `lbfgs` finds the optimum of convex heads on all images of a run at once; `adamw` takes steps on batches,
             with a cosine decay to zero; `auto` is lbfgs for convex heads (linear) and adamw for the rest.
-        iterations: lbfgs: iterations at most.
-        tolerance: lbfgs: a head is done when no entry of its gradient is larger.
+        iterations: lbfgs: evaluations of loss and gradient at most.
+        tolerance: lbfgs: a head is done when its Newton decrement is at most this; half its square is about how far
+            the loss is above its minimum.
         steps: adamw: optimisation steps.
         lr: adamw: peak learning rate, on inputs standardised by the head.
         weight_decay: adamw: decoupled weight decay, beside the loss's L2 penalty; biases are not decayed.
@@ -49,7 +93,7 @@ class OptimizerSettings:
 
     kind: str = "auto"
     iterations: int = 1000
-    tolerance: float = 1e-5
+    tolerance: float = 1e-6
     steps: int = 300
     lr: float = 0.003
     weight_decay: float = 0.0
@@ -71,11 +115,14 @@ class SelectionSettings:
     """How hyper-parameters and the number of steps are chosen, always inside a run's own training images.
 
     Args:
-        method: `fixed` trains once with the optimizer's settings on all images of the run (the choice for tiny
-            budgets); `cross_validation` trains every candidate on group-safe stratified folds of the run's
-            images, takes the one with the lowest mean held-out log-loss (with adamw at its best step: early
-            stopping), and trains it on all images (for that many steps).
+        method: `fixed` trains once with the loss's and optimizer's settings on all images of the run;
+            `cross_validation` trains every candidate on group-safe stratified folds of the run's images, judges it by
+            its held-out log-loss (with adamw at its best step: early stopping), and trains the chosen one on all
+            images (for that many steps).
         folds: number of folds.
+        smallest: runs with fewer images choose nothing: their folds would be too small to tell candidates apart.
+        rule: `best` takes the candidate with the lowest mean held-out loss, `one_standard_error` the strongest penalty
+            that is not worse by more than the standard error of that mean.
         l2: candidates for the penalty; empty means the loss's value alone.
         lr: candidates, for adamw; empty means the optimizer's value alone.
         evaluate_every: adamw: steps between evaluations of the held-out loss.
@@ -84,6 +131,8 @@ class SelectionSettings:
 
     method: str = "fixed"
     folds: int = 5
+    smallest: int = 64
+    rule: str = BEST
     l2: list[float] = field(default_factory=list)
     lr: list[float] = field(default_factory=list)
     evaluate_every: int = 20
@@ -92,7 +141,11 @@ class SelectionSettings:
     def __post_init__(self) -> None:
         if self.method not in SELECTIONS:
             raise ConfigError(f"selection.method is '{self.method}'; allowed: {', '.join(SELECTIONS)}.")
-        for name, least in (("folds", 2), ("evaluate_every", 1), ("patience", 1)):
+        if self.rule not in RULES:
+            raise ConfigError(f"selection.rule is '{self.rule}'; allowed: {', '.join(RULES)}.")
+        if any(value < 0 for value in self.l2):
+            raise ConfigError(f"selection.l2 holds a value below 0: {self.l2}.")
+        for name, least in (("folds", 2), ("smallest", 2), ("evaluate_every", 1), ("patience", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"selection.{name} must be >= {least}; got {getattr(self, name)}.")
 

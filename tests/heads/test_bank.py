@@ -80,6 +80,99 @@ def test_dropout_keeps_the_mean_and_repeats_for_a_seed():
     torch.testing.assert_close(many, bank(x), rtol=0, atol=0.05)
 
 
+def _with_gradients(bank, rows, step, *, pieces=1):
+    """Logits, and the gradients of a loss that is not symmetric in the rows."""
+    bank.zero_grad()
+    slopes = torch.linspace(-1, 2, rows.shape[1])
+    logits = [bank(part, step) for part in rows.chunk(pieces, 1)]
+    sum(((out / 30).sin() * slope).sum() for out, slope in zip(logits, slopes.chunk(pieces), strict=True)).backward()
+    return torch.cat([out.detach() for out in logits], 1), [p.grad.clone() for p in bank.parameters()]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("hidden", [[7], [9, 5], [4, 8, 3]], ids=str)
+def test_the_training_pass_is_autograd_on_the_layers(hidden, dropout):
+    bank, embeddings = _bank(MLPHead(hidden=hidden, dropout=dropout))
+    bank, embeddings = bank.double(), embeddings.double()
+    rows = torch.stack([embeddings[i : i + 24] for i in range(3)])
+    for step in (3, 4):  # the second time in buffers that have been used
+        ours = _with_gradients(bank.train(), rows, step)
+        theirs = _with_gradients(bank.eval(), rows, step)
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+def test_gradients_of_several_training_passes_add_up():
+    bank, embeddings = _bank(MLPHead(hidden=[9, 5]))
+    rows = torch.stack([embeddings[i : i + 24] for i in range(3)])
+    once, twice = (_with_gradients(bank.train(), rows, None, pieces=pieces) for pieces in (1, 2))
+    torch.testing.assert_close(once, twice, rtol=1e-5, atol=1e-5)
+
+
+def test_a_second_backward_pass_is_refused():
+    bank, embeddings = _bank(MLPHead(hidden=[5]))
+    loss = bank(embeddings.expand(3, -1, -1)).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="run the bank again"):
+        loss.backward()
+
+
+def test_rows_that_require_a_gradient_get_one():
+    bank, embeddings = _bank(MLPHead(hidden=[5]))
+    rows = embeddings.repeat(3, 1, 1).requires_grad_()
+    (slope,) = torch.autograd.grad(bank(rows).sum(), rows, create_graph=True)
+    slope.square().sum().backward()  # a penalty on the slope reaches the weights
+    assert bank.weights[0].grad.abs().sum() > 0
+
+
+def test_a_head_drops_the_same_units_in_any_bank():
+    definition = MLPHead(hidden=[9, 5], dropout=0.5)
+    bank, embeddings = _bank(definition)
+    for mode in (True, False):
+        together = bank.train(mode)(embeddings.expand(3, -1, -1), 7)
+        for r, seed in enumerate([10, 11, 12]):
+            alone = definition.bank(1, 6).train(mode)
+            alone.reset([seed])
+            alone.load_state_dict(bank.head_state(r))
+            torch.testing.assert_close(alone(embeddings[None], 7)[0], together[r], rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_differs_by_seed_step_and_layer_and_is_shared_within_a_seed():
+    bank = MLPHead(hidden=[50, 50], dropout=0.3).bank(4, 6)
+    bank.reset([1, 1, 2, 1])
+    x = torch.zeros(4, 40, 6)
+
+    def masks(step):
+        return [
+            torch.cat([m.expand(s.stop - s.start, -1, -1) for s, m in layer]) for layer in bank._dropout_masks(step, x)
+        ]
+
+    first, second = masks(0)
+    assert torch.equal(first[0], first[1])
+    assert torch.equal(first[0], first[3])
+    for other in (first[2], second[0], masks(1)[0][0]):
+        assert not torch.equal(first[0], other)
+    assert first.unique().tolist() == pytest.approx([0, 1 / 0.7])
+    share = (first == 0).float()[[0, 2]].mean()
+    assert abs(share - 0.3) < 4 * (0.3 * 0.7 / 4000) ** 0.5
+    fewer = bank._dropout_masks(0, x[:, :8])[0][0][1]
+    assert torch.equal(fewer, first[0, :8])
+
+
+def test_bfloat16_products_round_the_factors_only():
+    bank = MLPHead(hidden=[33], dropout=0.2).bank(3, 50)
+    bank.reset([1, 2, 3])
+    rows = torch.randn(3, 96, 50, generator=torch.Generator().manual_seed(2))
+    results = {}
+    for bank.precision in ("float32", "bfloat16"):
+        results[bank.precision] = list(_with_gradients(bank.train(), rows, 1))
+    exact, rounded = ([a, *g] for a, g in results.values())
+    for a, b, most in zip(exact, rounded, [0.01, *[0.1] * 4], strict=True):
+        assert b.dtype == torch.float32
+        # a unit in two hundred or so changes sides of zero, and is wholly wrong in the gradients
+        assert 0 < (a - b).norm() / a.norm() < most
+    assert torch.equal(bank(rows[0]), bank.eval()(rows[0]))  # scores are made in float32
+
+
 @pytest.mark.parametrize("settings", [{"hidden": []}, {"hidden": [4, 0]}, {"dropout": 1.0}, {"dropout": -0.1}])
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ConfigError, match="head"):

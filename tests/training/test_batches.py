@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardtrain.training.batches import IndexStream, RunPlan
+from guardtrain.training.batches import IndexStream, RunPlan, batch_width
 
 
 def _plan(n, seed=0, offset=0):
@@ -45,5 +45,16 @@ def test_orders_differ_between_epochs_and_seeds():
 
 def test_short_runs_are_padded_with_weight_zero():
     batch = IndexStream([_plan(3), _plan(8)], 100).batch(0)
-    assert batch.index.shape == (2, 100)
+    assert batch.index.shape == (2, 13)  # an eighth of the batch size, rounded up
     assert batch.weight.sum(1).tolist() == [3, 8]
+
+
+@given(images=st.integers(1, 500), batch=st.integers(1, 300))
+def test_a_batch_has_room_for_the_run_and_little_more(images, batch):
+    width = batch_width(images, batch)
+    assert min(images, batch) <= width <= batch
+    assert width - min(images, batch) < -(-batch // 8)
+
+
+def test_there_are_few_widths():
+    assert {batch_width(images, 128) for images in range(1, 1000)} == {16, 32, 48, 64, 80, 96, 112, 128}

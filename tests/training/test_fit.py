@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
 
 from guardtrain.heads import LinearHead, MLPHead
 from guardtrain.training.batches import RunPlan
 from guardtrain.training.fit import TrainingRecipe, fit_bank
-from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
+from guardtrain.training.settings import (
+    LossSettings,
+    OptimizerSettings,
+    PairSettings,
+    SelectionSettings,
+    TrainerSettings,
+)
 
 QUIET = TrainerSettings(accelerator="cpu", progress=False)
 
@@ -69,7 +75,7 @@ def test_linear_head_reaches_scikit_learns_optimum(class_weight, l2, kind):
     rows = np.concatenate([np.flatnonzero(y == 0)[:200], np.flatnonzero(y == 1)[:80]])
     recipe = _recipe(
         LinearHead(),
-        loss=LossSettings(class_weight, l2),
+        loss=LossSettings(class_weight, l2=l2),
         kind=kind,
         steps=1500,
         batch_size=300,
@@ -127,7 +133,7 @@ def test_an_interrupted_training_resumes_to_the_same_bits(tmp_path, monkeypatch)
 
     def crash(self, batch, batch_idx):
         seen.append(batch.step)
-        if len(seen) == 51:
+        if len(seen) == 6:
             raise RuntimeError("power cut")
         return original(self, batch, batch_idx)
 
@@ -135,6 +141,267 @@ def test_an_interrupted_training_resumes_to_the_same_bits(tmp_path, monkeypatch)
     with pytest.raises(RuntimeError, match="power cut"):
         fit_bank(recipe, x, y, plans, folder=tmp_path)
     resumed = fit_bank(recipe, x, y, plans, folder=tmp_path).bank.state_dict()
-    assert seen[51:] == list(range(40, 100))  # from the last checkpoint on, and no further
+    assert seen[6:] == list(range(40, 100, 10))  # from the last checkpoint on, and no further
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
+
+
+# --- linear heads on shared rows: selection, failures, pairs, resumption ---
+
+
+def _folded(size: int, seed: int = 0, n: int = 600, folds: int = 4) -> RunPlan:
+    train = np.random.default_rng([7, seed]).permutation(n)[:size]
+    return RunPlan(train, seed, folds=np.arange(size) % folds)
+
+
+def _scikit_choice(x, y, plan, penalties, rule) -> float:
+    """The penalty by scikit-learn's heads on the folds, and the rule in plain words; balanced classes."""
+    losses = np.empty((len(penalties), plan.folds.max() + 1))
+    for fold in range(losses.shape[1]):
+        inside, out = plan.train[plan.folds != fold], plan.train[plan.folds == fold]
+        mean = x[inside].mean(0)
+        scale = (x[inside] - mean).square().mean().sqrt()
+        z, held = (((x[rows] - mean) / scale).double().numpy() for rows in (inside, out))
+        weight = len(inside) / (2 * np.bincount(y[inside]))[y[out]]
+        for c, l2 in enumerate(penalties):
+            head = LogisticRegression(C=1 / l2, class_weight="balanced", tol=1e-9, max_iter=5000).fit(z, y[inside])
+            losses[c, fold] = log_loss(y[out], head.predict_proba(held), sample_weight=weight, labels=[0, 1])
+    means = losses @ np.bincount(plan.folds) / len(plan.train)
+    best = int(means.argmin())
+    error = losses[best].std(ddof=1) / losses.shape[1] ** 0.5 if rule == "one_standard_error" else 0.0
+    limit = means[best] + error
+    others = np.delete(means, best)
+    assert np.abs(others - limit).min() > 1e-3, "a case that rounding decides is no test"
+    return max(l2 for l2, mean in zip(penalties, means, strict=True) if mean <= limit)
+
+
+@pytest.mark.parametrize("rule", ["best", "one_standard_error"])
+def test_linear_heads_choose_the_penalty_that_scikit_learns_folds_choose(rule):
+    x, y = _data(noise=0.7)
+    penalties = [300.0, 0.1, 3.0, 30.0]  # in no order
+    selection = SelectionSettings("cross_validation", folds=4, l2=penalties, rule=rule)
+    plans = [_folded(size, seed) for seed, size in ((0, 40), (1, 120), (2, 500), (0, 400))]
+    fitted = fit_bank(_recipe(LinearHead(), selection=selection), x, y, plans)
+    expected = [_scikit_choice(x, y, plan, penalties, rule) for plan in plans]
+    np.testing.assert_allclose(fitted.l2, expected, rtol=1e-6)
+    # the head is the one that the penalty alone gives
+    for r, plan in enumerate(plans):
+        fixed = fit_bank(_recipe(LinearHead(), loss=LossSettings(l2=expected[r])), x, y, [plan])
+        assert (fixed.bank(x)[0] - fitted.bank(x)[r]).abs().max() <= 1e-3
+
+
+def test_one_standard_error_chooses_no_weaker_penalty_than_the_best_and_sometimes_a_stronger_one():
+    x, y = _data(noise=1.5)
+    plans = [_folded(60, seed) for seed in range(6)]
+    best, safe = (
+        fit_bank(
+            _recipe(
+                LinearHead(),
+                selection=SelectionSettings("cross_validation", folds=4, l2=[0.1, 1.0, 10.0, 100.0], rule=rule),
+            ),
+            x,
+            y,
+            plans,
+        ).l2
+        for rule in ("best", "one_standard_error")
+    )
+    assert (safe >= best).all()
+    assert (safe > best).any()
+
+
+@pytest.mark.parametrize(("method", "images", "chooses"), [("fixed", 500, False), ("cross_validation", 63, False)])
+def test_small_runs_and_fixed_settings_choose_nothing(method, images, chooses):
+    recipe = _recipe(LinearHead(), selection=SelectionSettings(method, smallest=64))
+    assert recipe.chooses(images) == chooses
+    assert _recipe(LinearHead(), selection=SelectionSettings("cross_validation", smallest=64)).chooses(64)
+
+
+@pytest.mark.parametrize("head", [LinearHead(), MLPHead(hidden=[4])], ids=lambda head: head.name)
+def test_plans_without_folds_keep_their_settings_beside_plans_that_choose(head):
+    x, y = _data()
+    selection = SelectionSettings("cross_validation", folds=4, l2=[0.5, 50.0], evaluate_every=10)
+    recipe = _recipe(head, loss=LossSettings(l2=7.0), selection=selection, steps=30, batch_size=32)
+    folded = [_folded(100, 1), _folded(200, 2)]
+    plain = RunPlan(folded[0].train[:20], 3)
+    mixed = fit_bank(recipe, x, y, [folded[0], plain, folded[1]])
+    assert mixed.l2[1] == 7
+    assert mixed.steps[1] == recipe.steps
+    assert set(mixed.l2[[0, 2]].tolist()) <= {0.5, 50.0}
+    chosen, fixed = fit_bank(recipe, x, y, folded), fit_bank(recipe, x, y, [plain])
+    np.testing.assert_array_equal(mixed.l2[[0, 2]], chosen.l2)
+    np.testing.assert_array_equal(mixed.steps[[0, 2]], chosen.steps)
+    torch.testing.assert_close(mixed.bank(x)[[0, 2]], chosen.bank(x), rtol=0, atol=1e-4)
+    torch.testing.assert_close(mixed.bank(x)[1], fixed.bank(x)[0], rtol=0, atol=1e-4)
+
+
+def test_folds_mean_nothing_to_fixed_settings():
+    x, y = _data()
+    recipe = _recipe(LinearHead(), loss=LossSettings(l2=7.0))
+    folded = _folded(100)
+    with_folds, without = (fit_bank(recipe, x, y, [plan]) for plan in (folded, RunPlan(folded.train, 0)))
+    assert with_folds.l2.tolist() == [7]
+    torch.testing.assert_close(with_folds.bank(x), without.bank(x), rtol=0, atol=1e-6)
+
+
+def test_a_penalty_that_is_not_set_falls_with_the_number_of_images():
+    x, y = _data()
+    assert fit_bank(_recipe(LinearHead()), x, y, _plans([16, 64, 500])).l2.tolist() == pytest.approx([8, 2, 0.3])
+
+
+@pytest.mark.parametrize("choose", [False, True], ids=["fixed", "cross-validation"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_broken_row_sets_aside_the_linear_heads_that_use_it_and_no_others(value, choose):
+    x, y = _data()
+    broken = x.clone()
+    plans = [_folded(size, seed) for seed in (0, 1) for size in (30, 90, 300)]
+    row = int(plans[2].train[150])  # of the largest run of seed 0 alone …
+    uses = np.array([row in plan.train for plan in plans])
+    assert uses[2]
+    assert not uses[:2].any()  # … and perhaps of seed 1's
+    broken[row, 5] = value
+    selection = SelectionSettings("cross_validation", folds=4, l2=[0.5, 50.0]) if choose else None
+    recipe = _recipe(LinearHead(), selection=selection)
+    whole, hurt = fit_bank(recipe, x, y, plans), fit_bank(recipe, broken, y, plans)
+    assert not whole.failed.any()
+    np.testing.assert_array_equal(hurt.failed, uses)
+    np.testing.assert_array_equal(hurt.l2[~uses], whole.l2[~uses])
+    probabilities = hurt.probabilities(x)
+    assert bool(probabilities[uses].isnan().all())
+    torch.testing.assert_close(probabilities[~uses], whole.probabilities(x)[~uses], rtol=0, atol=1e-5)
+
+
+def test_a_broken_row_that_no_run_uses_changes_no_bit():
+    x, y = _data()
+    plans = _plans([30, 200])
+    unused = sorted(set(range(600)) - set(np.concatenate([plan.train for plan in plans]).tolist()))
+    broken = x.clone()
+    broken[unused] = np.nan
+    first, second = (fit_bank(_recipe(LinearHead()), data, y, plans) for data in (x, broken))
+    assert not second.failed.any()
+    for name, value in first.bank.state_dict().items():
+        assert torch.equal(value, second.bank.state_dict()[name]), name
+
+
+def test_embeddings_of_nothing_but_nan_fail_every_head():
+    x, y = _data()
+    assert (
+        fit_bank(_recipe(LinearHead()), torch.full_like(x, np.nan), y, _plans([30, 200])).failed.tolist() == [True] * 2
+    )
+
+
+def _pairs(n_pairs: int = 60, dim: int = 16, seed: int = 3):
+    """Confounded real images (their labels follow a nuisance), and pairs that differ in the feature alone."""
+    generator = torch.Generator().manual_seed(seed)
+    feature, nuisance = torch.linalg.qr(torch.randn(dim, 2, generator=generator))[0].T
+    y = torch.randint(0, 2, (300,), generator=generator)
+    side = (2 * y - 1).float()[:, None]
+    real = 0.5 * torch.randn(300, dim, generator=generator) + side * (0.3 * feature + 2 * nuisance)
+    base = (
+        0.5 * torch.randn(n_pairs, dim, generator=generator)
+        + 2 * torch.randn(n_pairs, 1, generator=generator) * nuisance
+    )
+    halves = torch.stack([base + 0.7 * feature, base - 0.7 * feature], dim=1).flatten(0, 1)
+    x = torch.cat([real, halves]) * 0.1 + 0.5
+    labels = torch.cat([y, torch.tensor([1, 0]).repeat(n_pairs)])
+    pairs = 300 + 2 * np.arange(n_pairs)[:, None] + np.arange(2)
+    return x, labels, pairs
+
+
+def _pair_plan(pairs, n_real, n_pairs, *, aware=True, folds=None, seed=0):
+    train = np.concatenate([np.arange(n_real), pairs[:n_pairs].reshape(-1)])
+    if folds is not None:
+        folds = np.concatenate([np.arange(n_real), np.repeat(np.arange(n_pairs), 2)]) % folds
+    return RunPlan(train, seed, folds=folds, split=n_real, pairs=pairs[:n_pairs] if aware else None)
+
+
+AWARE = PairSettings(mass=0.5, centring=0.5, logistic=0.5, offset=2.0)
+
+
+def test_a_pair_aware_recipe_tells_more_held_out_pairs_apart():
+    x, y, pairs = _pairs(n_pairs=520)
+    plan = _pair_plan(pairs, 300, 6)
+
+    def share(settings: PairSettings) -> float:
+        recipe = _recipe(LinearHead(), loss=LossSettings(l2=1.0, pairs=settings))
+        p = fit_bank(recipe, x, y, [plan]).probabilities(x)[0]
+        return float(((p[pairs[20:, 0]] > 0.5) & (p[pairs[20:, 1]] < 0.5)).double().mean())
+
+    assert share(PairSettings(mass=2 / 3, centring=0.5, offset=30.0)) > share(PairSettings()) + 0.05
+
+
+def test_only_runs_that_know_of_pairs_are_changed_by_pair_terms():
+    x, y, pairs = _pairs()
+    plans = [_pair_plan(pairs, 100, 20), _pair_plan(pairs, 100, 20, aware=False), _pair_plan(pairs, 100, 0)]
+    terms = PairSettings(centring=0.5, logistic=0.5)
+    plain, aware = (
+        fit_bank(_recipe(LinearHead(), loss=LossSettings(pairs=settings)), x, y, plans).bank(x)
+        for settings in (PairSettings(), terms)
+    )
+    torch.testing.assert_close(plain[1:], aware[1:], rtol=0, atol=1e-3)
+    assert (plain[0] - aware[0]).abs().max() > 0.1
+
+
+def test_pair_aware_heads_of_a_bank_are_those_trained_alone_and_choose_the_same():
+    x, y, pairs = _pairs()
+    selection = SelectionSettings("cross_validation", folds=4, l2=[0.5, 50.0])
+    recipe = _recipe(LinearHead(), loss=LossSettings(pairs=AWARE), selection=selection)
+    shapes = [(100, 10), (200, 60), (0, 40), (80, 0)]
+    plans = [_pair_plan(pairs, n_real, n_pairs, folds=4) for n_real, n_pairs in shapes]
+    together = fit_bank(recipe, x, y, plans)
+    assert not together.failed.any()
+    for r, plan in enumerate(plans):
+        alone = fit_bank(recipe, x, y, [plan])
+        assert alone.l2[0] == together.l2[r]
+        torch.testing.assert_close(alone.probabilities(x)[0], together.probabilities(x)[r], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("pairs_settings", [PairSettings(), AWARE], ids=["plain", "pair-aware"])
+def test_an_interrupted_linear_training_resumes_to_the_same_head(pairs_settings, tmp_path, monkeypatch):
+    x, y, pairs = _pairs()
+    plans = [_pair_plan(pairs, 300, 40), _pair_plan(pairs, 100, 10)]
+    trainer = TrainerSettings(accelerator="cpu", progress=False, checkpoint_every=10)
+    recipe = _recipe(LinearHead(), loss=LossSettings(l2=0.01, pairs=pairs_settings), trainer=trainer)
+    whole = fit_bank(recipe, x, y, plans)
+
+    from guardtrain.training.optimum import LinearOptimum
+    from guardtrain.training.optimum_module import OptimumModule
+
+    step, load = OptimumModule.training_step, LinearOptimum.load_state_dict
+    seen: list[int] = []
+    loaded: list[torch.Tensor] = []
+
+    def crash(self, batch, batch_idx):
+        seen.append(batch)
+        if len(seen) == 3:
+            raise RuntimeError("power cut")
+        return step(self, batch, batch_idx)
+
+    def remember(self, state):
+        loaded.append(state["points"].clone())
+        load(self, state)
+
+    monkeypatch.setattr(OptimumModule, "training_step", crash)
+    monkeypatch.setattr(LinearOptimum, "load_state_dict", remember)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit_bank(recipe, x, y, plans, folder=tmp_path)
+    resumed = fit_bank(recipe, x, y, plans, folder=tmp_path)
+    assert len(loaded) == 1
+    assert bool(loaded[0].any())  # not from the start
+    for name, value in whole.bank.state_dict().items():
+        torch.testing.assert_close(resumed.bank.state_dict()[name], value, rtol=1e-4, atol=1e-4)
+
+
+def test_a_finished_linear_training_is_not_done_again(tmp_path, monkeypatch):
+    x, y = _data()
+    trainer = TrainerSettings(accelerator="cpu", progress=False, checkpoint_every=10)
+    recipe = _recipe(LinearHead(), loss=LossSettings(l2=0.1), trainer=trainer)
+    first = fit_bank(recipe, x, y, _plans([200]), folder=tmp_path)
+
+    from guardtrain.training.optimum import LinearOptimum
+
+    counts: list[int] = []
+    evaluate = LinearOptimum._evaluate
+    monkeypatch.setattr(LinearOptimum, "_evaluate", lambda self: counts.append(1) or evaluate(self))
+    second = fit_bank(recipe, x, y, _plans([200]), folder=tmp_path)
+    assert len(counts) <= 10  # one step at most
+    torch.testing.assert_close(first.bank(x), second.bank(x), rtol=0, atol=1e-4)

@@ -46,7 +46,32 @@ def test_each_head_follows_its_own_settings(head):
     uniform = [value[head].expand(3).clone() for value in (lr, decay, steps)]
     _train(BankAdamW(alone, *uniform, 20), alone, 20)
     for a, b in zip(together, alone, strict=True):
-        assert torch.equal(a[head], b[head])
+        torch.testing.assert_close(a[head], b[head], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.4])
+def test_the_penalty_is_that_of_the_loss(decay):
+    """Against torch's AdamW, on gradients to which the penalty's have been added; another penalty for each head."""
+    ours = _parameters()
+    penalty = torch.tensor([0.0, 0.3, 2.0])
+    arguments = torch.full((3,), 0.05), torch.full((3,), decay), torch.full((3,), 30), 30
+    optimizer = BankAdamW(ours, *arguments, penalty=penalty)
+    theirs = _parameters()
+    groups = [{"params": theirs[:1], "weight_decay": decay}, {"params": theirs[1:], "weight_decay": 0.0}]
+    reference = torch.optim.AdamW(groups, lr=0.05)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(reference, 30)
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(30):
+        gradients = [torch.randn(p.shape, generator=generator) for p in ours]
+        for p, g in zip(ours, gradients, strict=True):
+            p.grad = g.clone()
+        optimizer.step()
+        theirs[0].grad = gradients[0] + 2 * penalty[:, None, None] * theirs[0].detach()
+        theirs[1].grad = gradients[1]
+        reference.step()
+        scheduler.step()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_a_head_whose_steps_are_done_keeps_its_values_to_the_bit():
