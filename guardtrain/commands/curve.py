@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from guardtrain.commands.data import load_pools
-from guardtrain.commands.figure import draw
+from guardtrain.commands.figure import draw, written
 from guardtrain.commands.loggers import csv_loggers
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.config import CurveConfig, typed
@@ -57,7 +57,8 @@ def run(config: DictConfig) -> None:
     files = draw(frame, settings.plot, folder, figures)
     _track(settings, folder, files)
     log.info("results   %s", folder / RESULTS_FILE)
-    log.info("figure    %s", " ".join(str(file) for file in files))
+    for line in written(files):
+        log.info("%s", line)
     log.info("%d runs, %.0f s in all", len(keys), time.perf_counter() - started)
 
 
@@ -78,4 +79,5 @@ def _track(settings: CurveConfig, folder: Path, files: list[Path]) -> None:
         job_type="curve",
         config=config,
     ) as tracked:
-        tracked.log({"curve": wandb.Image(str(next(f for f in files if f.suffix == ".png")))})
+        if (image := next((file for file in files if file.suffix == ".png"), None)) is not None:
+            tracked.log({"curve": wandb.Image(str(image))})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from guardtrain.training.batches import RunPlan, batch_width
 
 CACHE_BYTES = 48 * 2**20  # of a bank's parameters, gradients and moments, where training takes steps on batches
 FEWEST_HEADS = 8  # but so many heads at least: the work around the products of a step costs as much as a few heads
-MOST_LINEAR_HEADS = 512  # of a bank on shared rows: more gain nothing in the products, and outgrow the cache
+MOST_LINEAR_HEADS = 1024  # of a bank on shared rows: more gain nothing in the products, and outgrow the cache
 LBFGS_VECTORS = 70  # a head's: thirty curvature pairs, points, gradients and what is between
 
 
@@ -27,17 +29,28 @@ def linear_banks(dim: int, plans: Sequence[RunPlan], heads_each: int, memory_gb:
     """
     banks: list[list[int]] = []
     rows: set[int] = set()
-    for r in sorted(range(len(plans)), key=lambda r: plans[r].seed):
-        own = set(plans[r].train.tolist())
-        heads = (len(banks[-1]) + 1) * heads_each if banks else heads_each
-        # rows in float32 and float64, once as they are and once in each seed's order
-        need = dim * (16 * len(rows | own) + 8 * LBFGS_VECTORS * heads)
-        if not banks or heads > MOST_LINEAR_HEADS or need > memory_gb * 2**30:
-            banks.append([])
-            rows = set()
-        banks[-1].append(r)
-        rows |= own
+    by_seed = sorted(range(len(plans)), key=lambda r: plans[r].seed)
+    for _, same in itertools.groupby(by_seed, key=lambda r: plans[r].seed):
+        seed = list(same)
+        own = set(np.concatenate([plans[r].train for r in seed]).tolist())
+        # whole seeds where they fit: orderings of several seeds go through one product, but for the odd one out
+        parts = [seed] if _fits(dim, len(seed) * heads_each, len(own), memory_gb) else [[r] for r in seed]
+        for part in parts:
+            more = own if len(parts) == 1 else set(plans[part[0]].train.tolist())
+            heads = ((len(banks[-1]) if banks else 0) + len(part)) * heads_each
+            if not banks or not _fits(dim, heads, len(rows | more), memory_gb):
+                banks.append([])
+                rows = set()
+            banks[-1] += part
+            rows |= more
     return [torch.tensor(bank) for bank in banks]
+
+
+def _fits(dim: int, heads: int, rows: int, memory_gb: float) -> bool:
+    """Whether a bank of linear heads stays within memory and cache."""
+    # rows in float32 and float64, once as they are and once in each seed's order
+    need = dim * (16 * rows + 8 * LBFGS_VECTORS * heads)
+    return heads <= MOST_LINEAR_HEADS and need <= memory_gb * 2**30
 
 
 def stepped_banks(one: HeadBank, plans: Sequence[RunPlan], batch_size: int, memory_gb: float) -> list[Tensor]:

@@ -219,7 +219,7 @@ def _choose_strength(work: _Work, plans: Sequence[RunPlan]) -> Candidates:
     if len(selection.l2) > 1:
         banks = linear_banks(work.embeddings.shape[1], plans, selection.folds, work.memory_gb)
         for number, rows in enumerate(banks):
-            part = [plans[int(r)] for r in rows]
+            part = [plans[r] for r in rows.tolist()]
             heads = fold_heads(part, labels)
             strengths = torch.tensor(strongest_first)[:, None].expand(-1, len(heads))
             solver = _run_optimum(work, part, heads, strengths, None, _title(work.label, number, banks))
@@ -246,7 +246,7 @@ def _find_optimum(work: _Work, plans: Sequence[RunPlan], hyper: Candidates) -> t
     failed = torch.zeros(len(plans), dtype=torch.bool)
     states, banks = [], linear_banks(dim, plans, 1, work.memory_gb)
     for number, rows in enumerate(banks):
-        part = [plans[int(r)] for r in rows]
+        part = [plans[r] for r in rows.tolist()]
         own = work.recipe.head.bank(len(rows), dim)
         assert isinstance(own, LinearBank)
         strengths = hyper.l2[rows][None]
@@ -361,7 +361,7 @@ def _take_steps(work: _Work, plans: Sequence[RunPlan], hyper: Candidates) -> tup
         # A product of one head goes to other BLAS routines, with other rounding, than the same head among several;
         # with a twin beside it a lone head gets the same bits as in any bank.
         banked = rows if len(rows) > 1 else rows.repeat(2)
-        part = [plans[int(r)] for r in banked]
+        part = [plans[r] for r in banked.tolist()]
         where = None if work.folder is None else work.folder / f"bank{number}"
         module = _run_steps(replace(work, folder=where), part, hyper.take(banked), _title(work.label, number, banks))
         states.append({name: value[: len(rows)].cpu() for name, value in module.bank.state_dict().items()})

@@ -19,7 +19,9 @@ from guardtrain.training.prefixes import WHOLE, PrefixHead, PrefixLoss, has_two_
 from guardtrain.training.settings import LossSettings
 
 _ROUGH = 1e-3  # the Newton decrement where float32 hands over to float64
-_LEAVE = 0.8  # heads that are done leave the work when no more than this share is left
+_FINEST_FLOAT32 = 1e-4  # tolerances down to this need no float64
+_JUDGED = 3e-3  # where a fold's head is near enough to its optimum to be judged: its loss is 5e-6 above it
+_LEAVE = 0.7  # heads that are done leave the work when no more than this share is left
 
 
 class LinearOptimum:
@@ -39,7 +41,7 @@ class LinearOptimum:
         loss: class weights and what is made of pairs.
         tolerance: Newton decrement at which a head is done, see `BatchedLBFGS`.
         iterations: most evaluations for each strength.
-        held_out: only the losses on the folds left out are wanted, to be compared: float32 and 1e-3 are enough.
+        held_out: only the losses on the folds left out are wanted, to be compared: float32 and 3e-3 are enough.
 
     Attributes:
         held_out_losses: one `(R,)` CPU tensor for each strength that is done; empty without `held_out`.
@@ -136,7 +138,10 @@ class LinearOptimum:
     def _begin(self) -> None:
         """Start on a strength."""
         self.loss.to(torch.float32)
-        self._solver = BatchedLBFGS(self.points.float(), tolerance=max(self.tolerance, _ROUGH))
+        tolerance = _JUDGED if self.held_out else self.tolerance
+        if self.tolerance < _FINEST_FLOAT32:
+            tolerance = max(tolerance, _ROUGH)
+        self._solver = BatchedLBFGS(self.points.float(), tolerance=tolerance)
         self._members = self._focus = self._where = torch.arange(len(self.points), device=self.points.device)
         self._evaluations = 0
 
@@ -187,7 +192,8 @@ class LinearOptimum:
     def _end_phase(self, solver: BatchedLBFGS, remaining: int) -> None:
         """From float32 to float64, or on to the next strength."""
         self._keep_points(solver)
-        if not self.held_out and solver.point.dtype == torch.float32 and remaining == 0:
+        precise = not self.held_out and self.tolerance < _FINEST_FLOAT32
+        if precise and solver.point.dtype == torch.float32 and remaining == 0:
             self.loss.to(torch.float64)
             solver.restart(tolerance=self.tolerance, dtype=torch.float64)
             self._focus = self._where = self._members

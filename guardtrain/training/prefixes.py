@@ -37,15 +37,22 @@ class PrefixHead(NamedTuple):
 class _Segment(NamedTuple):
     """Rows of a stack that the same heads reach.
 
-    `x` `(S, n, P)`, `sign` `(S, n, 1)` is -1 for unsafe rows, `heads` `(S·h,)` places among the active heads,
-    `mass` `(S, n, h)` is what each row counts in each head's loss.
+    `x` `(S, n, P)`, `sign` `(S, n, 1)` is -1 for unsafe rows, `first` is the first head of the stack that reaches them,
+    `mass` `(S, n, h - first)` is what each row counts in each head's loss.
     """
 
-    kind: str
     x: Tensor
     sign: Tensor
-    heads: Tensor
+    first: int
     mass: Tensor
+
+
+class _Work(NamedTuple):
+    """A stack's segments, and the places `(S, h)` of its heads among those in focus."""
+
+    kind: str
+    heads: Tensor
+    segments: list[_Segment]
 
 
 @dataclass(frozen=True)
@@ -170,12 +177,13 @@ class PrefixLoss:
                 columns = stay[stack.heads].any(0)
                 stay[stack.heads[:, columns].reshape(-1)] = True
         self._place = stay.cumsum(0) - 1
-        self._segments = [
-            self._segment(stack.columns(torch.nonzero(columns)[:, 0]), cut)
-            for stack in self._stacks
-            if bool((columns := stay[stack.heads].any(0)).any())
-            for cut in stack.columns(torch.nonzero(columns)[:, 0]).cuts()
-        ]
+        self._work = []
+        for stack in self._stacks:
+            columns = torch.nonzero(stay[stack.heads].any(0))[:, 0]
+            if len(columns):
+                kept = stack.columns(columns)
+                segments = [self._segment(kept, cut) for cut in kept.cuts()]
+                self._work.append(_Work(kept.kind, self._place[kept.heads], segments))
         self._active = torch.nonzero(stay)[:, 0]
         return self._active
 
@@ -185,7 +193,7 @@ class PrefixLoss:
         unsafe = stack.unsafe[:, start:stop, None]
         mass = self._mass(stack, first, unsafe) * seen
         sign = torch.where(unsafe, -1.0, 1.0).to(stack.x)
-        return _Segment(stack.kind, stack.x[:, start:stop], sign, self._place[stack.heads[:, first:].reshape(-1)], mass)
+        return _Segment(stack.x[:, start:stop], sign, first, mass)
 
     def _mass(self, stack: _Stack, first: int, unsafe: Tensor) -> Tensor:
         """`(S, n, h - first)` what rows with these labels count in the heads that learn from them."""
@@ -200,25 +208,34 @@ class PrefixLoss:
         """
         losses, gradient = points.new_zeros(len(points)), torch.zeros_like(points)
         curvature = points.new_zeros(len(points), 1 + self.width - self._dim)
-        for kind, x, sign, heads, mass in self._segments:
-            stacked = points[heads].view(len(x), -1, points.shape[1])
-            logits = torch.bmm(x, stacked.transpose(1, 2))  # (S, n, h)
-            if kind == MIDPOINT:
-                slope = logits * mass
-                losses.index_add_(0, heads, (slope * logits).sum(1).view(-1))
-                bend = 2 * mass.sum(1).view(-1)
-                slope *= 2
-            else:
-                margin = logits.mul_(sign)  # > 0 where the head is wrong
-                wrong = torch.sigmoid(margin)
-                losses.index_add_(0, heads, _softplus_(margin).mul_(mass).sum(1).view(-1))
-                slope = wrong * mass
-                bend = (slope - slope * wrong).sum(1).view(-1)
-                slope *= sign
-            curvature[:, 0].index_add_(0, heads, bend)
+        for kind, heads, segments in self._work:
+            weights = points[heads]  # (S, h, P)
+            value, bend, slopes = weights.new_zeros(heads.shape), weights.new_zeros(heads.shape), None
+            for x, sign, first, mass in segments:
+                logits = torch.bmm(x, weights[:, first:].transpose(1, 2))  # (S, n, h)
+                if kind == MIDPOINT:
+                    slope = logits * mass
+                    value[:, first:] += (slope * logits).sum(1)
+                    bend[:, first:] += 2 * mass.sum(1)
+                    slope *= 2
+                else:
+                    margin = logits.mul_(sign)  # > 0 where the head is wrong
+                    wrong = torch.sigmoid(margin)
+                    value[:, first:] += _softplus_(margin).mul_(mass).sum(1)
+                    slope = wrong * mass
+                    bend[:, first:] += slope.sum(1) - wrong.mul_(slope).sum(1)
+                    slope *= sign
+                if slopes is None:  # the first segment is that of all heads
+                    slopes = torch.bmm(slope.transpose(1, 2), x)
+                else:
+                    slopes[:, first:] += torch.bmm(slope.transpose(1, 2), x)
+            flat = heads.view(-1)
+            losses[flat] += value.view(-1)  # a head is once in a stack
+            curvature[flat, 0] += bend.view(-1)
             if kind != DIFFERENCE:
-                curvature[:, 1 + _intercept(kind, curvature.shape[1] > 2)].index_add_(0, heads, bend)
-            gradient.index_add_(0, heads, torch.bmm(slope.transpose(1, 2), x).flatten(0, 1))
+                curvature[flat, 1 + _intercept(kind, curvature.shape[1] > 2)] += bend.view(-1)
+            assert slopes is not None
+            gradient[flat] += slopes.flatten(0, 1)
         return losses, gradient, curvature
 
     def held_out_loss(self, points: Tensor) -> Tensor:
@@ -246,14 +263,18 @@ class PrefixLoss:
             if stack.kind not in (REAL, PAIR):
                 continue
             rows = stack.x[:, :, :dim]
-            if self._centres is not None:
-                rows = rows + self._centres[_intercept(stack.kind, True)]
-            norms = rows.square().sum(2)  # (S, L)
+            norms = torch.linalg.vecdot(rows, rows)  # (S, L)
             for start, stop, first in stack.cuts():
                 seen = stack.seen(start, stop, first).expand(len(rows), -1, -1).to(dtype).transpose(1, 2)
                 heads = stack.heads[:, first:].reshape(-1)
-                mean.index_add_(0, heads, torch.bmm(seen, rows[:, start:stop]).flatten(0, 1))
-                square.index_add_(0, heads, torch.bmm(seen, norms[:, start:stop, None]).flatten())
+                total = torch.bmm(seen, rows[:, start:stop])  # (S, h, dim)
+                squares = torch.bmm(seen, norms[:, start:stop, None])[:, :, 0]
+                if self._centres is not None:  # rows were moved by c: Σ(r + c) and Σ‖r + c‖² from Σr and Σ‖r‖²
+                    centre, count = self._centres[_intercept(stack.kind, True)], seen.sum(2)
+                    squares += 2 * total @ centre + count * centre.square().sum()
+                    total += count[:, :, None] * centre
+                mean.index_add_(0, heads, total.flatten(0, 1))
+                square.index_add_(0, heads, squares.flatten())
         images = self.images.to(dtype)
         return mean / images[:, None], square / images
 
@@ -332,19 +353,18 @@ def has_two_intercepts(plans: Sequence[RunPlan], pairs: PairSettings) -> bool:
 def _rows(x: Tensor, index: Tensor, kind: str, centres: Tensor | None) -> Tensor:
     """`(S, L, P)`: what the heads multiply; the column of a row's own intercept is 1."""
     dim, offset = x.shape[1], centres is not None
-    rows = torch.zeros(*index.shape[:2], dim + (2 if offset else 1), dtype=x.dtype, device=x.device)
-    if kind in (REAL, PAIR):
-        rows[:, :, :dim] = x[index]
-    elif kind == MIDPOINT:
-        rows[:, :, :dim] = (x[index[:, :, 0]] + x[index[:, :, 1]]) / 2
-    else:
-        rows[:, :, :dim] = x[index[:, :, 0]] - x[index[:, :, 1]]
-    if kind != DIFFERENCE:
-        own = _intercept(kind, offset)
-        rows[:, :, dim + own] = 1
-        if centres is not None:
-            rows[:, :, :dim] -= centres[own]
-    return rows
+    own = _intercept(kind, offset)
+    with_intercept = torch.zeros(len(x), dim + (2 if offset else 1), dtype=x.dtype, device=x.device)
+    with_intercept[:, :dim] = x if centres is None else x - centres[own]
+    with_intercept[:, dim + own] = 1
+
+    def gather(rows: Tensor) -> Tensor:
+        return with_intercept.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
+
+    if index.ndim == 2:
+        return gather(index)
+    unsafe, safe = gather(index[:, :, 0]), gather(index[:, :, 1])
+    return unsafe - safe if kind == DIFFERENCE else (unsafe + safe) / 2
 
 
 def orderings(plans: Sequence[RunPlan], *, midpoints: bool = False, differences: bool = False) -> list[_Ordering]:

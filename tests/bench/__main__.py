@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands set them
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 import torch
-from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
 from torchmetrics.functional.classification import binary_auroc
 
-from guardtrain.curves.engine import make_mixer, run_plan
-from guardtrain.curves.grid import GridSettings, grid_points
-from guardtrain.embeddings import embed
 from guardtrain.embeddings.extraction import extract
 from guardtrain.encoders import load_encoder
 from guardtrain.encoders.spec import EncoderSettings
-from guardtrain.heads import LinearHead
 from guardtrain.metrics import auroc
 from guardtrain.scenes import SceneSource
-from guardtrain.training.fit import TrainingRecipe, fit_bank
-from guardtrain.training.pools import make_pools
-from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
+from guardtrain.training.progress import quiet_lightning
+from tests.bench.linear import bench_linear
+from tests.bench.mlp import bench_mlp
 
 DEMO = EncoderSettings(name="demo", checkpoint="pkg://guardtrain/scenes/demo_encoder")
 THREADS = 2
+OUT = Path("outputs/bench.json")
+FIGURES: dict[str, Any] = {}
 
 
 def seconds(work: Callable[[], object], repeats: int = 1) -> float:
@@ -44,40 +48,16 @@ def seconds(work: Callable[[], object], repeats: int = 1) -> float:
 
 def report(what: str, ours: float, other: str, theirs: float, unit: str = "s") -> None:
     print(f"{what:<58} {ours:8.2f} {unit}   {other:<40} {theirs:8.2f} {unit}   {theirs / ours:5.1f}×", flush=True)
+    FIGURES[what] = {"ours": ours, "other": other, "theirs": theirs, "unit": unit, "ratio": theirs / ours}
 
 
-def bench_bank(cache: Path) -> None:
-    """The grid of `make curve` as banks, against scikit-learn's logistic regression one run at a time."""
-    sources = {"real": SceneSource("real", 4096), "pairs": SceneSource("pairs", 4096), "t": SceneSource("test", 2000)}
-    parts = {name: embed(source, DEMO, cache, progress=False) for name, source in sources.items()}
-    pools = make_pools("scenes", {k: parts[k] for k in ("real", "pairs")}, {"t": parts["t"]}, seed=0)
-    mixer = make_mixer(pools)
-    recipe = TrainingRecipe(
-        LinearHead(), LossSettings(), OptimizerSettings(), SelectionSettings(), TrainerSettings(progress=False)
-    )
-    plans = [run_plan(pools, mixer, point.mixture(mixer), recipe) for point in grid_points(GridSettings())]
-    x, y = torch.from_numpy(pools.matrix), torch.from_numpy(pools.labels)
-    fitted = []
-    ours = seconds(lambda: fitted.append(fit_bank(recipe, x, y, plans)))
-
-    def one_by_one() -> None:
-        for plan in plans:
-            rows = pools.matrix[plan.train].astype(np.float64)
-            rows = (rows - rows.mean(0)) / np.sqrt(np.square(rows - rows.mean(0)).mean())
-            LogisticRegression(C=1, class_weight="balanced", tol=1e-5, max_iter=1000).fit(
-                rows, pools.labels[plan.train]
-            )
-
-    with threadpool_limits(1):  # scikit-learn's fits are small: a second BLAS thread slows them
-        theirs = seconds(one_by_one)
-    report(f"{len(plans)} linear heads to their optimum (D = 256)", ours, "scikit-learn, one by one", theirs)
-
-    test = torch.from_numpy(np.array(parts["t"].matrix))
-    labels = torch.from_numpy(parts["t"].records.labels.astype(np.int64))
-    scores = fitted[0].probabilities(test)
+def bench_metrics() -> None:
+    """All heads' AUROC at once, against torchmetrics head by head."""
+    scores = torch.rand(280, 2000, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(0, 2, (2000,), generator=torch.Generator().manual_seed(1))
     ours = seconds(lambda: auroc(scores, labels), 3)
     theirs = seconds(lambda: [binary_auroc(row, labels) for row in scores], 1)
-    report(f"AUROC of {len(plans)} heads on 2,000 images", ours, "torchmetrics, one by one", theirs)
+    report("AUROC of 280 heads on 2,000 images", ours, "torchmetrics, one by one", theirs)
 
 
 def bench_extraction() -> None:
@@ -98,14 +78,26 @@ def bench_start() -> None:
     report("guardtrain --help", ours, "python -c pass", bare)
 
 
-def main() -> None:
+def main(parts: Sequence[str]) -> None:
     torch.set_num_threads(THREADS)
+    quiet_lightning()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
     print(f"torch {torch.__version__}, {THREADS} threads; the last column is theirs ÷ ours")
-    with tempfile.TemporaryDirectory() as cache:
-        bench_bank(Path(cache))
-    bench_extraction()
-    bench_start()
+    benches: dict[str, Callable[[], dict[str, float] | None]] = {
+        "linear": lambda: bench_linear(report),
+        "mlp": bench_mlp,
+        "metrics": bench_metrics,
+        "extraction": bench_extraction,
+        "start": bench_start,
+    }
+    for name in parts or benches:
+        FIGURES.update(benches[name]() or {})
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    machine = {"torch": torch.__version__, "processor": platform.processor(), "threads": THREADS}
+    OUT.write_text(json.dumps({"machine": machine, "figures": FIGURES}, indent=2))
+    print(f"figures   {OUT}")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

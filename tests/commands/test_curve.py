@@ -52,7 +52,7 @@ def test_the_main_job_end_to_end(run) -> None:
 
 
 def test_a_run_is_scikit_learns_logistic_regression_on_the_mixtures_images(run, cache_dir: Path) -> None:
-    run(*CURVE)
+    run(*CURVE, "loss=bce", "loss.l2=1")
     settings = EncoderSettings(name="demo", checkpoint="pkg://guardtrain/scenes/demo_encoder")
     real, pairs, test = (
         embed(SceneSource(pool=pool, n=n, seed=0), settings, cache_dir)
@@ -90,8 +90,8 @@ def test_only_what_is_missing_is_run(run) -> None:
     # another head is another set of runs in the same table, and the summary shows the asked one only
     other = run(*CURVE, "head=mlp", "optimizer.steps=20")
     assert f"{RUNS} of {RUNS} runs trained" in other
-    assert "mlp head" in other
-    assert "linear head" not in other
+    assert "mlp (pair-aware) head" in other
+    assert "linear (pair-aware) head" not in other
 
 
 def test_interrupted_and_started_again_gives_the_uninterrupted_result(run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,12 +138,20 @@ def test_add_arm_with_the_more_real_control(run) -> None:
 @pytest.mark.data
 def test_masks_experiment_reproduces_logistic_regression(run, data_dir: Path) -> None:
     """The first two rows of the study on real features; scikit-learn on the same images gives .546 ... .982."""
-    run("curve", "experiment=masks", f"data_dir={data_dir}")
+    run("curve", "experiment=masks", f"data_dir={data_dir}", "loss=bce", "loss.l2=3", "loss.class_weight=none")
     frame = _rows("outputs/curve/masks")
     means = frame[frame["slice_kind"] == "all"].groupby(["control", "n_pair_images"])["pair_both_right"].mean()
     assert 0.45 < means["none", 0] < 0.7
     for control in ("paired", "unpaired"):
         assert np.allclose([means[control, n] for n in (10, 20, 40, 80)], [0.8, 0.88, 0.95, 0.98], atol=0.04)
+
+
+@pytest.mark.data
+def test_pair_aware_heads_need_few_pairs(run, data_dir: Path) -> None:
+    """Five pairs do what forty do without knowing of pairs, on real features."""
+    run("curve", "experiment=masks", f"data_dir={data_dir}", "grid.controls=[paired]", "grid.ratios=[0.025]")
+    frame = _rows("outputs/curve/masks")
+    assert frame.loc[frame["slice_kind"] == "all", "pair_both_right"].mean() >= 0.97
 
 
 @pytest.mark.data
@@ -186,7 +194,10 @@ def test_settings_a_recipe_does_not_use_do_not_change_its_runs(run) -> None:
 
 def test_a_sweep_shares_results_and_draws_a_figure_for_each_job(run) -> None:
     run("curve", "-m", "head=linear,mlp", *CURVE[1:], "grid.seeds=1", "optimizer.steps=20", "out=sweep")
-    assert _rows("sweep").groupby("head")["run"].nunique().to_dict() == {"linear": 6, "mlp": 6}
+    assert _rows("sweep").groupby("head")["run"].nunique().to_dict() == {
+        "linear (pair-aware)": 6,
+        "mlp (pair-aware)": 6,
+    }
     assert len(list(Path("sweep").glob("*/curve.png"))) == 2
 
 
