@@ -1,36 +1,251 @@
-"""Draw a curve's figure and print its summary, as `curve` and `plot` both end."""
+"""Print a curve's summary and write its figures, tables and report, as `curve` and `plot` both end."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guardtrain.config import PlotSettings
+from guardtrain.curves.display_base import FIGURES
+from guardtrain.errors import DataError
+from guardtrain.files import replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from guardtrain.curves.bootstrap import PointReplicates
+    from guardtrain.curves.display_base import Display
+    from guardtrain.curves.tables import Table
+
+log = logging.getLogger(__name__)
+
+NEED_SCORES = ("multiplier", "reliability", "roc")
+_KINDS = {".md": "tables", ".tex": "tables", ".html": "report"}
+
 
 def draw(frame: pd.DataFrame, plot: PlotSettings, results: Path, folder: Path) -> list[Path]:
-    """Print the summary of a curve and draw its figure.
+    """Print the summary of a curve, and write its figures, tables and report.
 
     Args:
         frame: the curve's rows of the results table.
-        plot: panels and title; without panels of the user's own the data efficiency is shown, too.
+        plot: what is wanted; without panels of the user's own the data efficiency is printed, too.
         results: the curve's folder, with its scores.
-        folder: where `curve.png` and `curve.svg` are written.
+        folder: where the files are written.
 
     Returns:
-        The two files.
+        The files: figures, then tables, then the report.
+
+    Raises:
+        DataError: a test set, metric or point that the results do not have, or a figure named in `plot.figures` that
+            they do not allow. With `plot.figures` null such a figure is left out, and the log says why.
     """
-    from guardtrain.curves.display import CurveDisplay
-    from guardtrain.curves.efficiency_summary import efficiency_text
-    from guardtrain.curves.folder import SCORES_FOLDER
+    from guardtrain.curves.efficiency_summary import METRIC, efficiency_test, efficiency_text
     from guardtrain.curves.summary import print_summary
 
-    panels = [(panel.test, panel.metric) for panel in plot.panels] or None
-    print_summary(frame, panels)
-    if panels is None and (text := efficiency_text(frame, results / SCORES_FOLDER)):
-        print(f"\n{text}")
-    display = CurveDisplay.from_results(frame, panels, x=plot.x, title=plot.title)
-    return display.save(folder)
+    panels = _panels(plot)
+    output = _Output(frame, plot, results)
+    output.check()
+    print_summary(frame, panels, in_domain=plot.in_domain)
+    if panels is None and (test := efficiency_test(frame, output.scores)):
+        print(f"\n{efficiency_text(frame, output.scores, boot=output.boot(test, METRIC))}")
+    displays = output.displays()
+    files = [file for display in displays for file in display.save(folder, formats=plot.formats)]
+    tables = output.tables() if plot.tables or plot.report else {}
+    files += _write_tables(tables, plot.tables, folder)
+    if plot.report:
+        from guardtrain.curves.report import REPORT_FILE
+
+        text = output.report(displays, [table for group in tables.values() for table in group])
+        replace_file(folder / REPORT_FILE, partial(_write, text))
+        files.append(folder / REPORT_FILE)
+    return files
+
+
+def written(files: list[Path]) -> list[str]:
+    """What was written, a line a kind: "figure    a.png b.svg"."""
+    kinds: dict[str, list[str]] = {}
+    for file in files:
+        kinds.setdefault(_KINDS.get(file.suffix, "figure"), []).append(str(file))
+    return [f"{kind:<10}{' '.join(names)}" for kind, names in kinds.items()]
+
+
+@dataclass
+class _Output:
+    """What is made of one curve; bootstraps, which take a second each, are made once."""
+
+    frame: pd.DataFrame
+    plot: PlotSettings
+    results: Path
+    notes: list[str] = field(default_factory=list)
+    _boots: dict[tuple[str, str], PointReplicates] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> Path:
+        from guardtrain.curves.folder import SCORES_FOLDER
+
+        return self.results / SCORES_FOLDER
+
+    def boot(self, test: str, metric: str) -> PointReplicates:
+        from guardtrain.curves.bootstrap import bootstrap_points
+        from guardtrain.curves.efficiency_summary import REPLICATES
+
+        if (test, metric) not in self._boots:
+            self._boots[test, metric] = bootstrap_points(self.frame, self.scores, test, metric, REPLICATES)
+        return self._boots[test, metric]
+
+    def check(self) -> None:
+        """Refuse what the results cannot have, before anything is printed or written."""
+        from guardtrain.curves.efficiency_summary import METRIC
+        from guardtrain.curves.point_scores import chosen_points
+        from guardtrain.curves.summary import check_panels, whole_slices
+
+        plot, asked = self.plot, self.plot.figures
+        whole = whole_slices(self.frame)
+        known = str(whole["test"].iloc[0])
+        check_panels(whole, [(plot.categories.test or known, plot.categories.metric or METRIC)])
+        check_panels(whole, [(plot.in_domain or known, METRIC)])
+        if asked is None or {"reliability", "roc"} & set(asked):
+            chosen_points(self.frame, plot.point)
+        if needy := [name for name in asked or [] if name in NEED_SCORES]:
+            self._check_scores(", ".join(needy))
+
+    def displays(self) -> list[Display]:
+        """The figures asked for; with none named, those that can be drawn."""
+        asked = self.plot.figures
+        makers: dict[str, Callable[[], Display]] = {
+            "curve": self._curve,
+            "multiplier": self._multiplier,
+            "categories": self._categories,
+            "reliability": lambda: self._points("reliability"),
+            "roc": lambda: self._points("roc"),
+        }
+        if asked is not None:
+            return [makers[name]() for name in dict.fromkeys(asked)]
+        made = []
+        for name in FIGURES:
+            try:
+                if name in NEED_SCORES:
+                    self._check_scores(name)
+                made.append(makers[name]())
+            except DataError as error:
+                if name == "curve":
+                    raise
+                self._leave_out(name, str(error))
+        return made
+
+    def tables(self) -> dict[str, list[Table]]:
+        """The tables by file name."""
+        from guardtrain.curves.efficiency_summary import measure_efficiency
+        from guardtrain.curves.tables import efficiency_tables, summary_tables
+
+        out = {"summary": summary_tables(self.frame, _panels(self.plot))}
+        try:
+            measured = [head for boot in self._multiplier_boots() for head in measure_efficiency(self.frame, boot)]
+        except DataError as error:
+            self._leave_out("efficiency table", str(error))
+        else:
+            out["efficiency"] = efficiency_tables(measured)
+        return out
+
+    def report(self, displays: list[Display], tables: list[Table]) -> str:
+        from guardtrain.curves.bootstrap import BOOTSTRAP_METRICS
+        from guardtrain.curves.findings import comparisons, findings
+        from guardtrain.curves.report import kept_config, report_html
+        from guardtrain.curves.statistics import default_panels
+        from guardtrain.curves.summary import whole_slices
+
+        panels = _panels(self.plot)
+        chosen = panels if panels is not None else default_panels(whole_slices(self.frame))
+        boots = {}
+        if self.scores.is_dir() and all(metric in BOOTSTRAP_METRICS for _, metric in chosen):
+            boots = {(test, metric): self.boot(test, metric) for test, metric in chosen}
+        return report_html(
+            self.frame,
+            displays,
+            tables,
+            findings(self.frame, panels, boots, self.plot.in_domain, self._told_multipliers()),
+            comparisons(self.frame, panels, boots),
+            resampled=bool(boots),
+            config=kept_config(self.results),
+            title=self.plot.title,
+            notes=self.notes,
+        )
+
+    def _told_multipliers(self) -> list[PointReplicates]:
+        """The first bootstrap with a multiplier: the report's findings are to be short."""
+        try:
+            return self._multiplier_boots()[:1]
+        except DataError:
+            return []
+
+    def _curve(self) -> Display:
+        from guardtrain.curves.display import CurveDisplay
+
+        plot = self.plot
+        return CurveDisplay.from_results(self.frame, _panels(plot), x=plot.x, title=plot.title, width=plot.width)
+
+    def _multiplier(self) -> Display:
+        from guardtrain.curves.display_multiplier import MultiplierDisplay
+
+        return MultiplierDisplay.from_replicates(self._multiplier_boots(), title=self.plot.title, width=self.plot.width)
+
+    def _multiplier_boots(self) -> list[PointReplicates]:
+        from guardtrain.curves.display_multiplier import check_multiplier, multiplier_panels
+
+        self._check_scores("the data multiplier")
+        check_multiplier(self.frame)  # before a bootstrap is made for nothing
+        return [self.boot(test, metric) for test, metric in multiplier_panels(self.frame, _panels(self.plot))]
+
+    def _categories(self) -> Display:
+        from guardtrain.curves.display_categories import CategoryDisplay
+
+        plot = self.plot
+        chosen = plot.categories
+        return CategoryDisplay.from_results(
+            self.frame, chosen.test, chosen.metric, x=plot.x, title=plot.title, width=plot.width
+        )
+
+    def _points(self, name: str) -> Display:
+        from guardtrain.curves.display_points import ReliabilityDisplay, RocDisplay
+
+        kind = ReliabilityDisplay if name == "reliability" else RocDisplay
+        tests = list(dict.fromkeys(panel.test for panel in self.plot.panels)) or None
+        return kind.from_results(
+            self.frame, self.scores, self.plot.point, tests, title=self.plot.title, width=self.plot.width
+        )
+
+    def _check_scores(self, what: str) -> None:
+        if not self.scores.is_dir():
+            raise DataError(
+                f"There are no test scores at {self.scores}, which {what} cannot do without (curve and categories "
+                "can). `guardtrain curve` keeps them beside the results: copy the whole folder."
+            )
+
+    def _leave_out(self, name: str, why: str) -> None:
+        log.info("left out  %s: %s", name, why)
+        self.notes.append(f"Left out: {name}. {why.replace(str(self.results), 'the results folder')}")
+
+
+def _panels(plot: PlotSettings) -> list[tuple[str, str]] | None:
+    return [(panel.test, panel.metric) for panel in plot.panels] or None
+
+
+def _write_tables(tables: dict[str, list[Table]], formats: list[str], folder: Path) -> list[Path]:
+    from guardtrain.curves.tables import latex, markdown
+
+    files = []
+    for name, group in tables.items():
+        for kind, write in (("md", markdown), ("tex", latex)):
+            if kind in formats and group:
+                text, path = write(group), folder / f"{name}.{kind}"
+                replace_file(path, partial(_write, text))
+                files.append(path)
+    return files
+
+
+def _write(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`guardtrain plot`: the figure and summary of results that are there."""
+"""`guardtrain plot`: figures, summary, tables and report of results that are there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from guardtrain.commands.figure import draw
+from guardtrain.commands.figure import draw, written
 from guardtrain.config import PlotConfig, typed
 from guardtrain.errors import DataError
 
@@ -30,4 +30,5 @@ def run(config: DictConfig) -> None:
     if keys is not None and not settings.all_runs:
         frame = frame[frame["run"].isin(keys)]
     files = draw(frame, settings.plot, file.parent, Path(settings.out) if settings.out else file.parent)
-    log.info("figure    %s", " ".join(str(f) for f in files))
+    for line in written(files):
+        log.info("%s", line)

@@ -212,7 +212,8 @@ class PointReplicates:
 
     Args:
         points: one row a point: `POINT_COLUMNS`, then `n_real`, `n_pair_images`, `n_images` (means over seeds),
-            `n_seeds`, `mean`, `low`, `high`; sorted by `POINT_COLUMNS`. Real data alone stands under one arm.
+            `n_seeds`, `mean`, `low`, `high`; sorted by `POINT_COLUMNS`, heads as in the table. Real data alone stands
+            under one arm.
         replicates: (P, B) float64, rows as in `points`; replicate b saw the same seeds and test groups in all of them.
         test, metric: what was bootstrapped.
         confidence: of `low` and `high`, and what the replicates are stretched for (`seed_weights`).
@@ -272,7 +273,7 @@ def bootstrap_points(
     seeds, seed_of_row = np.unique(rows["seed"], return_inverse=True)
     seeds_drawn = seed_draws(len(seeds), replicates, seed_rng)
     made, drawn = [], []
-    for name, own in rows.reset_index(drop=True).groupby(list(POINT_COLUMNS), sort=True, observed=True):
+    for name, own in point_groups(rows.reset_index(drop=True)):
         at = own.index.to_numpy()
         at = at[~np.isnan(values[at, 0])]
         drawn.append(over_seeds(values[at, 1:], values[at, 0], seeds_drawn[seed_of_row[at]], confidence))
@@ -282,6 +283,13 @@ def bootstrap_points(
     low, high = interval(np.stack(drawn), confidence)
     points = pd.DataFrame(made).assign(low=low, high=high)
     return PointReplicates(points, np.stack(drawn), test, metric, confidence)
+
+
+def point_groups(rows: pd.DataFrame) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """The rows of each point by its `POINT_COLUMNS`, sorted by them but for heads, which stay in the table's order."""
+    place = {head: number for number, head in enumerate(dict.fromkeys(rows["head"]))}
+    groups = rows.groupby(list(POINT_COLUMNS), sort=True, observed=True)
+    return sorted(groups, key=lambda group: place[group[0][0]])
 
 
 def bootstrap_difference(boot: PointReplicates, a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:

@@ -2,58 +2,46 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from guardtrain.curves.display_base import Display
+from guardtrain.curves.display_style import HeadLine, both_arms, image_ticks, look, per_row, powers_of_two
+from guardtrain.curves.repeats import SEEDS, Repeats
 from guardtrain.curves.results import METRICS
-from guardtrain.curves.statistics import Line, default_panels, line_points, lines_of, seeds_text, summarise
-from guardtrain.curves.summary import check_panels, whole_slices
+from guardtrain.curves.statistics import (
+    Line,
+    default_panels,
+    line_points,
+    lines_of,
+    number_text,
+    summarise,
+)
+from guardtrain.curves.summary import check_panels, heads_text, in_table_order, whole_slices
 from guardtrain.errors import ConfigError, DataError
-from guardtrain.files import replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 X_AXES = ("auto", "budget", "n_images", "n_pair_images")
 
-# Okabe and Ito's palette without its yellow, which is too pale for a line on white. Black is real data alone.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
-_DASHES: dict[str, Any] = {"none": "-", "paired": "-", "unpaired": (0, (4, 2)), "real": (0, (1, 1.5))}
 _LEAST_SPAN = 0.05  # of a y axis of shares
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
-    "font.size": 8,
-    "axes.titlesize": 7,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7.5,
-    "legend.title_fontsize": 7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "axes.grid": True,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 4,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "guardtrain",  # the same results give the same bytes
-}
+_ONE = "One seed: no bands."
 
 
 @dataclass(frozen=True)
 class CurvePanel:
-    """One panel: `points` is `guardtrain.curves.statistics.summarise` of one head's `metric` on `test`."""
+    """One panel: `points` is `guardtrain.curves.statistics.summarise` of one head's `metric` on `test`.
+
+    Args:
+        head: its name; where heads are the lines, how many there are ("10 methods").
+        n_test, n_pairs: sizes of the test set.
+        heads: all heads of the figure where they are the lines, else empty.
+    """
 
     head: str
     test: str
@@ -61,31 +49,42 @@ class CurvePanel:
     n_test: int
     n_pairs: int
     points: pd.DataFrame
+    heads: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def lines(self, over_ratios: bool) -> list[Line]:
+        """The panel's lines in reading order."""
+        if not self.heads:
+            return lines_of(self.points, over_ratios)
+        (line,) = lines_of(self.points)
+        own = set(self.points["head"])
+        made = [HeadLine(line.arm, line.control, line.ratio, head, i) for i, head in enumerate(self.heads)]
+        return [line for line in made if line.head in own]
+
+    def along(self, line: Line) -> pd.DataFrame:
+        """The points of one of the lines, see `guardtrain.curves.statistics.line_points`."""
+        if isinstance(line, HeadLine):
+            return line_points(self.points[self.points["head"] == line.head], line)
+        return line_points(self.points, line)
 
 
 @dataclass
-class CurveDisplay:
+class CurveDisplay(Display):
     """A data-efficiency curve, drawn by `plot` after `from_results` has made the statistics.
 
     Args:
         panels: what is drawn, in order.
         x: budget, n_images or n_pair_images.
-        title: above the figure; None for none.
-        notes: what was left out and why; they stand in the caption.
-
-    Attributes:
-        figure_: the figure, after `plot`.
-        axes_: its axes, one a panel, after `plot`.
+        repeats: what bands are over.
 
     >>> # CurveDisplay.from_results(table.read(), [("pairs", "auroc")]).save("runs/scenes")
     """
 
-    panels: list[CurvePanel]
+    panels: Sequence[CurvePanel]
     x: str
-    title: str | None = None
-    notes: tuple[str, ...] = ()
-    figure_: Figure | None = field(default=None, init=False, repr=False)
-    axes_: list[Axes] = field(default_factory=list, init=False, repr=False)
+    repeats: Repeats = SEEDS
+
+    name: ClassVar[str] = "curve"
+    marks: ClassVar[Mapping[str, float]] = {}  # sizes of lines and markers other than the style's
 
     @classmethod
     def from_results(
@@ -95,8 +94,12 @@ class CurveDisplay:
         *,
         x: str = "auto",
         title: str | None = None,
+        width: float | None = None,
     ) -> CurveDisplay:
-        """Statistics of a results table, ready to plot; every head has its own panels.
+        """Statistics of a results table, ready to plot.
+
+        Every head has its own panels, with the y axis of the others' on the same test set and metric. Heads that have
+        real data alone are lines of one panel instead.
 
         Args:
             frame: a results table, see `guardtrain.curves.results.ResultsTable.read`; of the slices, `all` is drawn.
@@ -105,151 +108,122 @@ class CurveDisplay:
             x: `budget`; `n_images`, the images the add arm really used; `n_pair_images`, one line a control over the
                 images added at a single budget; `auto` takes the last where there is one budget and several
                 ratios, and the first otherwise.
-            title: above the figure.
+            title, width: see `Display`.
 
         Raises:
             DataError: an empty table, an unknown test set or metric, no panel with values, or `n_pair_images` with
                 several budgets.
             ConfigError: an unknown `x`.
         """
-        if x not in X_AXES:
-            raise ConfigError(f"Unknown x axis '{x}'; allowed: {', '.join(X_AXES)}.")
         whole = whole_slices(frame)
-        budgets = sorted(int(b) for b in whole["budget"].unique())
-        if x == "auto":
-            x = "n_pair_images" if len(budgets) == 1 and len(whole["ratio"].unique()) > 1 else "budget"
-        if x == "n_pair_images" and len(budgets) > 1:
-            raise DataError(
-                f"x='n_pair_images' draws one budget, and the results have {', '.join(map(str, budgets))}: "
-                "select one, or take x='budget'."
-            )
+        x = chosen_x(whole, x)
         chosen = check_panels(whole, panels if panels is not None else default_panels(whole))
+        repeats, as_lines = Repeats.of(whole), heads_as_lines(whole)
         made, notes = [], []
-        for head in dict.fromkeys(whole["head"]):
+        for head, own in panel_heads(whole):
             for test, metric in chosen:
-                rows = whole[(whole["head"] == head) & (whole["test"] == test)]
+                rows = own[own["test"] == test]
                 if rows.empty or rows[metric].isna().all():
-                    notes.append(f"{METRICS[metric]} has no values on '{test}' ({head} head): left out.")
+                    notes.append(f"{METRICS[metric]} has no values on '{test}' ({head}): left out.")
                     continue
-                points = summarise(rows, metric)
+                points = in_table_order(summarise(rows, metric), rows)
                 points = points[points["n_seeds"] > 0].reset_index(drop=True)
-                n_test, n_pairs = (int(rows[name].iloc[0]) for name in ("n_test", "n_pairs"))
-                made.append(CurvePanel(str(head), test, metric, n_test, n_pairs, points))
+                n_pairs = int(rows["n_pairs"].iloc[0])
+                made.append(CurvePanel(head, test, metric, repeats.images(rows), n_pairs, points, heads=as_lines))
         if not made:
             raise DataError(f"Nothing to draw. {' '.join(notes)}")
-        return cls(made, x, title, tuple(notes))
-
-    def plot(self, axes: Axes | Iterable[Axes] | None = None) -> CurveDisplay:
-        """Draw the panels.
-
-        Args:
-            axes: one a panel, to draw into a figure of yours, which then gets no legend or caption of ours; None
-                makes a figure 7 inches wide (one panel: 4.4), without touching pyplot's state.
-
-        Returns:
-            The display, with `figure_` and `axes_` set.
-
-        Raises:
-            DataError: another number of axes than of panels.
-        """
-        from matplotlib import rc_context
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        lines = self._lines()
-        with rc_context(_STYLE):
-            if axes is not None:
-                self.axes_ = list(axes) if isinstance(axes, Iterable) else [axes]
-                if len(self.axes_) != len(self.panels):
-                    raise DataError(f"{len(self.panels)} panels need as many axes; {len(self.axes_)} were given.")
-                self.figure_ = self.axes_[0].figure.canvas.figure  # the root, also of a subfigure's axes
-            else:
-                per_row = _per_row(len({(p.test, p.metric) for p in self.panels}))
-                width = 7.0 if per_row > 1 else 4.4
-                rows = -(-len(self.panels) // per_row)
-                caption = textwrap.fill(self.caption(), int(18 * width))
-                entries, columns = _legend_grid(lines, width)
-                below = 0.16 * (len(entries) // columns + caption.count("\n") + 1) + 0.15
-                height = rows * (2.4 if per_row > 1 else 2.9) + below + 0.25 * bool(self.title)
-                self.figure_ = Figure(figsize=(width, height), layout="constrained")
-                FigureCanvasAgg(self.figure_)
-                grid = self.figure_.subplots(rows, per_row, squeeze=False).ravel().tolist()
-                for unused in grid[len(self.panels) :]:
-                    unused.remove()
-                self.axes_ = grid[: len(self.panels)]
-            for panel, ax in zip(self.panels, self.axes_, strict=True):
-                self._draw(panel, ax, lines)
-            if axes is None:
-                self._frame(entries, columns, caption)
-        return self
-
-    def save(self, folder: str | Path, name: str = "curve") -> list[Path]:
-        """Write `<name>.png` (200 dots an inch) and `<name>.svg` (text as text, no date) into `folder`.
-
-        Returns:
-            The two paths.
-        """
-        from matplotlib import rc_context
-
-        if self.figure_ is None:
-            self.plot()
-        figure = self.figure_
-        assert figure is not None
-        paths = [Path(folder) / f"{name}.{kind}" for kind in ("png", "svg")]
-        for path, kind, metadata in zip(paths, ("png", "svg"), ({"Software": None}, {"Date": None}), strict=True):
-
-            def write(to: Path, kind: str = kind, metadata: dict[str, None] = metadata) -> None:
-                figure.savefig(to, format=kind, dpi=200, metadata=metadata)
-
-            with rc_context(_STYLE):
-                replace_file(path, write)
-        return paths
+        return cls(made, x, repeats, title=title, notes=tuple(notes), width=width)
 
     def caption(self) -> str:
         """What lines and bands are, over how many seeds, and what was left out."""
         counts = np.concatenate([panel.points["n_seeds"].to_numpy() for panel in self.panels])
-        bands = "Bands: 95 % Student t intervals over seeds (draws of the training images; the test sets are fixed)."
+        many = self.repeats.count(counts)
+        text = f"Lines: means over {many}. Bands: 95 % Student t intervals over {self.repeats.covers}."
         if counts.max() < 2:
-            text = "One seed: no bands."
+            text = f"{many[:1].upper()}{many[1:]}: no bands." if counts.max() > 0 and self.repeats.published else _ONE
         elif counts.min() < 2:
-            text = f"Lines: means over {seeds_text(counts)}. {bands} Points with one seed have none."
-        else:
-            text = f"Lines: means over {seeds_text(counts)}. {bands}"
+            text += " Points with one have none."
+        if any(self._limits(panel)[2] for panel in self.panels):
+            text += " Bands that leave a panel go on beyond it."
         return " ".join([text, *self.notes])
 
+    def alt(self) -> str:
+        """Each panel in a sentence: what is on its axes, and where its lines end."""
+        which = both_arms(self._lines())
+        sentences = []
+        for panel in self.panels:
+            ends = []
+            for line in panel.lines(self.x == "n_pair_images"):
+                last = panel.along(line).iloc[-1]
+                ends.append(f"{line.label(which)} {number_text(float(last['mean']))}")
+            budgets = panel.points["budget"]
+            span = f"budgets n from {budgets.min():,} to {budgets.max():,} images"
+            if self.x == "n_pair_images":
+                span = f"pair images at a budget of {budgets.max():,}"
+            sentences.append(f"{self._name(panel)} over {span}; at the right end: {', '.join(ends)}.")
+        return f"Line chart in {len(self.panels)} panels. " + " ".join(sentences)
+
+    def _name(self, panel: CurvePanel) -> str:
+        return f"{METRICS[panel.metric]} on test set '{panel.test}' ({panel.head})"
+
     def _lines(self) -> list[Line]:
-        """The lines of all panels together, so that a line looks the same in each."""
-        found = {line for panel in self.panels for line in lines_of(panel.points, self.x == "n_pair_images")}
+        found = {line for panel in self.panels for line in panel.lines(self.x == "n_pair_images")}
         return sorted(found, key=lambda line: line.order)
 
-    def _draw(self, panel: CurvePanel, ax: Axes, lines: list[Line]) -> None:
-        own = lines_of(panel.points, self.x == "n_pair_images")
+    def _draw(self, panel: CurvePanel, ax: Axes, lines: list[Line], inches: float) -> None:
+        own = panel.lines(self.x == "n_pair_images")
         ticks: set[float] = set()
         for line in (line for line in lines if line in own):
-            points = line_points(panel.points, line)
+            points = panel.along(line)
             column = "added" if self.x == "n_pair_images" else self.x
             x, mean = points[column].to_numpy(float), points["mean"].to_numpy(float)
-            look = _look(line, lines)
-            label = line.label(_both_arms(lines))
+            style = look(line, lines) | dict(self.marks)
+            label = line.label(both_arms(lines))
             if self.x == "n_pair_images" and line.control == "none":
-                ax.axhline(mean[0], color=look["color"], linewidth=0.8, linestyle="-", zorder=1.5)
-            ax.plot(x, mean, label=label, zorder=3 if line.control in ("none", "paired") else 2.5, **look)
+                ax.axhline(mean[0], color=style["color"], linewidth=0.8, linestyle="-", zorder=1.5)
+            ax.plot(x, mean, label=label, zorder=3 if line.control in ("none", "paired") else 2.5, **style)
             ax.fill_between(
-                x, points["low"].to_numpy(float), points["high"].to_numpy(float), color=look["color"], alpha=0.14, lw=0
+                x,
+                points["low"].to_numpy(float),
+                points["high"].to_numpy(float),
+                color=style["color"],
+                alpha=0.14 if len(own) <= 7 else 0.09,
+                lw=0,
             )
             ticks.update(x)
-        self._axes(panel, ax, sorted(ticks))
+        self._over(panel, ax, sorted(ticks), inches)
+        if self._leftmost(ax):
+            ax.set_ylabel(self._measure(panel))
+        ax.set_title(self._heading(panel), loc="left", color="0.35")
 
-    def _axes(self, panel: CurvePanel, ax: Axes, ticks: list[float]) -> None:
-        from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, ScalarFormatter
+    def _measure(self, panel: CurvePanel) -> str:
+        return f"{METRICS[panel.metric]}\non test set '{panel.test}'"
 
+    def _heading(self, panel: CurvePanel) -> str:
+        size = f"{panel.n_test:,} images" + (f", {panel.n_pairs:,} pairs" if panel.n_pairs else "")
+        if panel.heads:
+            return f"{panel.head} · {size}"
+        return f"{panel.head}\n{size}" if len({p.head for p in self.panels}) > 1 else size
+
+    def _alone(self) -> tuple[float, float]:
+        return (5.6, 3.6) if self.panels[0].heads else super()._alone()
+
+    def _beside(self) -> int:
+        heads = len({panel.head for panel in self.panels})
+        kinds = len({(panel.test, panel.metric) for panel in self.panels})
+        aligned = heads > 1 and 1 < kinds <= 3 and len(self.panels) == heads * kinds
+        return kinds if aligned else per_row(len(self.panels))
+
+    def _over(self, panel: CurvePanel, ax: Axes, ticks: list[float], inches: float) -> None:
+        """The x axis, whose marks stand at `ticks`."""
         labels = {
             "budget": "Budget n (labelled images)",
             "n_images": "Training images used (labels)",
             "n_pair_images": f"Images added to {int(panel.points['budget'].iloc[0]):,} real (pairs: two each)",
         }
         replaced = self.x == "n_pair_images" and not (panel.points["arm"] == "add").any()
-        ax.set_xlabel(f"Pair images among {int(panel.points['budget'].iloc[0]):,}" if replaced else labels[self.x])
+        if self._lowest(ax):
+            ax.set_xlabel(f"Pair images among {int(panel.points['budget'].iloc[0]):,}" if replaced else labels[self.x])
         positive = [t for t in ticks if t > 0]
         if self.x == "n_pair_images":
             if positive and max(positive) > 4 * min(positive):
@@ -258,22 +232,14 @@ class CurveDisplay:
         else:
             ax.set_xscale("log", base=2)
         if self.x == "n_images":  # ratios give each line its own n: ticks at powers of two instead
-            ticks = [2.0**k for k in range(int(np.ceil(np.log2(ticks[0]))), int(np.log2(ticks[-1])) + 1)] or ticks
-        labelled = _thinned(ticks, {1: 9, 2: 6}.get(_per_row(len(self.axes_)), 4))
-        ax.xaxis.set_major_locator(FixedLocator(labelled))
-        ax.xaxis.set_minor_locator(FixedLocator([t for t in ticks if t not in labelled]))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set_ylabel(f"{METRICS[panel.metric]}\non test set '{panel.test}'")
-        size = f"{panel.n_test:,} images" + (f", {panel.n_pairs:,} pairs" if panel.n_pairs else "")
-        several = len({p.head for p in self.panels}) > 1
-        ax.set_title(f"{panel.head} · {size}" if several else size, loc="left", color="0.35")
-        low, high = ax.get_ylim()
-        if panel.metric != "pair_margin":  # the rest are shares and probabilities; a t interval does not know it
-            low, high = max(low, -0.005), min(high, 1.005)
-            spare = max(0.0, _LEAST_SPAN - (high - low))  # a ceiling of 1.000 is no reason to magnify noise
-            low, high = max(low - spare, -0.005), min(high + spare, 1.005)
-            ax.set_ylim(low, high)
+            ticks = powers_of_two(ticks[0], ticks[-1]) or ticks
+        image_ticks(ax, ticks, inches)
+
+    def _finish(self, panel: CurvePanel, ax: Axes) -> None:
+        from matplotlib.ticker import ScalarFormatter
+
+        low, high, _ = self._limits(panel)
+        ax.set_ylim(low, high)
         ax.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
         if panel.metric in ("auroc", "pair_ranking") and low < 0.5 < high:
             ax.axhline(0.5, color="0.55", linewidth=0.8, linestyle=":", zorder=1)
@@ -288,84 +254,54 @@ class CurveDisplay:
                 size=7,
             )
 
-    def _frame(self, entries: Sequence[Line | None], columns: int, caption: str) -> None:
-        from matplotlib.lines import Line2D
+    def _limits(self, panel: CurvePanel) -> tuple[float, float, bool]:
+        """Ends of the panel's y axis, the same for all heads, and whether a band leaves it.
 
-        figure = self.figure_
-        assert figure is not None
-        handles: dict[str, Any] = {"": Line2D([], [], linestyle="none")}
-        for ax in self.axes_:
-            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
-        both_arms = _both_arms(self._lines())
-        names = ["" if line is None else line.label(both_arms) for line in entries]
-        legend = figure.legend(
-            [handles[n] for n in names],
-            names,
-            loc="outside lower center",
-            ncols=columns,
-            frameon=False,
-            handlelength=3.2,
+        All means are shown, and bands as far as they are no longer than the range of means: at two or three seeds they
+        would leave nothing else to be seen.
+        """
+        alike = [p.points for p in self.panels if self._alike(p, panel)]
+        means = np.concatenate([points["mean"].to_numpy(float) for points in alike])
+        ends = np.concatenate([points[name].to_numpy(float) for points in alike for name in ("low", "high")])
+        ends = np.append(ends[np.isfinite(ends)], means)
+        span = max(means.max() - means.min(), _LEAST_SPAN)
+        low, high = max(ends.min(), means.min() - span), min(ends.max(), means.max() + span)
+        low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
+        if panel.metric != "pair_margin":  # the rest are shares and probabilities; a t interval does not know it
+            low, high = max(low, -0.005), min(high, 1.005)
+            spare = max(0.0, _LEAST_SPAN - (high - low))  # a ceiling of 1.000 is no reason to magnify noise
+            low, high = max(low - spare, -0.005), min(high + spare, 1.005)
+        inside = ends if panel.metric == "pair_margin" else np.clip(ends, 0, 1)
+        return low, high, bool(inside.min() < low or inside.max() > high)
+
+    def _alike(self, one: CurvePanel, other: CurvePanel) -> bool:
+        """Whether two panels have the same y axis."""
+        return (one.test, one.metric) == (other.test, other.metric)
+
+
+def heads_as_lines(whole: pd.DataFrame) -> tuple[str, ...]:
+    """The heads, where there are several and they have nothing but real data alone; else none."""
+    heads = tuple(str(head) for head in dict.fromkeys(whole["head"]))
+    return heads if len(heads) > 1 and set(whole["control"]) == {"none"} else ()
+
+
+def panel_heads(whole: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """What panels are made of: the rows of each head by its name, or all rows where heads are lines."""
+    if heads_as_lines(whole):
+        return [(heads_text(whole), whole)]
+    return [(str(head), whole[whole["head"] == head]) for head in dict.fromkeys(whole["head"])]
+
+
+def chosen_x(frame: pd.DataFrame, x: str) -> str:
+    """`x` with `auto` decided for the results in `frame`; errors as of `CurveDisplay.from_results`."""
+    if x not in X_AXES:
+        raise ConfigError(f"Unknown x axis '{x}'; allowed: {', '.join(X_AXES)}.")
+    budgets = sorted(int(b) for b in frame["budget"].unique())
+    if x == "auto":
+        return "n_pair_images" if len(budgets) == 1 and len(frame["ratio"].unique()) > 1 else "budget"
+    if x == "n_pair_images" and len(budgets) > 1:
+        raise DataError(
+            f"x='n_pair_images' draws one budget, and the results have {', '.join(map(str, budgets))}: "
+            "select one, or take x='budget'."
         )
-        legend.set_title(caption)
-        legend.get_title().set_color("0.35")
-        if self.title:
-            figure.suptitle(self.title, fontsize=10)
-
-
-def _look(line: Line, lines: Sequence[Line]) -> dict[str, Any]:
-    """Colour and marker by arm and ratio, dash by control; a control's markers are hollow."""
-    if line.control == "none":
-        return {"color": "black", "marker": "x", "linestyle": _DASHES["none"]}
-    families = list(dict.fromkeys((other.arm, other.ratio) for other in lines if other.control != "none"))
-    index = families.index((line.arm, line.ratio))
-    colour = _COLOURS[index % len(_COLOURS)]
-    return {
-        "color": colour,
-        "marker": _MARKERS[index % len(_MARKERS)],
-        "linestyle": _DASHES[line.control],
-        "markerfacecolor": colour if line.control == "paired" else "white",
-    }
-
-
-def _both_arms(lines: Sequence[Line]) -> bool:
-    return len({line.arm for line in lines if line.control != "none"}) > 1
-
-
-def _per_row(panels: int) -> int:
-    return panels if panels <= 3 else 2 if panels == 4 else 3
-
-
-def _legend_grid(lines: Sequence[Line], width: float) -> tuple[list[Line | None], int]:
-    """Legend entries in matplotlib's column-first order and the number of columns that fit into `width` inches.
-
-    A line and its controls stand below each other; None is an empty place.
-    """
-    both_arms = _both_arms(lines)
-
-    def inches(column: Sequence[Line | None]) -> float:  # of 7.5 point text, with its handle and the gap
-        return 0.63 + 0.053 * max(len(line.label(both_arms)) for line in column if line)
-
-    if len(lines) <= 4 and sum(inches([line]) for line in lines) <= width:
-        return list(lines), len(lines)
-    families: dict[object, list[Line | None]] = {}
-    for line in lines:
-        families.setdefault("real only" if line.control == "none" else (line.arm, line.ratio), []).append(line)
-    tall = max(map(len, families.values()))
-    blocks = [family + [None] * (tall - len(family)) for family in families.values()]
-    for columns in range(len(blocks), 0, -1):
-        deep = -(-len(blocks) // columns)
-        stacked = [[line for block in blocks[i : i + deep] for line in block] for i in range(0, len(blocks), deep)]
-        if sum(map(inches, stacked)) <= width or columns == 1:
-            break
-    entries: list[Line | None] = [line for column in stacked for line in column]
-    return entries + [None] * (len(stacked) * deep * tall - len(entries)), len(stacked)
-
-
-def _thinned(ticks: Sequence[float], most: int) -> list[float]:
-    """At most about `most` of `ticks`, evenly from the last one down, and always the first."""
-    step = -(-len(ticks) // most)
-    kept = list(ticks[::-1][::step])[::-1]
-    if kept and kept[0] == ticks[1 % len(ticks)]:
-        del kept[0]  # the first stands in its place: next to each other their labels would run together
-    return kept if kept and kept[0] == ticks[0] else [ticks[0], *kept]
+    return x

@@ -175,7 +175,7 @@ def area(line: LineReplicates) -> Estimate:
     Raises:
         DataError: fewer than two budgets.
     """
-    return _estimate(_areas(line), line.confidence)
+    return estimate_of(_areas(line), line.confidence)
 
 
 def area_difference(a: LineReplicates, b: LineReplicates) -> Estimate:
@@ -187,7 +187,7 @@ def area_difference(a: LineReplicates, b: LineReplicates) -> Estimate:
     _check_paired(a, b)
     if not np.array_equal(a.budgets, b.budgets):
         raise DataError(f"Areas compare over the same budgets; they are {a.budgets.tolist()} and {b.budgets.tolist()}.")
-    return _estimate(_areas(a) - _areas(b), a.confidence)
+    return estimate_of(_areas(a) - _areas(b), a.confidence)
 
 
 def budget_needed(line: LineReplicates, target: float) -> Estimate:
@@ -207,7 +207,7 @@ def budget_needed(line: LineReplicates, target: float) -> Estimate:
     levels = np.full((1, fit.shape[1]), float(target))
     steps = np.log2(line.n_images)
     needed = np.exp2(_inverse(steps, fit, levels, line.increasing, middle=False)[0])
-    return _estimate(_censored(needed), line.confidence, line.n_images[0], line.n_images[-1])
+    return estimate_of(_censored(needed), line.confidence, line.n_images[0], line.n_images[-1])
 
 
 def data_multiplier(real: LineReplicates, arm: LineReplicates) -> list[Estimate]:
@@ -230,7 +230,7 @@ def data_multiplier(real: LineReplicates, arm: LineReplicates) -> list[Estimate]
     """
     equal = _equal_budget(real, arm)
     return [
-        _estimate(_censored(equal[k]) / n, arm.confidence, real.n_images[0] / n, real.n_images[-1] / n)
+        estimate_of(_censored(equal[k]) / n, arm.confidence, real.n_images[0] / n, real.n_images[-1] / n)
         for k, n in enumerate(arm.n_images)
     ]
 
@@ -251,7 +251,7 @@ def pair_worth(real: LineReplicates, arm: LineReplicates) -> list[Estimate]:
             out.append(Estimate(np.nan, np.nan, np.nan, undefined=1.0, confidence=arm.confidence))
             continue
         floor, ceiling = ((n - kept) / pairs for n in (real.n_images[0], real.n_images[-1]))
-        out.append(_estimate((_censored(equal[k]) - kept) / pairs, arm.confidence, floor, ceiling))
+        out.append(estimate_of((_censored(equal[k]) - kept) / pairs, arm.confidence, floor, ceiling))
     return out
 
 
@@ -312,14 +312,21 @@ def _censored(images: np.ndarray) -> np.ndarray:
     return np.where(images == 0, -np.inf, images)
 
 
-def _estimate(values: np.ndarray, confidence: float, floor: float = -np.inf, ceiling: float = np.inf) -> Estimate:
-    """The estimate of (1 + B,) values, the first of the mean curve."""
+def estimate_of(values: np.ndarray, confidence: float, floor: float = -np.inf, ceiling: float = np.inf) -> Estimate:
+    """Value and percentile interval of a number that was computed from the mean curve and from every replicate.
+
+    The ends are order statistics, rounded outwards and not interpolated: there is nothing between a number and a bound.
+
+    Args:
+        values: (1 + B,) the mean curve's, then the replicates'; -inf and +inf are censored, NaN is undefined.
+        confidence: of the interval.
+        floor, ceiling: the bounds that -inf and +inf stand for.
+    """
     every = values[1:]
     known = np.sort(every[~np.isnan(every)])
     undefined = 1 - len(known) / len(every) if len(every) else 1.0
     if not len(known):
         return Estimate(float(values[0]), np.nan, np.nan, floor, ceiling, 0.0, 0.0, undefined, confidence)
-    # Order statistics outwards, not interpolated: there is nothing between a number and a bound.
     tail = (1 - confidence) / 2
     low, high = known[int(tail * (len(known) - 1))], known[-1 - int(tail * (len(known) - 1))]
     below, above = float(np.isneginf(known).mean()), float(np.isposinf(known).mean())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guardtrain.curves.bootstrap import bootstrap_points
-from guardtrain.curves.efficiency import LineReplicates, area_difference, data_multiplier
+from guardtrain.curves.bootstrap import PointReplicates, bootstrap_points
+from guardtrain.curves.efficiency import Estimate, LineReplicates, area_difference, data_multiplier
 from guardtrain.curves.results import METRICS
-from guardtrain.curves.statistics import lines_of
+from guardtrain.curves.statistics import Line, lines_of
 from guardtrain.curves.summary import whole_slices
 
 if TYPE_CHECKING:
@@ -21,43 +22,118 @@ _LEAST_BUDGETS = 3
 _CONTROLS = {"unpaired": "unpaired control", "real": "more real control"}
 
 
-def efficiency_text(frame: pd.DataFrame, scores: Path, replicates: int = REPLICATES) -> str:
-    """The multiplier of each line against real data alone, on the first test set that has pairs.
+@dataclass(frozen=True)
+class LineEfficiency:
+    """What one line gains over real data alone: area under the curve, and the multiplier at each budget."""
+
+    line: Line
+    area: Estimate
+    multipliers: dict[int, Estimate]
+
+
+@dataclass(frozen=True)
+class HeadEfficiency:
+    """The efficiency of every line of one head, by one metric on one test set, in reading order.
 
     Args:
-        frame: the results of one curve.
-        scores: its scores folder.
-        replicates: of the bootstrap over seeds and test groups.
+        head, test, metric, data: what was measured.
+        budgets: of real data alone.
+        lines: all but real data alone.
+        replicates, seeds: of the bootstrap: how many, and seeds of each point.
+    """
 
-    Returns:
-        A table a head; "" where there is nothing to compare: no test pairs, one seed, fewer than three budgets, or
-        real data alone not run.
+    head: str
+    test: str
+    metric: str
+    data: str
+    budgets: tuple[int, ...]
+    lines: tuple[LineEfficiency, ...]
+    replicates: int
+    seeds: tuple[int, ...]
+
+
+def efficiency_test(frame: pd.DataFrame, scores: Path) -> str | None:
+    """The test set whose efficiency is told: the first that has pairs.
+
+    None where there is nothing to compare: no test pairs, one seed, fewer than three budgets, real data alone not run,
+    or no scores.
     """
     whole = whole_slices(frame)
     paired = whole[whole["pair_both_right"].notna()]
     lines = lines_of(whole)
     real = [line for line in lines if line.control == "none"]
     if paired.empty or not real or len(lines) < 2 or whole["seed"].nunique() < 2 or not scores.is_dir():
-        return ""
+        return None
     if whole["budget"].nunique() < _LEAST_BUDGETS:
-        return ""
-    test = str(paired["test"].iloc[0])
-    boot = bootstrap_points(frame, scores, test, METRIC, replicates)
-    blocks = []
+        return None
+    return str(paired["test"].iloc[0])
+
+
+def measure_efficiency(frame: pd.DataFrame, boot: PointReplicates) -> list[HeadEfficiency]:
+    """Area and multiplier of every line against real data alone, head by head.
+
+    Args:
+        frame: the results of one curve.
+        boot: its bootstrap on one test set.
+
+    Raises:
+        DataError: no real data alone, or lines with other budgets than it has.
+    """
+    lines = lines_of(boot.points)
+    out = []
     for head in dict.fromkeys(boot.points["head"]):
-        baseline = LineReplicates.of(boot, real[0], head)
-        budgets = [int(b) for b in baseline.budgets]
-        middle = budgets[max(0, len(budgets) // 2 - 2) :][:_SHOWN]
-        rows = [["", "area gained", *[f"× at n = {budget:,}" for budget in middle]]]
+        baseline = LineReplicates.of(boot, next(line for line in lines if line.control == "none"), head)
+        made = []
         for line in lines:
-            if line.control == "none":
-                continue
-            own = LineReplicates.of(boot, line, head)
-            multipliers = dict(zip((int(b) for b in own.budgets), data_multiplier(baseline, own), strict=True))
-            cells = [multipliers[b].text(1) if b in multipliers else "–" for b in middle]
-            name = line.label() if line.control == "paired" else f"  {_CONTROLS[line.control]}"
-            rows.append([name, area_difference(own, baseline).text(3), *cells])
-        blocks.append(_table(f"Data efficiency, {METRICS[METRIC]} on '{test}' · {head} head · against real only", rows))
+            if line.control != "none":
+                own = LineReplicates.of(boot, line, head)
+                at = (int(b) for b in own.budgets)
+                multipliers = dict(zip(at, data_multiplier(baseline, own), strict=True))
+                made.append(LineEfficiency(line, area_difference(own, baseline), multipliers))
+        mine = boot.points[boot.points["head"] == head]
+        out.append(
+            HeadEfficiency(
+                str(head),
+                boot.test,
+                boot.metric,
+                str(frame["data"].iloc[0]),
+                tuple(int(b) for b in baseline.budgets),
+                tuple(made),
+                boot.replicates.shape[1],
+                tuple(int(n) for n in mine["n_seeds"]),
+            )
+        )
+    return out
+
+
+def efficiency_text(
+    frame: pd.DataFrame, scores: Path, replicates: int = REPLICATES, boot: PointReplicates | None = None
+) -> str:
+    """The multiplier of each line against real data alone, on the first test set that has pairs.
+
+    Args:
+        frame: the results of one curve.
+        scores: its scores folder.
+        replicates: of the bootstrap over seeds and test groups.
+        boot: that bootstrap, where it is there already.
+
+    Returns:
+        A table a head; "" where there is nothing to compare: see `efficiency_test`.
+    """
+    test = efficiency_test(frame, scores)
+    if test is None:
+        return ""
+    boot = boot or bootstrap_points(frame, scores, test, METRIC, replicates)
+    blocks = []
+    for head in measure_efficiency(frame, boot):
+        middle = head.budgets[max(0, len(head.budgets) // 2 - 2) :][:_SHOWN]
+        rows = [["", "area gained", *[f"× at n = {budget:,}" for budget in middle]]]
+        for part in head.lines:
+            cells = [part.multipliers[b].text(1) if b in part.multipliers else "–" for b in middle]
+            name = part.line.label() if part.line.control == "paired" else f"  {_CONTROLS[part.line.control]}"
+            rows.append([name, part.area.text(3), *cells])
+        title = f"Data efficiency, {METRICS[METRIC]} on '{test}' · {head.head} head · against real only"
+        blocks.append(_table(title, rows))
     note = (
         "  ×: how many times as many real images do as well ('≥': more than were tried). Area: mean gain over\n"
         "  log2 n. Brackets: 95 % bootstrap intervals over seeds and test groups."

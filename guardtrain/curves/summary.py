@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from guardtrain.curves.repeats import Repeats
 from guardtrain.curves.results import METRICS, SLICE_KINDS
 from guardtrain.curves.statistics import (
     Line,
@@ -17,7 +18,6 @@ from guardtrain.curves.statistics import (
     number_text,
     one_baseline,
     paired_difference,
-    seeds_text,
     select,
     summarise,
 )
@@ -71,9 +71,10 @@ def summary_text(
 ) -> str:
     """The summary of a curve as text without colour, no line wider than `width`.
 
-    Per head and panel a table: a row a line of the curve, a column a budget (or, where there is one budget and
-    several ratios, a number of pair images), cells mean ± half the 95 % t interval over seeds. Columns that
-    do not fit are left out evenly, never the first and last, and named. Below: pairs minus each control.
+    Per panel a table: a row a line of the curve, a column a budget (or, where there is one budget and several
+    ratios, a number of pair images), cells mean ± half the 95 % t interval over seeds. Several heads stand below each
+    other, with their lines indented where they have more than real data alone. Columns that do not fit are
+    left out evenly, never the first and last, and named. Below: pairs minus each control.
 
     Args:
         frame: a results table, see `guardtrain.curves.results.ResultsTable.read`.
@@ -89,13 +90,10 @@ def summary_text(
     whole = whole_slices(frame)
     chosen = check_panels(whole, panels if panels is not None else default_panels(whole))
     width = max(width, 40)
-    blocks = []
-    for head in dict.fromkeys(whole["head"]):
-        of_head = whole[whole["head"] == head]
-        blocks += [_panel(of_head, test, metric, width) for test, metric in chosen]
-        blocks += _shortcut(of_head, in_domain, width)
+    blocks = [_panel(whole, test, metric, width) for test, metric in chosen]
+    blocks += _shortcut(whole, in_domain, width)
     note = (
-        "± is half of a 95 % Student t interval over seeds (draws of the training images); test sets are fixed. "
+        f"± is half of a 95 % Student t interval over {Repeats.of(whole).covers}. "
         "Each interval stands for itself: none is corrected for how many are compared."
     )
     text = "\n\n".join([*blocks, _wrapped(note, width)]) + "\n"
@@ -182,37 +180,73 @@ def check_panels(frame: pd.DataFrame, panels: Sequence[tuple[str, str]]) -> list
     return [(test, metric) for test, metric in panels]
 
 
+def heads_text(frame: pd.DataFrame) -> str:
+    """What was trained, for a title: "linear head", "4 heads", or "10 methods" of others."""
+    heads, what = list(dict.fromkeys(frame["head"])), Repeats.of(frame).method
+    return f"{heads[0]} {what}" if len(heads) == 1 else f"{len(heads)} {what}s"
+
+
+def head_rows(points: pd.DataFrame, lines: Sequence[Line]) -> list[tuple[str, str | None, Line | None]]:
+    """Rows of a table of several heads: (name, head, line); the line is None in the row that only names a head.
+
+    One head needs no naming, and heads with real data alone are a row each; otherwise a head's lines stand indented
+    below it.
+
+    Args:
+        points: of `summarise`.
+        lines: its lines in reading order.
+    """
+    heads = [str(head) for head in dict.fromkeys(points["head"])]
+    if len(heads) == 1:
+        return [(row_name(line, lines), heads[0], line) for line in lines]
+    if len(lines) == 1 and lines[0].control == "none":
+        return [(head, head, lines[0]) for head in heads]
+    rows: list[tuple[str, str | None, Line | None]] = []
+    for head in heads:
+        own = lines_of(points[points["head"] == head], lines[-1].ratio is None)
+        rows.append((head, head, None))
+        rows += [(f"  {row_name(line, own)}", head, line) for line in own]
+    return rows
+
+
+def in_table_order(points: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """A `summarise` table with its heads in the order in which `frame` first names them, not by name."""
+    place = {head: number for number, head in enumerate(dict.fromkeys(frame["head"]))}
+    return points.sort_values("head", key=lambda heads: heads.map(place), kind="stable").reset_index(drop=True)
+
+
 def _panel(frame: pd.DataFrame, test: str, metric: str, width: int) -> str:
     rows = frame[frame["test"] == test]
-    sizes = rows.iloc[0]
-    head = f"{METRICS[metric]} on '{test}' · {sizes['head']} head · {sizes['n_test']:,} images"
-    if sizes["n_pairs"]:
-        head += f", {sizes['n_pairs']:,} pairs"
-    points = summarise(rows, metric)
+    repeats, sizes = Repeats.of(frame), rows.iloc[0]
+    points = in_table_order(summarise(rows, metric), rows)
     defined = points[points["n_seeds"] > 0]
     if defined.empty:
         return _wrapped(f"{METRICS[metric]} on '{test}': no values.", width, indent="") + (
             "\n  The test set has no complete pairs." if metric.startswith("pair_") and not sizes["n_pairs"] else ""
         )
-    title = _wrapped(f"{head} · {seeds_text(defined['n_seeds'].to_numpy())}", width, indent="", hang="  ")
+    head = f"{METRICS[metric]} on '{test}' · {heads_text(rows)} · {repeats.images(rows):,} images"
+    if sizes["n_pairs"]:
+        head += f", {sizes['n_pairs']:,} pairs"
+    title = _wrapped(f"{head} · {repeats.count(defined['n_seeds'].to_numpy())}", width, indent="", hang="  ")
     over_ratios = len(points["budget"].unique()) == 1 and len(points["ratio"].unique()) > 1
     table = _table(points, over_ratios, width)
     return "\n".join([title, table, *_controls(rows, metric, over_ratios, width)])
 
 
 def _table(points: pd.DataFrame, over_ratios: bool, width: int) -> str:
-    lines = lines_of(points, over_ratios)
+    rows = head_rows(points, lines_of(points, over_ratios))
     x = "added" if over_ratios else "budget"
-    cells: dict[tuple[Line, int], str] = {}
-    for line in lines:
-        for point in line_points(points, line, with_baseline=False).to_dict("records"):
-            cells[line, int(point[x])] = _cell(point["mean"], point["half_width"])
-    columns = sorted({column for _, column in cells})
-    labels = [_stub(line, lines) for line in lines]
+    cells: dict[tuple[str | None, Line | None, int], str] = {}
+    for _, head, line in rows:
+        if line is not None:
+            own = points[points["head"] == head]
+            for point in line_points(own, line, with_baseline=False).to_dict("records"):
+                cells[head, line, int(point[x])] = _cell(point["mean"], point["half_width"])
+    columns = sorted({column for _, _, column in cells})
     corner = "budget n (images)"
     if over_ratios:
-        corner = "images added" if any(line.arm == "add" for line in lines) else "pair images"
-    stub = min(max(map(len, [corner, *labels])), width // 2)
+        corner = "images added" if any(line and line.arm == "add" for _, _, line in rows) else "pair images"
+    stub = min(max(map(len, [corner, *(name for name, _, _ in rows)])), width // 2)
     cell = max(len(text) for text in [*cells.values(), *(f"{c:,}" for c in columns)])
     shown, gap = _fitting(columns, width - 2 - stub, cell)
 
@@ -222,16 +256,14 @@ def _table(points: pd.DataFrame, over_ratios: bool, width: int) -> str:
 
     out = [written(corner, [f"{column:,}" for column in shown])]
     out.append("  " + "─" * (stub + len(shown) * (cell + gap)))
-    out += [
-        written(label, [cells.get((line, c), "") for c in shown]) for line, label in zip(lines, labels, strict=True)
-    ]
+    out += [written(name, [cells.get((head, line, c), "") for c in shown]) for name, head, line in rows]
     if left_out := [f"{c:,}" for c in columns if c not in shown]:
-        out.append(_wrapped(f"Too narrow for all columns; not shown: {' '.join(left_out)}.", width))
+        out.append(_wrapped(f"Too narrow for all columns; not shown: {', '.join(left_out)}.", width))
     return "\n".join(out)
 
 
-def _stub(line: Line, lines: list[Line]) -> str:
-    """A row's name: a control stands indented under its pairs, where they are there, and then needs no more."""
+def row_name(line: Line, lines: Sequence[Line]) -> str:
+    """A table row's name: a control stands indented under its pairs, where they are there, and then needs no more."""
     if line.control in ("unpaired", "real") and Line(line.arm, "paired", line.ratio) in lines:
         return "  unpaired control" if line.control == "unpaired" else "  more real control"
     return line.label(both_arms=True)
@@ -255,10 +287,34 @@ def _fitting(columns: list[int], room: int, cell: int) -> tuple[list[int], int]:
 
 def _controls(rows: pd.DataFrame, metric: str, over_ratios: bool, width: int) -> list[str]:
     """Pairs minus each of their controls at the largest budget both have, with what the interval allows to say."""
+    heads = list(dict.fromkeys(rows["head"]))
+    found: dict[str, list[tuple[str, str]]] = {}
+    budgets: set[int] = set()
+    for head in heads:
+        for name, last in _against_controls(rows[rows["head"] == head], metric, over_ratios):
+            budgets.add(int(last["budget"]))
+            found.setdefault(head, []).append((name, f"{_signed(last['difference'])} {_verdict(last, metric)}"))
+    if not found:
+        return []
+    at = f" at n = {max(budgets):,}" if len(budgets) == 1 else " at the largest common n"
+    stub = max(len(name) for own in found.values() for name, _ in own)
+    out = [_wrapped(f"Pairs against their control{at}, matched by seed:", width)]
+    indent = "    " if len(heads) == 1 else "      "
+    for head, own in found.items():
+        if len(heads) > 1:
+            out.append(_wrapped(head, width, indent="    "))
+        for name, value in own:
+            line = f"{indent}{name.ljust(stub)}  {value}"
+            folded = _wrapped(f"{name}: {value}", width, indent=indent, hang=f"{indent}  ")
+            out.append(line if len(line) <= width else folded)
+    return out
+
+
+def _against_controls(rows: pd.DataFrame, metric: str, over_ratios: bool) -> list[tuple[str, dict[Any, Any]]]:
+    """What is compared, and the difference at the largest common budget, of one head."""
     lines = lines_of(rows)
     both_arms = len({line.arm for line in lines if line.control != "none"}) > 1
-    found: list[tuple[str, str]] = []
-    budgets: set[int] = set()
+    found = []
     for control in (line for line in lines if line.control in ("unpaired", "real")):
         pairs = Line(control.arm, "paired", control.ratio)
         if pairs not in lines:
@@ -267,23 +323,13 @@ def _controls(rows: pd.DataFrame, metric: str, over_ratios: bool, width: int) ->
         points = paired_difference(rows, metric, sides[0], sides[1])
         if points.empty:
             continue
-        last = points.sort_values("budget").iloc[-1].to_dict()
-        budgets.add(int(last["budget"]))
         name = f"{pairs.label()} − {control.label(both_arms)}"
         if over_ratios:
             added = select(rows, {**sides[0]})["n_pair_images"].iloc[0]
             short = Line(control.arm, control.control, None)
             name = f"{added:,} images: {Line(control.arm, 'paired', None).label()} − {short.label(both_arms)}"
-        found.append((name, f"{_signed(last['difference'])} {_verdict(last, metric)}"))
-    if not found:
-        return []
-    at = f" at n = {max(budgets):,}" if len(budgets) == 1 else " at the largest common n"
-    stub = max(len(name) for name, _ in found)
-    out = [_wrapped(f"Pairs against their control{at}, matched by seed:", width)]
-    for name, value in found:
-        line = f"    {name.ljust(stub)}  {value}"
-        out += [line] if len(line) <= width else [_wrapped(f"{name}: {value}", width, indent="    ", hang="      ")]
-    return out
+        found.append((name, points.sort_values("budget").iloc[-1].to_dict()))
+    return found
 
 
 def _signed(value: float) -> str:
@@ -310,24 +356,31 @@ def _shortcut(frame: pd.DataFrame, in_domain: str | None, width: int) -> list[st
         if len(without) != 1:
             return []
         in_domain = without[0]
+    heads = list(dict.fromkeys(frame["head"]))
     out = []
-    for test in with_pairs:
-        shared = real[(real["test"] == in_domain) & real["auroc"].notna()]
-        pairs = select(real, {"test": test})
-        common = set(shared["budget"]) & set(pairs["budget"])
-        if test == in_domain or not common:
-            continue
-        n = max(common)
-        a = summarise(shared[shared["budget"] == n], "auroc").iloc[0]
-        b = summarise(pairs[pairs["budget"] == n], "pair_both_right").iloc[0]
-        out.append(
-            f"Shortcut check · {frame['head'].iloc[0]} head\n"
-            + _wrapped(
-                f"Real only at n = {n:,} has AUROC {_cell(a['mean'], a['half_width'])} on '{in_domain}', and gets both "
-                f"sides right of {_cell(b['mean'], b['half_width'])} of the pairs of '{test}'.",
-                width,
+    for test in (test for test in with_pairs if test != in_domain):
+        told = []
+        for head in heads:
+            own = real[real["head"] == head]
+            shared = own[(own["test"] == in_domain) & own["auroc"].notna()]
+            pairs = select(own, {"test": test})
+            common = set(shared["budget"]) & set(pairs["budget"])
+            if not common:
+                continue
+            n = max(common)
+            a = summarise(shared[shared["budget"] == n], "auroc").iloc[0]
+            b = summarise(pairs[pairs["budget"] == n], "pair_both_right").iloc[0]
+            told.append(
+                _wrapped(
+                    (f"{head}: real" if len(heads) > 1 else "Real")
+                    + f" only at n = {n:,} has AUROC {_cell(a['mean'], a['half_width'])} on '{in_domain}', and gets "
+                    f"both sides right of {_cell(b['mean'], b['half_width'])} of the pairs of '{test}'.",
+                    width,
+                    hang="    " if len(heads) > 1 else None,
+                )
             )
-        )
+        if told:
+            out.append("\n".join([f"Shortcut check · {heads_text(frame)}", *told]))
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def test_axes_of_the_users_own(frames: Any) -> None:
     display = CurveDisplay.from_results(frames(), [("pairs", "auroc")])
     figure = Figure()
     ax = figure.subplots()
-    assert display.plot(ax).figure_ is figure
+    assert display.plot(ax=ax).figure_ is figure
     assert not figure.legends
     assert len(drawn(ax)) == 5
     with pytest.raises(DataError, match="1 panels need as many axes; 2"):
@@ -164,8 +165,46 @@ def test_wrong_requests_are_refused(frames: Any, changes: Any, error: type[Excep
         CurveDisplay.from_results(frames(), **changes)
 
 
+def test_a_figure_is_as_wide_as_the_column(frames: Any) -> None:
+    display = CurveDisplay.from_results(frames(), width=3.3).plot()
+    figure = display.figure_
+    assert figure is not None
+    figure.canvas.draw()
+    assert figure.get_figwidth() == 3.3
+    boxes = [ax.get_tightbbox() for ax in display.axes_]
+    assert max(box.x1 for box in boxes) <= figure.bbox.x1 + 1
+    assert all(above.y0 > below.y1 for above, below in pairwise(boxes)), "below each other"
+    names = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert "" not in names, "one column has no gaps"
+
+
+def test_formats_are_chosen_and_checked(frames: Any, tmp_path: Path) -> None:
+    display = CurveDisplay.from_results(frames())
+    assert [p.name for p in display.save(tmp_path, "mine", ["pdf"])] == ["mine.pdf"]
+    with pytest.raises(ConfigError, match="Unknown format 'gif'; allowed: png, svg, pdf"):
+        display.save(tmp_path, formats=["gif"])
+
+
+def test_the_reports_svg_has_outlines_and_no_caption_and_leaves_the_figure_as_it_was(frames: Any) -> None:
+    display = CurveDisplay.from_results(frames()).plot()
+    assert display.figure_ is not None
+    told = display.figure_.legends[0].get_title().get_text()
+    svg = display.svg()
+    assert "<text" not in svg
+    assert display.figure_.legends[0].get_title().get_text() == told
+    assert display.svg() == svg
+
+
+def test_the_figure_in_words_has_its_last_values(frames: Any) -> None:
+    frame = frames()
+    points = summarise(frame[frame["test"] == "pairs"], "auroc").query("budget == 256 and control == 'none'")
+    alt = CurveDisplay.from_results(frame, [("pairs", "auroc")]).alt()
+    assert f"real only {points['mean'].item():.3f}".replace("0.", ".") in alt
+    assert "budgets n from 16 to 256 images" in alt
+
+
 def test_importing_is_light() -> None:
-    modules = "display, results, scores, statistics, summary"
+    modules = "display, display_base, display_categories, point_scores, results, scores, statistics, summary, tables"
     code = f"import sys; from guardtrain.curves import {modules}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"matplotlib", "scipy", "pandas", "rich", "torch"} & set(loaded)

@@ -1,0 +1,370 @@
+"""An audit as tables, as sentences, and as rows for a file."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from guardtrain.curves.audit.duplicates import NearDuplicates
+from guardtrain.curves.audit.measure import LABELS, Association, Audit, Question
+from guardtrain.curves.statistics import number_text
+from guardtrain.records import SAFE, UNSAFE
+
+WIDTH = 100
+_POOLS = ("real", "pairs")
+_SHOWN = 5  # couples of near duplicates a line each; the file has more
+_MOST_ODDS = 1000  # more are as good as never: an empty cell gives any number, the larger the more images
+_LEAST_ASSOCIATION = 0.05  # Cramér's V below which edits are as frequent in both labels
+
+
+def audit_text(audit: Audit, *, width: int = WIDTH) -> str:
+    """The audit as text: tables, then what they mean. Titles are the lines that are not indented.
+
+    Args:
+        audit: of `guardtrain.curves.audit.audit_pools`.
+        width: sentences are wrapped at; tables are as wide as they are, at most 100.
+    """
+    blocks = [_sizes(audit), _readouts(audit), _associations(audit), _duplicates(audit)]
+    if audit.geometry:
+        blocks.append(_geometry(audit))
+    said = [
+        textwrap.fill(text, width, initial_indent="  · ", subsequent_indent="    ", break_on_hyphens=False)
+        for text in findings(audit)
+    ]
+    blocks.append("\n".join(["What this means", *said]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def findings(audit: Audit) -> list[str]:
+    """What the figures mean for the claims one may make, a sentence or three each, the weightiest first."""
+    out = _on_edits(audit)
+    out += [text for a in _tests(audit) if (text := _on_test_edits(a))]
+    out += _on_pools(audit)
+    out += _on_sources(audit)
+    out += _on_duplicates(audit)
+    out += _on_pairs(audit)
+    return out
+
+
+def audit_rows(audit: Audit) -> list[dict[str, Any]]:
+    """Every figure as a row: `section`, `part`, `label`, `property`, `measure`, `value`, `low`, `high`, `n`, `note`."""
+    rows: list[dict[str, Any]] = []
+
+    def add(section: str, part: str, measure: str, value: float, **more: Any) -> None:
+        empty = {"label": "", "property": "", "low": np.nan, "high": np.nan, "n": 0, "note": ""}
+        rows.append({"section": section, "part": part, "measure": measure, "value": value} | empty | more)
+
+    for question in audit.questions:
+        r = question.readout
+        about: dict[str, Any] = {
+            "label": LABELS[question.label],
+            "property": question.name,
+            "n": r.n_with + r.n_without,
+        }
+        note = f"cannot be tested: {r.reason}" if r.reason else f"as {question.same_as}" if question.same_as else ""
+        add("readout", "real + pairs", "auroc", r.auroc, low=r.low, high=r.high, note=note, **about)
+        add("readout", "real + pairs", "permuted_mean", r.chance, high=r.chance_high, **about)
+        add("readout", "real + pairs", "p_value", r.p_value, **about)
+    for a in audit.associations:
+        for measure in ("cramers_v", "odds", "auroc"):
+            add("association", a.part, measure, getattr(a, measure), property="edited", n=sum(a.counts))
+    for d in audit.duplicates:
+        part = f"{d.a} – {d.b}"
+        add("duplicates", part, "couples", d.n_couples, n=d.n_a * d.n_b)
+        add("duplicates", part, "images", d.n_of_b, n=d.n_b)
+        add("duplicates", part, "highest_cosine", d.nearest[2], note=f"{d.nearest[0]} – {d.nearest[1]}")
+        for first, second, cosine in d.couples:
+            add("duplicates", part, "couple", cosine, note=f"{first} – {second}")
+    for part, g in audit.geometry.items():
+        for measure, value in asdict(g).items():
+            if measure in ("n_pairs", "within_low", "within_high", "consistency_low", "consistency_high"):
+                continue
+            ends = {end: getattr(g, f"{measure}_{end}", np.nan) for end in ("low", "high")}
+            add("pairs", part, measure, value, n=g.n_pairs, **ends)
+    columns = ["section", "part", "label", "property", "measure", "value", "low", "high", "n", "note"]
+    return [{name: row[name] for name in columns} for row in rows]
+
+
+def _sizes(audit: Audit) -> str:
+    rows = [["", "images", "unsafe", "edited", "pairs"]]
+    for part, (n, unsafe, edited, pairs) in audit.sizes.items():
+        rows.append([_named(part), f"{n:,}", f"{unsafe:,}", f"{edited:,}", f"{pairs:,}" if pairs else "–"])
+    return _table(f"Audit of '{audit.data}' · encoder {audit.encoder}", rows)
+
+
+def _readouts(audit: Audit) -> str:
+    rows = [["label", "read from the embedding", "AUROC", "permuted", "images"]]
+    for question in audit.questions:
+        r = question.readout
+        cells = [LABELS[question.label], question.name]
+        if question.same_as:
+            rows.append([*cells, f"the same images as '{question.same_as}'"])
+        elif not r.tested:
+            rows.append([*cells, f"cannot be tested: {r.reason}"])
+        else:
+            chance = f"{number_text(r.chance, 2)} ≤ {number_text(r.chance_high, 2)}"
+            counts = f"{r.n_with:,} + {r.n_without:,}"
+            rows.append([*cells, f"{number_text(r.auroc)} {_interval(r.low, r.high)}", chance, counts])
+    s = audit.settings
+    note = (
+        f"Logistic regression, {s.folds} folds by group; brackets: 95 % bootstrap intervals over groups. Permuted: "
+        f"mean and highest AUROC of {s.permutations} permutations. Images: those with and without the property, "
+        f"at most {s.max_images:,} in all."
+    )
+    return _table("Within one label", rows, left=3) + "\n" + _wrapped(note)
+
+
+def _associations(audit: Audit) -> str:
+    rows = [["", "of safe", "of unsafe", "Cramér's V", "odds of safe", "AUROC"]]
+    for a in audit.associations:
+        shares = [_share(a.counts[2 * i + 1], a.counts[2 * i] + a.counts[2 * i + 1]) for i in (0, 1)]
+        if not (a.counts[1] or a.counts[3]):
+            rows.append([_named(a.part), *shares, "–", "–", "–"])
+            continue
+        rows.append([_named(a.part), *shares, number_text(a.cramers_v, 2), _times(a.odds), number_text(a.auroc, 2)])
+    note = "Odds: of being safe, edited images over unedited ones. AUROC: 'edited' as the only score."
+    return _table("Edited images, and what 'edited' alone says of the label", rows) + "\n" + _wrapped(note)
+
+
+def _duplicates(audit: Audit) -> str:
+    bound = number_text(audit.settings.duplicate_cosine, _digits(audit.settings.duplicate_cosine))
+    rows = [["between", "compared", f"couples > {bound}", "highest"]]
+    listed = []
+    for d in audit.duplicates:
+        sizes = f"{d.n_a:,} × {d.n_b:,}"
+        rows.append([f"{d.a} – {d.b}", sizes, f"{d.n_couples:,}", _cosine(d.nearest[2])])
+        for first, second, cosine in d.couples[:_SHOWN]:
+            listed.append(f"    {_cosine(cosine)}  {first} – {second}")
+        if d.n_couples > _SHOWN and d.couples:
+            kept = "" if len(d.couples) == d.n_couples else f", {len(d.couples)} of them"
+            listed.append(f"    and {d.n_couples - _SHOWN:,} more ({d.a} – {d.b}) in audit.json{kept}")
+    text = _table("Near duplicates, by cosine", rows)
+    if part := [d for d in audit.duplicates if d.n_a < d.of_a or d.n_b < d.of_b]:
+        sizes = "; ".join(f"{d.a} – {d.b}: {d.n_a:,} of {d.of_a:,} and {d.n_b:,} of {d.of_b:,}" for d in part)
+        listed.append(_wrapped(f"Drawn from larger parts ({sizes}); max_compared sets how many."))
+    return "\n".join([text, *listed])
+
+
+def _geometry(audit: Audit) -> str:
+    parts = list(audit.geometry)
+    tables = [_geometry_of(audit, parts[i : i + 2]) for i in range(0, len(parts), 2)]
+    note = (
+        "Cosines. Differences are unsafe minus safe; real data's is that of its class means. Brackets on differences: "
+        "95 % bootstrap intervals over pairs."
+    )
+    return "\n".join(["Pairs in embedding space", *tables, _wrapped(note)])
+
+
+def _geometry_of(audit: Audit, parts: Sequence[str]) -> str:
+    every = [audit.geometry[part] for part in parts]
+    rows: list[list[str]] = [["", *(_named(part) for part in parts)]]
+    rows.append(["pairs measured", *(f"{g.n_pairs:,}" for g in every)])
+    rows.append(
+        [
+            "halves of a pair [5–95 % of pairs]",
+            *(f"{_cosine(g.within)} [{_cosine(g.within_low)}, {_cosine(g.within_high)}]" for g in every),
+        ]
+    )
+    rows.append(["halves of different pairs", *(_cosine(g.between) for g in every)])
+    rows.append(["nearest unsafe half is one's own", *(_share(g.found, 1) for g in every)])
+    rows.append(
+        [
+            "differences of two pairs [95 %]",
+            *(f"{number_text(g.consistency)} {_interval(g.consistency_low, g.consistency_high)}" for g in every),
+        ]
+    )
+    if any(np.isfinite(g.same_category) for g in every):
+        rows.append(["  of one category", *(number_text(g.same_category) for g in every)])
+    rows.append(["  of halves that are no pairs", *(number_text(g.unpaired) for g in every)])
+    rows.append(["mean difference and real data's", *(number_text(g.with_real) for g in every)])
+    return _table("", rows).removeprefix("\n")
+
+
+def _on_edits(audit: Audit) -> list[str]:
+    asked = {q.label: q for q in audit.questions if q.kind == "edited"}
+    out = [_on_edits_within(audit, q) for q in asked.values() if q.readout.tested]
+    untested = [q for q in asked.values() if not q.readout.tested]
+    if len(untested) == len(asked) and all(size[2] == 0 for part, size in audit.sizes.items() if part in _POOLS):
+        out.append("No training image is marked as edited: nothing to be read, if the column `edited` is right.")
+    elif untested:
+        which = "; ".join(f"among {LABELS[q.label]} images {q.readout.reason}" for q in untested)
+        out.append(f"'edited' cannot be tested within every label: {which}.")
+    return out
+
+
+def _on_edits_within(audit: Audit, question: Question) -> str:
+    """What one label's readout of `edited` means."""
+    label, r = question.label, question.readout
+    figure = f"AUROC {number_text(r.auroc)} {_interval(r.low, r.high)}"
+    if not r.readable:
+        return (
+            f"'edited' is not read among {LABELS[label]} images ({figure}, permuted up to "
+            f"{number_text(r.chance_high, 2)}): no sign that a linear head can go by the editor's trace."
+        )
+    text = f"'edited' is readable at {figure} among {LABELS[label]} images."
+    pools = {q.label: q for q in audit.questions if q.kind == "pool"}
+    if pools[label].same_as == "edited":
+        text += " Edited and pair pool are the same images there, so the figure holds the pools' domain as well"
+        other = pools[UNSAFE if label == SAFE else SAFE]
+        if not _edited(audit, other.label) and other.readout.tested:
+            text += (
+                f"; the domain alone is read at {number_text(other.readout.auroc)} among {LABELS[other.label]} images, "
+                "of which none is edited"
+            )
+            if other.readout.high >= r.low:
+                text += ", so nothing shows that the edits themselves are read"
+        text += "."
+    a = max((a for a in audit.associations if a not in _tests(audit)), key=lambda a: np.nan_to_num(a.cramers_v))
+    if np.isnan(a.cramers_v) or a.cramers_v < _LEAST_ASSOCIATION:
+        return text + " Edits are as frequent in both labels, so a head gains nothing from it."
+    where = {"pairs": "In the pair pool", "real": "In the real pool"}.get(a.part, "In the two pools together")
+    return text + (
+        f" {where} edited means {'safe' if a.odds > 1 else 'unsafe'} (Cramér's V {number_text(a.cramers_v, 2)}): a "
+        "head can take the editor's trace for the label. The unpaired control carries the same trace, real data alone "
+        f"does not; believe a gain of pairs where nothing is edited{_without_edits(audit)}."
+    )
+
+
+def _edited(audit: Audit, label: int) -> int:
+    """Edited training images of a label."""
+    return sum(a.counts[2 * label + 1] for a in audit.associations if a.part in _POOLS)
+
+
+def _tests(audit: Audit) -> list[Association]:
+    return [a for a in audit.associations if a.part.startswith("test ")]
+
+
+def _without_edits(audit: Audit) -> str:
+    free = [a.part.removeprefix("test ") for a in _tests(audit) if not (a.counts[1] or a.counts[3])]
+    if free:
+        return f" (test set{'s' * (len(free) > 1)} {', '.join(repr(name) for name in free)})"
+    return "; no test set here is without edits"
+
+
+def _on_test_edits(a: Association) -> str:
+    if not (a.counts[1] or a.counts[3]) or np.isnan(a.cramers_v) or a.cramers_v < _LEAST_ASSOCIATION:
+        return ""
+    name, side = a.part.removeprefix("test "), "safe" if a.odds > 1 else "unsafe"
+    return (
+        f"On test set '{name}' edited means {side} (Cramér's V {number_text(a.cramers_v, 2)}): a head that reads "
+        f"nothing but the edit has AUROC {number_text(a.auroc, 2)} there. Gains on it are no evidence by themselves."
+    )
+
+
+def _on_pools(audit: Audit) -> list[str]:
+    asked = [q for q in audit.questions if q.kind == "pool" and q.readout.tested]
+    if not asked:
+        return []
+    figures = " and ".join(f"{number_text(q.readout.auroc)} among {LABELS[q.label]} images" for q in asked)
+    if any(q.readout.readable for q in asked):
+        return [
+            f"Real and pair pool are told apart at AUROC {figures}: the pairs are of another domain. More images of a "
+            "test set's domain help even when nothing is paired, so show the unpaired control beside the pairs."
+        ]
+    return [f"Real and pair pool are not told apart (AUROC {figures}): no domain shift that a linear head could see."]
+
+
+def _on_sources(audit: Audit) -> list[str]:
+    asked = [q for q in audit.questions if q.kind == "source" and not q.same_as and q.readout.readable]
+    if not asked:
+        return []
+    figures = ", ".join(f"{q.name} among {LABELS[q.label]} images {number_text(q.readout.auroc)}" for q in asked)
+    return [f"Sources can be read within a label (AUROC: {figures}): look at the results source by source."]
+
+
+def _on_duplicates(audit: Audit) -> list[str]:
+    tests = [d for d in audit.duplicates if d.b.startswith("test ")]
+    bad = [d for d in tests if d.n_couples]
+    if not bad:
+        nearest = max(tests, key=lambda d: d.nearest[2], default=None)
+        if nearest is None:
+            return []
+        drawn = any(d.n_a < d.of_a or d.n_b < d.of_b for d in tests)
+        return [
+            f"No test image has a near duplicate in a training pool{', of those compared' if drawn else ''} (the "
+            f"nearest have cosine {_cosine(nearest.nearest[2])})."
+        ]
+    return [_leak(d) for d in bad]
+
+
+def _leak(d: NearDuplicates) -> str:
+    name = d.b.removeprefix("test ")
+    have = f"{d.n_of_b:,} images of test set '{name}' have near duplicates"
+    if d.n_of_b == 1:
+        have = f"1 image of test set '{name}' has a near duplicate"
+    return (
+        f"{have} in pool '{d.a}': look at them, and take them out or give both the same `group`. Until then results on "
+        "that test set are too good, unless the encoder sees no difference between images that differ."
+    )
+
+
+def _on_pairs(audit: Audit) -> list[str]:
+    g = audit.geometry.get("pairs")
+    if g is None:
+        return []
+    figures = f"mean cosine {number_text(g.consistency)}, of halves that are no pairs {number_text(g.unpaired)}"
+    if g.consistency_low <= max(0.0, g.unpaired):
+        text = f"Differences of pairs agree no more than differences of unrelated halves ({figures})"
+        return [f"{text}: no common direction that a head could take from the pairing."]
+    text = f"Differences of pairs agree more than differences of unrelated halves ({figures})"
+    if np.isfinite(g.same_category) and g.same_category > 2 * g.consistency:
+        text += f", most of all within a category ({number_text(g.same_category)})"
+    trace = " A common editor's trace would do the same." if any(_edited(audit, label) for label in LABELS) else ""
+    return [f"{text}: there is a direction that a pair-aware head can use.{trace}"]
+
+
+def _table(title: str, rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns as wide as they need; the first `left` flush left. A short row's last cell may run over."""
+    columns = len(rows[0])
+    widths = [max((len(row[i]) for row in rows if len(row) == columns), default=0) for i in range(columns)]
+    for i in range(min(left, columns)):  # a cell that runs over does not widen its column
+        widths[i] = max(len(row[i]) for row in rows if len(row) > i and (len(row) == columns or i < len(row) - 1))
+    lines = []
+    for row in rows:
+        cells = []
+        for i, text in enumerate(row):
+            cells.append(text.ljust(widths[i]) if i < left else text.rjust(widths[i]))
+        lines.append(("  " + "   ".join(cells)).rstrip())
+    rule = "  " + "─" * (max(map(len, lines)) - 2)
+    return "\n".join([title, lines[0], rule, *lines[1:]])
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{number_text(low)}, {number_text(high)}]"
+
+
+def _cosine(value: float) -> str:
+    """Four digits, never rounded up to 1: what is not the same is not written as the same."""
+    if not np.isfinite(value):
+        return "–"
+    return number_text(min(value, 0.9999) if value < 1 - 1e-6 else 1.0, 4)
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.0f} %" if whole else "–"
+
+
+def _times(odds: float) -> str:
+    """How many times as high or low: "× 12", "÷ 1.5"."""
+    if np.isnan(odds):
+        return "–"
+    sign, factor = ("×", odds) if odds >= 1 else ("÷", 1 / odds)
+    if factor > _MOST_ODDS:
+        return f"{sign} >{_MOST_ODDS:,}"
+    return f"{sign} {factor:,.1f}" if factor < 10 else f"{sign} {factor:,.0f}"
+
+
+def _digits(value: float) -> int:
+    return max(2, len(f"{value:g}".partition(".")[2]))
+
+
+def _named(part: str) -> str:
+    return f"test '{part.removeprefix('test ')}'" if part.startswith("test ") else part

@@ -1,0 +1,338 @@
+"""Tables of a curve for papers and READMEs: numbers rounded by their uncertainty, as Markdown and as LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from guardtrain.curves.results import METRICS
+from guardtrain.curves.statistics import Line, default_panels, line_points, lines_of, seeds_text, summarise
+from guardtrain.curves.summary import check_panels, row_name, whole_slices
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from guardtrain.curves.efficiency import Estimate
+    from guardtrain.curves.efficiency_summary import HeadEfficiency
+
+TABLE_FORMATS = ("md", "tex")
+_MOST_DIGITS = 4  # of a share; no test set tells more apart
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",  # the straight one needs a font encoding that the document may not load
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "ρ": r"$\rho$",
+    "–": "--",
+    "…": r"\ldots{}",
+} | {
+    shown: rf"$\frac{{{digits[0]}}}{{{digits[1]}}}$"
+    for shown, digits in zip("½⅓⅔¼¾⅛⅜⅝⅞", ("12", "13", "23", "14", "34", "18", "38", "58", "78"), strict=True)
+}
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~&$])")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: a number and what stands beside or below it, its interval."""
+
+    main: str
+    beside: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.main} {self.beside}".rstrip()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text, before any markup.
+
+    Args:
+        caption: what it shows, of which data and head, over how many seeds, and what its intervals are.
+        label: of the LaTeX table, such as `tab:scenes-linear-pairs-auroc`.
+        over: what the columns are: one heading over those from `first_over` on.
+        columns: their headings.
+        rows: (name, cells) each; a name that starts with two spaces stands indented below the one before it.
+        first_over: the first column that `over` stands over.
+        each: what stands before each of these columns' headings where nothing can stand over them.
+    """
+
+    caption: str
+    label: str
+    over: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    first_over: int = 0
+    each: str = ""
+
+
+def uncertainty_digits(uncertainty: float, most: int = _MOST_DIGITS) -> int:
+    """How many decimals a number with this uncertainty deserves, 0 to `most`.
+
+    The rule of the Particle Data Group ("Review of Particle Physics", Introduction, section 5.3): of the uncertainty's
+    three leading digits, 100 to 354 keep two, 355 to 949 keep one, 950 to 999 round up to 1000 and keep two.
+
+    >>> [uncertainty_digits(u) for u in (0.0123, 0.0412, 0.0987, 3.7, 0.0)]
+    [3, 2, 2, 0, 4]
+    """
+    if not np.isfinite(uncertainty) or uncertainty <= 0:
+        return most
+    exact = Decimal(repr(float(uncertainty)))
+    exponent = exact.adjusted()
+    leading = int(exact.scaleb(2 - exponent).quantize(Decimal(1)))
+    kept = 2 if leading <= 354 else 1
+    if leading >= 950:
+        exponent, kept = exponent + 1, 2
+    return int(np.clip(kept - 1 - exponent, 0, most))
+
+
+def mean_cell(mean: float, half: float) -> Cell:
+    """Mean and half width to the digits that the half width deserves; a mean without one gets three decimals.
+
+    >>> str(mean_cell(0.81234, 0.0132)), str(mean_cell(0.81234, 0.041)), str(mean_cell(0.5, float("nan")))
+    ('0.812 ± 0.013', '0.81 ± 0.04', '0.500')
+    """
+    if np.isnan(mean):
+        return Cell("–")
+    if np.isnan(half):
+        return Cell(_number(mean, 3))
+    digits = uncertainty_digits(half)
+    return Cell(_number(mean, digits), f"± {_number(half, digits)}")
+
+
+def estimate_cell(estimate: Estimate, least: int = 0) -> Cell:
+    """Value and interval to the digits that the interval's narrower side deserves; censored numbers as bounds.
+
+    From 100 on numbers have no decimals; below, `least` at least. A bound has up to three digits and is rounded
+    outwards, so that it never says more than was measured.
+
+    >>> from guardtrain.curves.efficiency import Estimate
+    >>> str(estimate_cell(Estimate(2.94, 2.1, float("inf"), floor=0.1, ceiling=4.0)))
+    '2.9 [2.1, ≥ 4]'
+    """
+    if np.isnan(estimate.value):
+        return Cell("–")
+    middle, low, high = (float(np.clip(v, estimate.floor, estimate.ceiling)) for v in _ends(estimate))
+    sides = [side for side in (middle - low, high - middle) if side > 0]
+    digits = max(uncertainty_digits(min(sides, default=np.nan)), least)
+
+    def written(value: float) -> str:
+        if np.isposinf(value):
+            return f"≥ {_bound(estimate.ceiling, down=True)}"
+        if np.isneginf(value):
+            return f"≤ {_bound(estimate.floor, down=False)}"
+        return "–" if np.isnan(value) else _number(value, digits if abs(value) < 100 else 0)
+
+    if np.isinf(estimate.value) and estimate.low == estimate.value == estimate.high:
+        return Cell(written(estimate.value))
+    return Cell(written(estimate.value), f"[{written(estimate.low)}, {written(estimate.high)}]")
+
+
+def summary_tables(frame: pd.DataFrame, panels: Sequence[tuple[str, str]] | None = None) -> list[Table]:
+    """Mean ± half the 95 % t interval over seeds: a table a head and panel, lines as rows, budgets as columns.
+
+    Where there is one budget and several ratios the columns are images added. A panel without values is left out.
+
+    Args:
+        frame: a results table, see `guardtrain.curves.results.ResultsTable.read`.
+        panels: (test set, metric) pairs; None for `guardtrain.curves.statistics.default_panels`.
+
+    Raises:
+        DataError: an empty table, or a test set or metric that is unknown.
+    """
+    whole = whole_slices(frame)
+    chosen = check_panels(whole, panels if panels is not None else default_panels(whole))
+    out = []
+    for head in dict.fromkeys(whole["head"]):
+        for test, metric in chosen:
+            rows = whole[(whole["head"] == head) & (whole["test"] == test)]
+            if not rows.empty and rows[metric].notna().any():
+                out.append(_summary_table(rows, str(head), test, metric))
+    return out
+
+
+def efficiency_tables(measured: Sequence[HeadEfficiency]) -> list[Table]:
+    """Area gained and data multiplier at every budget with their bootstrap intervals, a table a head.
+
+    Args:
+        measured: of `guardtrain.curves.efficiency_summary.measure_efficiency`.
+    """
+    out = []
+    for head in measured:
+        budgets = sorted({n for line in head.lines for n in line.multipliers})
+        beyond = [n for n in budgets if all(_beyond(line.multipliers.get(n)) for line in head.lines)]
+        budgets = [n for n in budgets if n not in beyond]
+        lines = [line.line for line in head.lines]
+        rows = []
+        for part in head.lines:
+            cells = [estimate_cell(part.area)]
+            cells += [
+                estimate_cell(part.multipliers[n], least=1) if n in part.multipliers else Cell("–") for n in budgets
+            ]
+            rows.append((row_name(part.line, lines), tuple(cells)))
+        caption = (
+            f"Data efficiency against real data alone, {METRICS[head.metric]} on '{head.test}', {head.head} head"
+            f"{_of_data(head.data)}: mean gain over log2 n (area), and data multiplier at each budget n, the number of "
+            "real images that do as well divided by the images used ('≥': more than were tried, '≤': fewer). Brackets: "
+            f"95 % intervals of {head.replicates:,} bootstrap replicates over {seeds_text(head.seeds)} and test "
+            "groups, each by itself."
+        )
+        if beyond:
+            caption += f" Left out, for all lines are beyond what was tried: n = {', '.join(f'{n:,}' for n in beyond)}."
+        out.append(
+            Table(
+                caption,
+                _label("efficiency", head.data, head.head, head.test, head.metric),
+                "data multiplier at budget n =",
+                ("area gained", *(f"{n:,}" for n in budgets)),
+                tuple(rows),
+                first_over=1,
+                each="× at n = ",
+            )
+        )
+    return out
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """The tables as GitHub Markdown, each with its caption above."""
+    blocks = []
+    for table in tables:
+        headings = [f"{table.each}{name}" if i >= table.first_over else name for i, name in enumerate(table.columns)]
+        corner = "" if table.each else table.over
+        lines = [[escape_markdown(name) for name in (corner, *headings)], [":--", *["--:"] * len(table.columns)]]
+        for name, cells in table.rows:  # cells are numbers of ours: nothing in them needs escaping
+            indent = "&nbsp;&nbsp;" if name.startswith("  ") else ""
+            lines.append([indent + escape_markdown(name), *map(str, cells)])
+        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        blocks.append(f"{escape_markdown(table.caption)}\n\n{body}")
+    return "\n\n".join(blocks) + "\n"
+
+
+def latex(tables: Sequence[Table]) -> str:
+    """The tables as LaTeX `table` floats with booktabs rules, intervals below their numbers.
+
+    To be `\\input` into a document that loads `booktabs`; nothing else is needed.
+    """
+    blocks = ["% guardtrain; the document needs \\usepackage{booktabs}"]
+    for table in tables:
+        width = len(table.columns)
+        out = [r"\begin{table}", r"  \centering", r"  \footnotesize", r"  \setlength{\tabcolsep}{2pt}"]
+        out += [f"  \\caption{{{escape_latex(table.caption)}}}", f"  \\label{{{table.label}}}"]
+        out += [f"  \\begin{{tabular}}{{@{{}}l{'r' * width}@{{}}}}", r"    \toprule"]
+        if table.columns:
+            over = f"\\multicolumn{{{width - table.first_over}}}{{c}}{{{escape_latex(table.over)}}}"
+            out.append("    " + " & ".join([""] * (1 + table.first_over) + [over]).lstrip() + r" \\")
+            out.append(f"    \\cmidrule(l){{{2 + table.first_over}-{1 + width}}}")
+        out.append("    " + " & ".join(map(escape_latex, ("", *table.columns))) + r" \\")
+        out.append(r"    \midrule")
+        for name, cells in table.rows:
+            stub = (r"\quad " if name.startswith("  ") else "") + escape_latex(name.strip())
+            out.append("    " + " & ".join([stub, *(_tight(cell.main) for cell in cells)]) + r" \\")
+            if any(cell.beside for cell in cells):
+                small = [rf"{{\scriptsize {_tight(cell.beside)}}}" if cell.beside else "" for cell in cells]
+                out.append("    " + " & ".join(["", *small]) + r" \\")
+        out += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]
+        blocks.append("\n".join(out))
+    return "\n\n".join(blocks) + "\n"
+
+
+def escape_latex(text: str) -> str:
+    """`text` so that LaTeX prints it as it stands, our own symbols as math.
+
+    >>> escape_latex("50 % of a_b ± 0.1")
+    '50 \\\\% of a\\\\_b $\\\\pm$ 0.1'
+    """
+    return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
+
+
+def escape_markdown(text: str) -> str:
+    """`text` so that Markdown shows it as it stands, on one line, also in a table.
+
+    >>> escape_markdown("a|b *c*")
+    'a\\\\|b \\\\*c\\\\*'
+    """
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def _summary_table(rows: pd.DataFrame, head: str, test: str, metric: str) -> Table:
+    points = summarise(rows, metric)
+    points = points[points["n_seeds"] > 0]
+    over_ratios = len(points["budget"].unique()) == 1 and len(points["ratio"].unique()) > 1
+    lines = lines_of(points, over_ratios)
+    x = "added" if over_ratios else "budget"
+    cells: dict[tuple[Line, int], Cell] = {}
+    for line in lines:
+        for point in line_points(points, line, with_baseline=False).to_dict("records"):
+            cells[line, int(point[x])] = mean_cell(point["mean"], point["half_width"])
+    columns = sorted({column for _, column in cells})
+    sizes = rows.iloc[0]
+    data = str(sizes["data"])
+    pairs = f", {sizes['n_pairs']:,} pairs" if sizes["n_pairs"] else ""
+    seeds = points["n_seeds"].to_numpy()
+    spread = " ± half of a 95 % Student t interval over seeds, each by itself" if seeds.max() > 1 else ""
+    at = f" at n = {int(points['budget'].iloc[0]):,}" if over_ratios else ""
+    caption = (
+        f"{METRICS[metric]} on '{test}' ({sizes['n_test']:,} images{pairs}), {head} head{_of_data(data)}{at}: means "
+        f"over {seeds_text(seeds)}{spread}."
+    )
+    over = "budget n (labelled images)"
+    if over_ratios:
+        over = "images added" if any(line.arm == "add" for line in lines) else "pair images"
+    body = tuple((row_name(line, lines), tuple(cells.get((line, c), Cell("")) for c in columns)) for line in lines)
+    label = _label("summary", data, head, test, metric)
+    return Table(caption, label, over, tuple(f"{c:,}" for c in columns), body)
+
+
+def _tight(text: str) -> str:
+    """A cell as LaTeX, signs close to their numbers."""
+    return re.sub(r"(\$\\(?:geq|leq|pm)\$) ", r"\1\\,", escape_latex(text))
+
+
+def _beyond(estimate: Estimate | None) -> bool:
+    return estimate is None or (np.isinf(estimate.value) and estimate.low == estimate.value == estimate.high)
+
+
+def _ends(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.low, estimate.high
+
+
+def _bound(value: float, down: bool) -> str:
+    """Three significant digits at most, rounded down or up, without trailing zeros: 16, 0.25, 0.00782."""
+    exact = Decimal(repr(float(value)))
+    place = Decimal(1).scaleb(min(exact.adjusted() - 2, 0)) if exact else Decimal(1)
+    rounded = exact.quantize(place, ROUND_FLOOR if down else ROUND_CEILING).normalize()
+    return f"{rounded:,f}".replace("-", "−")
+
+
+def _number(value: float, digits: int) -> str:
+    text = f"{value:,.{digits}f}"
+    return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("-")
+
+
+def _of_data(data: str) -> str:
+    return f", data '{data}'" if data else ""
+
+
+def _label(*parts: str) -> str:
+    return "tab:" + "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts if part)

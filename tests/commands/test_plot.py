@@ -1,0 +1,126 @@
+"""`guardtrain plot`: every figure in every format, tables and report, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+
+from guardtrain.cli import main
+from guardtrain.curves.display_base import FIGURES
+from guardtrain.curves.results import ResultsTable
+from tests.curves.scored_curve import scored_curve
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    scored_curve(folder, seeds=3, budgets=(16, 64, 256))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def everything(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out")
+    assert main(["plot", f"results={results}", f"out={out}", "plot.formats=[png,svg,pdf]"]) == 0
+    return out
+
+
+def test_everything_is_written_by_default(everything: Path) -> None:
+    figures = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "pdf")}
+    tables = {f"{name}.{kind}" for name in ("summary", "efficiency") for kind in ("md", "tex")}
+    assert {p.name for p in everything.iterdir()} == figures | tables | {"report.html"}
+
+
+def test_figures_are_valid_files(everything: Path) -> None:
+    for name in FIGURES:
+        with Image.open(everything / f"{name}.png") as image:
+            image.load()
+            assert image.width >= 880
+        root = ElementTree.parse(everything / f"{name}.svg").getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert any(element.tag.endswith("}text") for element in root.iter()), "text stays text"
+        pdf = (everything / f"{name}.pdf").read_bytes()
+        assert pdf.startswith(b"%PDF-")
+        assert pdf.rstrip().endswith(b"%%EOF")
+        assert b"/FontFile2" in pdf, "TrueType fonts are embedded"
+        assert b"/Type3" not in pdf
+        assert b"/CreationDate" not in pdf
+
+
+def test_the_report_has_all_of_it(everything: Path) -> None:
+    page = (everything / "report.html").read_text()
+    assert page.count("<img ") == len(FIGURES)
+    assert page.count("<caption>") == 3 + 2
+    assert "data multiplier at budget n =" in page
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+
+
+def test_only_what_is_asked_for(run: Run, results: Path) -> None:
+    text = run(
+        "plot", f"results={results}", "out=a", "plot=default", "plot.figures=[roc]", "plot.formats=[pdf]",
+        "plot.width=3.3", "plot.point={budget: 64, ratio: .5, arm: replace, control: paired}",
+        "plot.panels=[{test: pairs, metric: auroc}]",
+    )  # fmt: skip
+    assert [p.name for p in Path("a").iterdir()] == ["roc.pdf"]
+    width = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+)", Path("a/roc.pdf").read_bytes())
+    assert width is not None
+    assert float(width[1]) == pytest.approx(3.3 * 72, abs=0.01)
+    assert "figure    a/roc.pdf" in text
+    assert "in_domain" not in text
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("plot.figures=[pie]", "plot.figures has 'pie'; allowed: curve, multiplier, categories, reliability, roc"),
+        ("plot.formats=[gif]", "plot.formats has 'gif'; allowed: png, svg, pdf"),
+        ("plot.tables=[csv]", "plot.tables has 'csv'; allowed: md, tex"),
+        ("plot.width=0", "plot.width is 0 inches; allowed: 2 to 40"),
+        ("plot.point.arm=adds", "plot.point.arm is 'adds'; allowed: replace, add"),
+        ("plot.point.budget=100", "no point with budget 100; they have 16, 64, 256"),
+        ("plot.point.size=1", "There is no setting 'plot.point.size'"),
+        ("plot.panels=[{test: pairs, metric: auc}]", "Unknown metric 'auc'"),
+        ("plot.categories.test=wild", "Unknown test set 'wild'; the results have: pairs, contexts"),
+        ("plot.categories.metric=auc", "Unknown metric 'auc'"),
+        ("plot.in_domain=wild", "Unknown test set 'wild'"),
+    ],
+)
+def test_wrong_settings_are_refused_with_what_is_allowed(run: Run, results: Path, setting: str, message: str) -> None:
+    text = run("plot", f"results={results}", "out=a", setting, code=2)
+    assert message in " ".join(text.split())
+    assert "Traceback" not in text
+    assert not Path("a").exists()
+
+
+def test_without_scores_the_figures_that_need_them_are_left_out_or_refused(run: Run, results: Path) -> None:
+    Path("bare").mkdir()
+    shutil.copy(results / "results.parquet", "bare")
+    text = run("plot", "results=bare", "plot.formats=[png]")
+    assert {p.stem for p in Path("bare").glob("*.png")} == {"curve", "categories"}
+    assert text.count("There are no test scores at bare/scores") == 4, "three figures and a table, each with its reason"
+    assert "Left out: roc" in Path("bare/report.html").read_text()
+    refused = run("plot", "results=bare", "plot.figures=[curve,roc,multiplier]", code=2)
+    assert "There are no test scores at bare/scores, which roc, multiplier cannot do without (curve and" in refused
+
+
+def test_one_budget_has_no_multiplier(run: Run, results: Path) -> None:
+    table = ResultsTable("one/results.parquet")
+    frame = ResultsTable(results / "results.parquet").read()
+    table.append(frame[frame["budget"] == 64])
+    shutil.copytree(results / "scores", "one/scores")
+    text = run("plot", "results=one", "plot.formats=[svg]", "plot.tables=[]", "plot.report=false")
+    assert "left out  multiplier: The data multiplier compares" in text
+    assert {p.stem for p in Path("one").glob("*.svg")} == {"curve", "categories", "reliability", "roc"}
+    assert "at two budgets or more" in run("plot", "results=one", "plot.figures=[multiplier]", code=2)
+
+
+def test_no_results_say_where_they_were_looked_for(run: Run) -> None:
+    assert "There are no results at nowhere/results.parquet" in run("plot", "results=nowhere", code=2)
