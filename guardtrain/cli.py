@@ -11,7 +11,9 @@ COMMANDS = {
     "curve": "the data-efficiency curve: a grid of mixtures, budgets and seeds → results, statistics, figure",
     "train": "one head on one mixture → the head, its metrics and logs",
     "embed": "images of a source → embeddings on disk (a store)",
-    "plot": "draw a curve's figure and summary again, with other panels",
+    "plot": "figures, tables and a report of a curve that is there",
+    "audit": "what the embeddings give away besides the label: edits, sources, pools, duplicates",
+    "ingest": "per-image scores that others published → a curve's results table and scores",
     "scenes": "render the embedded testbed to image files, to look at or to try the sources with",
 }
 

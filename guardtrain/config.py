@@ -21,8 +21,14 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from guardtrain.curves.audit.settings import AuditSettings
 from guardtrain.curves.display import X_AXES
+from guardtrain.curves.display_base import FIGURES, FORMATS
+from guardtrain.curves.display_categories import SliceChoice
 from guardtrain.curves.grid import GridSettings
+from guardtrain.curves.point_scores import PointChoice
+from guardtrain.curves.published import PublishedSettings
+from guardtrain.curves.tables import TABLE_FORMATS
 from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.errors import ConfigError
 from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
@@ -103,21 +109,44 @@ class PanelSettings:
 
 @dataclass
 class PlotSettings:
-    """The figure and the summary.
+    """Figures, summary, tables and report.
 
     Args:
+        figures: of `curve`, `multiplier`, `categories`, `reliability` and `roc`; null draws all that the results allow.
+        formats: of the figures' files: `png`, `svg`, `pdf`.
         panels: which metric on which test set; empty picks the telling ones.
         x: `auto`, `budget`, `n_images` or `n_pair_images`.
-        title: above the figure; null for none.
+        title: above the figures; null for none.
+        width: of the figures in inches, such as 3.3 for a column; null for 7, or 4.4 where there is one panel.
+        point: the points that `reliability` and `roc` show.
+        categories: the test set and metric that `categories` shows.
+        in_domain: the test set that shares the training images' contexts, for the shortcut check; null for the one
+            without pairs.
+        tables: summary and data efficiency as files: `md` (GitHub Markdown), `tex` (LaTeX, booktabs).
+        report: write `report.html`: one page with all of it.
     """
 
+    figures: list[str] | None = field(default_factory=lambda: ["curve"])
+    formats: list[str] = field(default_factory=lambda: ["png", "svg"])
     panels: list[PanelSettings] = field(default_factory=list)
     x: str = "auto"
     title: str | None = None
+    width: float | None = None
+    point: PointChoice = field(default_factory=PointChoice)
+    categories: SliceChoice = field(default_factory=SliceChoice)
+    in_domain: str | None = None
+    tables: list[str] = field(default_factory=list)
+    report: bool = False
 
     def __post_init__(self) -> None:
         if self.x not in X_AXES:
             raise ConfigError(f"plot.x is '{self.x}'; allowed: {', '.join(X_AXES)}.")
+        if self.width is not None and not 2 <= self.width <= 40:
+            raise ConfigError(f"plot.width is {self.width:g} inches; allowed: 2 to 40, or null.")
+        lists = (("figures", self.figures or [], FIGURES), ("formats", self.formats, FORMATS))
+        for name, given, allowed in (*lists, ("tables", self.tables, TABLE_FORMATS)):
+            if unknown := [item for item in given if item not in allowed]:
+                raise ConfigError(f"plot.{name} has '{unknown[0]}'; allowed: {', '.join(allowed)}.")
 
 
 @dataclass
@@ -186,11 +215,11 @@ class CurveConfig(_TrainingConfig):
 
 @dataclass
 class PlotConfig:
-    """`guardtrain plot`: the figure and summary of results that are there.
+    """`guardtrain plot`: figures, summary, tables and report of results that are there.
 
     Args:
         results: a curve's folder (or its results.parquet).
-        out: where the figure goes; default: the same folder.
+        out: where the files go; default: the same folder.
         all_runs: show every run in the table, not those of the last curve alone.
     """
 
@@ -220,11 +249,43 @@ class ScenesConfig:
     size: int = 64
 
 
+@dataclass
+class AuditConfig(AuditSettings):
+    """`guardtrain audit`: what the embeddings give away besides the label.
+
+    Args:
+        data_dir, cache_dir: as for `train` and `curve`.
+        out: folder of `audit.json` and `audit.csv`.
+    """
+
+    data: DataSettings = field(default_factory=DataSettings)
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    out: str = MISSING
+    data_dir: str = MISSING
+    cache_dir: str = MISSING
+
+
+@dataclass
+class IngestConfig:
+    """`guardtrain ingest`: per-image scores that others published → a curve's results table and scores.
+
+    Args:
+        out: the curve's folder, which `guardtrain plot` draws from.
+        data_dir: where the configs of published scores look for files; default: `$GUARDTRAIN_DATA`, else `data`.
+    """
+
+    published: PublishedSettings = field(default_factory=PublishedSettings)
+    out: str = MISSING
+    data_dir: str = MISSING
+
+
 SCHEMAS: dict[str, type] = {
     "curve": CurveConfig,
     "train": TrainConfig,
     "embed": EmbedConfig,
     "plot": PlotConfig,
+    "audit": AuditConfig,
+    "ingest": IngestConfig,
     "scenes": ScenesConfig,
 }
 

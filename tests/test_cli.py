@@ -35,7 +35,7 @@ def test_help_of_a_command_shows_groups_settings_and_examples(command: str, caps
     assert "settings (SETTING=VALUE):" in text
     assert f"  guardtrain {command}" in text.partition("examples:")[2]
     if command == "curve":
-        for part in ("* scenes", "* demo", "  mlp", "grid.budgets", "loss.l2", "[1.0]", "cache_dir"):
+        for part in ("* scenes", "* demo", "  mlp", "grid.budgets", "loss.l2", "optimizer.steps", "[300]", "cache_dir"):
             assert part in text
     assert max(map(len, text.splitlines())) <= 120
 
@@ -46,7 +46,7 @@ def test_help_of_a_command_shows_groups_settings_and_examples(command: str, caps
         (["curv"], "there is no command 'curv'. Did you mean 'curve'?"),
         (["curve", "grid.seeds=abc"], "grid.seeds: Value 'abc' of type 'str' could not be converted to Integer."),
         (["curve", "grid.budgetz=[1]"], "no setting 'grid.budgetz'. Did you mean 'budgets'?"),
-        (["curve", "head=foo"], "Available options in 'head':\n\tlinear\n\tmlp"),
+        (["curve", "head=foo"], "Available options in 'head':\n\tclap\n\tgda"),
         (["curve", "grid.budgets=[10]", "grid.ratios=[0.25]"], "Budget 10 at ratio 0.25 asks for 2.5 pair images"),
         (["curve", "grid.budgets=[1"], "grid.budgets"),
         (["curve", "data.real.size=32"], "add it with a plus: +data.real.size=VALUE"),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guardtrain.config import PRECOMPUTED, CurveConfig, DataSettings, TrainConfig, build
+from guardtrain.config import PRECOMPUTED, AuditConfig, CurveConfig, DataSettings, TrainConfig, build
 from guardtrain.errors import ConfigError, DataError, EncoderError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from guardtrain.training.pools import HoldOut, Pools
 
 
-def load_pools(settings: CurveConfig | TrainConfig, say: Callable[[str], None]) -> Pools:
+def load_pools(settings: AuditConfig | CurveConfig | TrainConfig, say: Callable[[str], None]) -> Pools:
     """Pools and test sets of a config.
 
     Args:

@@ -33,6 +33,15 @@ EXAMPLES = {
     "plot": [
         "guardtrain plot results=outputs/curve/scenes",
         "guardtrain plot results=outputs/curve/scenes 'plot.panels=[{test: counterfactual, metric: auroc}]'",
+        "guardtrain plot results=outputs/curve/scenes plot=paper plot.width=3.3",
+    ],
+    "audit": [
+        "guardtrain audit                                        # the embedded scenes",
+        "guardtrain audit data=masks encoder=precomputed data_dir=PATH",
+    ],
+    "ingest": [
+        "guardtrain ingest data_dir=PATH                         # the published SMID scores",
+        "guardtrain ingest published=table published.path=scores.csv published.name=theirs",
     ],
     "scenes": ["guardtrain scenes out=scenes pool=test n=200"],
 }

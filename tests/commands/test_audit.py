@@ -1,0 +1,58 @@
+"""`guardtrain audit` from images, and on real pairs, to its tables and files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import SMALL_DATA
+
+OUT = Path("outputs/audit/scenes")
+AUDIT = ["audit", *SMALL_DATA, "permutations=3"]
+
+
+def test_an_audit_prints_tables_and_keeps_all_of_it(run) -> None:
+    text = run(*AUDIT)
+    for part in ("Audit of 'scenes'", "Within one label", "cannot be tested: all 400 are unedited", "What this means"):
+        assert part in text
+    whole = json.loads((OUT / "audit.json").read_text())
+    assert all(sentence.split(".")[0][:40] in text for sentence in whole["findings"])
+    edited = next(q for q in whole["questions"] if (q["name"], q["label"]) == ("edited", 0))
+    with (OUT / "audit.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    row = next(
+        r
+        for r in rows
+        if (r["property"], r["label"], r["measure"], r["section"]) == ("edited", "safe", "auroc", "readout")
+    )
+    assert float(row["value"]) == edited["readout"]["auroc"]
+    assert f"{edited['readout']['auroc']:.3f}".lstrip("0") in text
+
+
+def test_the_same_seed_gives_the_same_file(run) -> None:
+    run(*AUDIT)
+    first = (OUT / "audit.json").read_bytes()
+    run(*AUDIT)
+    assert (OUT / "audit.json").read_bytes() == first
+    run(*AUDIT, "seed=1")
+    assert (OUT / "audit.json").read_bytes() != first
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("folds=1", "folds is 1"), ("duplicate_cosine=2", "duplicate_cosine is 2"), ("+fold=3", "Did you mean 'folds'?")],
+)
+def test_wrong_settings_are_named(run, override: str, message: str) -> None:
+    assert message in run("audit", override, code=2)
+
+
+@pytest.mark.data
+def test_masks_give_the_editor_away(run, data_dir: Path) -> None:
+    """Every unsafe pair image is pasted, also in the test set: nothing there tells a mask from a paste."""
+    text = run("audit", "data=masks", "encoder=precomputed", f"data_dir={data_dir}", "permutations=2")
+    assert "'edited' is readable at AUROC .99" in text
+    assert "On test set 'counterfactual' edited means unsafe (Cramér's V 1.0)" in text
+    assert "no test set here is without edits" in " ".join(text.split())
