@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from guardtrain.curves.bootstrap import PointReplicates
+    from guardtrain.curves.extrapolation import Continuation
+
 X_AXES = ("auto", "budget", "n_images", "n_pair_images")
 
 _LEAST_SPAN = 0.05  # of a y axis of shares
@@ -41,6 +44,7 @@ class CurvePanel:
         head: its name; where heads are the lines, how many there are ("10 methods").
         n_test, n_pairs: sizes of the test set.
         heads: all heads of the figure where they are the lines, else empty.
+        beyond: of lines that are continued beyond what was measured: how.
     """
 
     head: str
@@ -50,6 +54,7 @@ class CurvePanel:
     n_pairs: int
     points: pd.DataFrame
     heads: tuple[str, ...] = field(default=(), kw_only=True)
+    beyond: Mapping[Line, Continuation] = field(default_factory=dict, kw_only=True)
 
     def lines(self, over_ratios: bool) -> list[Line]:
         """The panel's lines in reading order."""
@@ -93,6 +98,7 @@ class CurveDisplay(Display):
         panels: Sequence[tuple[str, str]] | None = None,
         *,
         x: str = "auto",
+        boots: Mapping[tuple[str, str], PointReplicates] | None = None,
         title: str | None = None,
         width: float | None = None,
     ) -> CurveDisplay:
@@ -108,6 +114,8 @@ class CurveDisplay(Display):
             x: `budget`; `n_images`, the images the add arm really used; `n_pair_images`, one line a control over the
                 images added at a single budget; `auto` takes the last where there is one budget and several
                 ratios, and the first otherwise.
+            boots: bootstraps by (test, metric): their lines are continued by a power law, see
+                `guardtrain.curves.extrapolation.continuation`; the caption names those that cannot be.
             title, width: see `Display`.
 
         Raises:
@@ -129,7 +137,10 @@ class CurveDisplay(Display):
                 points = in_table_order(summarise(rows, metric), rows)
                 points = points[points["n_seeds"] > 0].reset_index(drop=True)
                 n_pairs = int(rows["n_pairs"].iloc[0])
-                made.append(CurvePanel(head, test, metric, repeats.images(rows), n_pairs, points, heads=as_lines))
+                panel = CurvePanel(head, test, metric, repeats.images(rows), n_pairs, points, heads=as_lines)
+                if boots and (test, metric) in boots and x != "n_pair_images":
+                    panel = replace(panel, beyond=_continued(panel, boots[test, metric]))
+                made.append(panel)
         if not made:
             raise DataError(f"Nothing to draw. {' '.join(notes)}")
         return cls(made, x, repeats, title=title, notes=tuple(notes), width=width)
@@ -145,7 +156,28 @@ class CurveDisplay(Display):
             text += " Points with one have none."
         if any(self._limits(panel)[2] for panel in self.panels):
             text += " Bands that leave a panel go on beyond it."
+        text += self._continued_text()
         return " ".join([text, *self.notes])
+
+    def _continued_text(self) -> str:
+        """What is said of lines beyond the largest budget, which nobody measured."""
+        every = [(line, part) for panel in self.panels for line, part in panel.beyond.items()]
+        if not every:
+            return ""
+        which = both_arms(self._lines())
+        drawn = [line for line, part in every if not part.refused]
+        text = ""
+        if drawn:
+            text = (
+                " Shade: extrapolated, not measured; dotted lines and their bands are power laws fitted to the points "
+                "(95 % over bootstrap replicates), and hold only if the curve goes on as one."
+            )
+        if gone := len(every) - len(drawn):
+            if drawn:
+                return text + f" {gone} of {len(every)} lines could not be continued: no power law is identified."
+            names = ", ".join(dict.fromkeys(line.label(which) for line, _ in every))
+            return f" Nothing could be extrapolated ({names}): no power law is identified."
+        return text
 
     def alt(self) -> str:
         """Each panel in a sentence: what is on its axes, and where its lines end."""
@@ -173,6 +205,7 @@ class CurveDisplay(Display):
     def _draw(self, panel: CurvePanel, ax: Axes, lines: list[Line], inches: float) -> None:
         own = panel.lines(self.x == "n_pair_images")
         ticks: set[float] = set()
+        ends: list[float] = []
         for line in (line for line in lines if line in own):
             points = panel.along(line)
             column = "added" if self.x == "n_pair_images" else self.x
@@ -191,6 +224,14 @@ class CurveDisplay(Display):
                 lw=0,
             )
             ticks.update(x)
+            if (part := panel.beyond.get(line)) is not None and not part.refused:
+                end = float(points["n_images"].iloc[-1])
+                at = part.n if self.x == "n_images" else part.n * (x[-1] / end)
+                ax.plot(at, part.mean, color=style["color"], ls=(0, (1, 1.2)), lw=1.2, zorder=2.2)
+                ax.fill_between(at, part.low, part.high, color=style["color"], alpha=0.08, lw=0)
+                ends.append(float(at[-1]))
+        if ends:  # from the last that was measured on
+            ax.axvspan(max(ticks), max(ends), color="0.5", alpha=0.13, lw=0, zorder=0.4)
         self._over(panel, ax, sorted(ticks), inches)
         if self._leftmost(ax):
             ax.set_ylabel(self._measure(panel))
@@ -261,7 +302,8 @@ class CurveDisplay(Display):
         would leave nothing else to be seen.
         """
         alike = [p.points for p in self.panels if self._alike(p, panel)]
-        means = np.concatenate([points["mean"].to_numpy(float) for points in alike])
+        drawn = [part.mean for p in self.panels if self._alike(p, panel) for part in p.beyond.values()]
+        means = np.concatenate([points["mean"].to_numpy(float) for points in alike] + drawn)
         ends = np.concatenate([points[name].to_numpy(float) for points in alike for name in ("low", "high")])
         ends = np.append(ends[np.isfinite(ends)], means)
         span = max(means.max() - means.min(), _LEAST_SPAN)
@@ -277,6 +319,19 @@ class CurveDisplay(Display):
     def _alike(self, one: CurvePanel, other: CurvePanel) -> bool:
         """Whether two panels have the same y axis."""
         return (one.test, one.metric) == (other.test, other.metric)
+
+
+def _continued(panel: CurvePanel, boot: PointReplicates) -> dict[Line, Continuation]:
+    """How each line of a panel goes on beyond its largest budget."""
+    from guardtrain.curves.efficiency import LineReplicates
+    from guardtrain.curves.extrapolation import continuation
+
+    out: dict[Line, Continuation] = {}
+    for line in panel.lines(over_ratios=False):
+        head = line.head if isinstance(line, HeadLine) else panel.head
+        bare = Line(line.arm, line.control, line.ratio)
+        out[line] = continuation(LineReplicates.of(boot, bare, head))
+    return out
 
 
 def heads_as_lines(whole: pd.DataFrame) -> tuple[str, ...]:

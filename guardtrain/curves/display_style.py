@@ -155,7 +155,7 @@ def image_ticks(ax: Axes, ticks: Sequence[float], inches: float) -> None:
     """Ticks of an axis of images at `ticks`, as many of them labelled as fit a panel `inches` wide."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-    labelled = _apart(_thinned(ticks, max(3, int((inches - 0.35) / 0.45))), inches - 0.6)
+    labelled = _apart(_thinned(ticks, max(3, int((inches - 0.35) / 0.45))), ax.get_xlim(), inches - 0.6)
     ax.xaxis.set_major_locator(FixedLocator(labelled))
     ax.xaxis.set_minor_locator(FixedLocator([t for t in ticks if t not in labelled]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -176,7 +176,7 @@ def _thinned(ticks: Sequence[float], most: int) -> list[float]:
     return kept if kept and kept[0] == ticks[0] else [ticks[0], *kept]
 
 
-def _apart(ticks: list[float], inches: float) -> list[float]:
+def _apart(ticks: list[float], ends: tuple[float, float], inches: float) -> list[float]:
     """Those of `ticks` whose labels do not run into each other on a log axis of `inches`: the last and the first stay.
 
     Budgets need not be evenly spread; 0, of an axis that is linear there, has its place.
@@ -184,10 +184,11 @@ def _apart(ticks: list[float], inches: float) -> list[float]:
     positive = [tick for tick in ticks if tick > 0]
     if len(positive) < 2:
         return ticks
-    scale = inches / np.log2(positive[-1] / positive[0])
+    low, high = ends if ends[0] > 0 else (positive[0], positive[-1])
+    scale = inches / np.log2(high / low)
 
     def near(a: float, b: float) -> bool:
-        return bool(scale * abs(np.log2(b / a)) < 0.06 * (len(f"{a:,.0f}") + len(f"{b:,.0f}")) / 2 + 0.04)
+        return bool(scale * abs(np.log2(b / a)) < 0.06 * (len(f"{a:,.0f}") + len(f"{b:,.0f}")) / 2 + 0.08)
 
     kept = [positive[-1]]
     for tick in positive[-2:0:-1]:

@@ -1,12 +1,11 @@
 """Where real data alone never does as well as pairs within the budgets tried: what a power law says it would need.
 
-These are extrapolations (`guardtrain.curves.extrapolation`), never measurements: they stand apart from the censored data
-multipliers ("≥ 16") that they go beyond, and say in each line what they are.
+These are extrapolations (`guardtrain.curves.extrapolation`), never measurements: they stand apart from the censored
+data multipliers ("≥ 16") that they go beyond, and say in each line what they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,35 +43,16 @@ class Outlook:
     def text(self) -> str:
         """A sentence: who, what would be needed, and how that is known."""
         return (
-            f"{self.line.label()} with {self.n:,} images ({METRICS[self.metric]} {number_text(self.level)}); real only "
-            f"would need {self.needed.text()}"
+            f"To do as well as {self.line.label()} with {self.n:,} images ({METRICS[self.metric]} "
+            f"{number_text(self.level)}), real only would need {self.needed.text()}."
         )
 
 
 def outlooks(boot: PointReplicates) -> list[Outlook]:
     """One for each head and line of pairs whose data multiplier is censored above, at the first such budget.
 
-    Nothing where there is no real data alone, or where its line cannot hold a power law: see
-    `guardtrain.curves.extrapolation.refusal`, and `refusals` for the reason.
+    Where the line of real data alone cannot hold a power law, `needed.refused` says why.
     """
-    return [made for made in _all(boot) if not made.needed.refused]
-
-
-def refusals(boot: PointReplicates) -> dict[str, str]:
-    """Heads whose real-data line was not extrapolated though pairs went beyond it, and why not."""
-    return {made.head: made.needed.refused for made in _all(boot) if made.needed.refused}
-
-
-def outlook_lines(boot: PointReplicates) -> list[str]:
-    """All that `outlooks` and `refusals` say, a line each; a head is named where there are several."""
-    several = boot.points["head"].nunique() > 1
-    made = _all(boot)
-    lines = [f"{o.head}: " * several + o.text() for o in made if not o.needed.refused]
-    refused = {o.head: o.needed.refused for o in made if o.needed.refused}
-    return [*lines, *(f"{head}: " * several + f"real only, no: {reason}" for head, reason in refused.items())]
-
-
-def _all(boot: PointReplicates) -> list[Outlook]:
     lines = lines_of(boot.points)
     real = next((line for line in lines if line.control == "none"), None)
     out: list[Outlook] = []
@@ -87,6 +67,24 @@ def _all(boot: PointReplicates) -> list[Outlook]:
     return out
 
 
+def outlook_lines(boot: PointReplicates) -> list[str]:
+    """What `outlooks` says, a line each, and why the rest was not extrapolated; none where nothing is censored.
+
+    Heads are named where there are several.
+    """
+    several = boot.points["head"].nunique() > 1
+    made = outlooks(boot)
+    refused: dict[str, dict[str, None]] = {}
+    for one in made:
+        if one.needed.refused:
+            refused.setdefault(one.needed.refused, {})[one.head] = None
+    told = [(f"{one.head}: " if several else "") + one.text() for one in made if not one.needed.refused]
+    for reason, heads in refused.items():
+        whose = f" ({', '.join(heads)})" if several else ""
+        told.append(f"Real only{whose} is not extrapolated: {reason}.")
+    return told
+
+
 def _outlook(boot: PointReplicates, head: str, line: Line, baseline: LineReplicates) -> Outlook | None:
     part = LineReplicates.of(boot, line, head)
     beyond = [k for k, estimate in enumerate(data_multiplier(baseline, part)) if np.isposinf(estimate.value)]
@@ -98,8 +96,3 @@ def _outlook(boot: PointReplicates, head: str, line: Line, baseline: LineReplica
     except DataError:  # a single point of real data alone reached it, though its monotone curve did not
         return None
     return Outlook(head, boot.test, boot.metric, line, round(part.n_images[beyond[0]]), level, needed)
-
-
-def any_censored(boots: Sequence[PointReplicates]) -> bool:
-    """Whether there is anything to extrapolate."""
-    return any(_all(boot) for boot in boots)

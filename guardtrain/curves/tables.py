@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from guardtrain.curves.repeats import Repeats
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.statistics import Line, default_panels, line_points, lines_of, seeds_text, summarise
-from guardtrain.curves.summary import check_panels, row_name, whole_slices
+from guardtrain.curves.summary import check_panels, head_rows, heads_text, in_table_order, row_name, whole_slices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +74,7 @@ class Table:
         label: of the LaTeX table, such as `tab:scenes-linear-pairs-auroc`.
         over: what the columns are: one heading over those from `first_over` on.
         columns: their headings.
-        rows: (name, cells) each; a name that starts with two spaces stands indented below the one before it.
+        rows: (name, cells) each; a name stands indented by one step for every two spaces that it starts with.
         first_over: the first column that `over` stands over.
         each: what stands before each of these columns' headings where nothing can stand over them.
     """
@@ -150,7 +151,7 @@ def estimate_cell(estimate: Estimate, least: int = 0) -> Cell:
 
 
 def summary_tables(frame: pd.DataFrame, panels: Sequence[tuple[str, str]] | None = None) -> list[Table]:
-    """Mean ± half the 95 % t interval over seeds: a table a head and panel, lines as rows, budgets as columns.
+    """Mean ± half the 95 % t interval over seeds: a table a panel, heads and their lines as rows, budgets as columns.
 
     Where there is one budget and several ratios the columns are images added. A panel without values is left out.
 
@@ -164,54 +165,63 @@ def summary_tables(frame: pd.DataFrame, panels: Sequence[tuple[str, str]] | None
     whole = whole_slices(frame)
     chosen = check_panels(whole, panels if panels is not None else default_panels(whole))
     out = []
-    for head in dict.fromkeys(whole["head"]):
-        for test, metric in chosen:
-            rows = whole[(whole["head"] == head) & (whole["test"] == test)]
-            if not rows.empty and rows[metric].notna().any():
-                out.append(_summary_table(rows, str(head), test, metric))
+    for test, metric in chosen:
+        rows = whole[whole["test"] == test]
+        if rows[metric].notna().any():
+            out.append(_summary_table(rows, test, metric))
     return out
 
 
 def efficiency_tables(measured: Sequence[HeadEfficiency]) -> list[Table]:
-    """Area gained and data multiplier at every budget with their bootstrap intervals, a table a head.
+    """Area gained and data multiplier at every budget with their bootstrap intervals, a table a test set and metric.
 
     Args:
         measured: of `guardtrain.curves.efficiency_summary.measure_efficiency`.
     """
-    out = []
+    together: dict[tuple[str, str], list[HeadEfficiency]] = {}
     for head in measured:
-        budgets = sorted({n for line in head.lines for n in line.multipliers})
-        beyond = [n for n in budgets if all(_beyond(line.multipliers.get(n)) for line in head.lines)]
-        budgets = [n for n in budgets if n not in beyond]
+        together.setdefault((head.test, head.metric), []).append(head)
+    return [_efficiency_table(heads) for heads in together.values()]
+
+
+def _efficiency_table(heads: Sequence[HeadEfficiency]) -> Table:
+    first = heads[0]
+    every = [line for head in heads for line in head.lines]
+    budgets = sorted({n for line in every for n in line.multipliers})
+    beyond = [n for n in budgets if all(_beyond(line.multipliers.get(n)) for line in every)]
+    budgets = [n for n in budgets if n not in beyond]
+    rows: list[tuple[str, tuple[Cell, ...]]] = []
+    for head in heads:
+        if len(heads) > 1:
+            rows.append((head.head, (Cell(""),) * (1 + len(budgets))))
         lines = [line.line for line in head.lines]
-        rows = []
         for part in head.lines:
             cells = [estimate_cell(part.area)]
             cells += [
                 estimate_cell(part.multipliers[n], least=1) if n in part.multipliers else Cell("–") for n in budgets
             ]
-            rows.append((row_name(part.line, lines), tuple(cells)))
-        caption = (
-            f"Data efficiency against real data alone, {METRICS[head.metric]} on '{head.test}', {head.head} head"
-            f"{_of_data(head.data)}: mean gain over log2 n (area), and data multiplier at each budget n, the number of "
-            "real images that do as well divided by the images used ('≥': more than were tried, '≤': fewer). Brackets: "
-            f"95 % intervals of {head.replicates:,} bootstrap replicates over {seeds_text(head.seeds)} and test "
-            "groups, each by itself."
-        )
-        if beyond:
-            caption += f" Left out, for all lines are beyond what was tried: n = {', '.join(f'{n:,}' for n in beyond)}."
-        out.append(
-            Table(
-                caption,
-                _label("efficiency", head.data, head.head, head.test, head.metric),
-                "data multiplier at budget n =",
-                ("area gained", *(f"{n:,}" for n in budgets)),
-                tuple(rows),
-                first_over=1,
-                each="× at n = ",
-            )
-        )
-    return out
+            rows.append(("  " * (len(heads) > 1) + row_name(part.line, lines), tuple(cells)))
+    what = f"{len(heads)} heads" if len(heads) > 1 else f"{first.head} head"
+    seeds = [n for head in heads for n in head.seeds]
+    caption = (
+        f"Data efficiency against real data alone{' with the same head' if len(heads) > 1 else ''}, "
+        f"{METRICS[first.metric]} on '{first.test}', {what}"
+        f"{_of_data(first.data)}: mean gain over log2 n (area), and data multiplier at each budget n, the number of "
+        "real images that do as well divided by the images used ('≥': more than were tried, '≤': fewer). Brackets: "
+        f"95 % intervals of {first.replicates:,} bootstrap replicates over {seeds_text(seeds)} and test "
+        "groups, each by itself."
+    )
+    if beyond:
+        caption += f" Left out, for all lines are beyond what was tried: n = {', '.join(f'{n:,}' for n in beyond)}."
+    return Table(
+        caption,
+        _label("efficiency", first.data, what if len(heads) > 1 else first.head, first.test, first.metric),
+        "data multiplier at budget n =",
+        ("area gained", *(f"{n:,}" for n in budgets)),
+        tuple(rows),
+        first_over=1,
+        each="× at n = ",
+    )
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -222,7 +232,7 @@ def markdown(tables: Sequence[Table]) -> str:
         corner = "" if table.each else table.over
         lines = [[escape_markdown(name) for name in (corner, *headings)], [":--", *["--:"] * len(table.columns)]]
         for name, cells in table.rows:  # cells are numbers of ours: nothing in them needs escaping
-            indent = "&nbsp;&nbsp;" if name.startswith("  ") else ""
+            indent = "&nbsp;&nbsp;" * indent_of(name)
             lines.append([indent + escape_markdown(name), *map(str, cells)])
         body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         blocks.append(f"{escape_markdown(table.caption)}\n\n{body}")
@@ -247,7 +257,7 @@ def latex(tables: Sequence[Table]) -> str:
         out.append("    " + " & ".join(map(escape_latex, ("", *table.columns))) + r" \\")
         out.append(r"    \midrule")
         for name, cells in table.rows:
-            stub = (r"\quad " if name.startswith("  ") else "") + escape_latex(name.strip())
+            stub = r"\quad " * indent_of(name) + escape_latex(name.strip())
             out.append("    " + " & ".join([stub, *(_tight(cell.main) for cell in cells)]) + r" \\")
             if any(cell.beside for cell in cells):
                 small = [rf"{{\scriptsize {_tight(cell.beside)}}}" if cell.beside else "" for cell in cells]
@@ -255,6 +265,11 @@ def latex(tables: Sequence[Table]) -> str:
         out += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]
         blocks.append("\n".join(out))
     return "\n\n".join(blocks) + "\n"
+
+
+def indent_of(name: str) -> int:
+    """How many steps a row's name is indented."""
+    return (len(name) - len(name.lstrip(" "))) // 2
 
 
 def escape_latex(text: str) -> str:
@@ -275,32 +290,36 @@ def escape_markdown(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
-def _summary_table(rows: pd.DataFrame, head: str, test: str, metric: str) -> Table:
-    points = summarise(rows, metric)
+def _summary_table(rows: pd.DataFrame, test: str, metric: str) -> Table:
+    repeats = Repeats.of(rows)
+    points = in_table_order(summarise(rows, metric), rows)
     points = points[points["n_seeds"] > 0]
     over_ratios = len(points["budget"].unique()) == 1 and len(points["ratio"].unique()) > 1
-    lines = lines_of(points, over_ratios)
+    named = head_rows(points, lines_of(points, over_ratios))
     x = "added" if over_ratios else "budget"
-    cells: dict[tuple[Line, int], Cell] = {}
-    for line in lines:
-        for point in line_points(points, line, with_baseline=False).to_dict("records"):
-            cells[line, int(point[x])] = mean_cell(point["mean"], point["half_width"])
-    columns = sorted({column for _, column in cells})
-    sizes = rows.iloc[0]
+    cells: dict[tuple[str | None, Line | None, int], Cell] = {}
+    for _, head, line in named:
+        if line is not None:
+            own = points[points["head"] == head]
+            for point in line_points(own, line, with_baseline=False).to_dict("records"):
+                cells[head, line, int(point[x])] = mean_cell(point["mean"], point["half_width"])
+    columns = sorted({column for _, _, column in cells})
+    sizes, what = rows.iloc[0], heads_text(rows)
     data = str(sizes["data"])
     pairs = f", {sizes['n_pairs']:,} pairs" if sizes["n_pairs"] else ""
     seeds = points["n_seeds"].to_numpy()
-    spread = " ± half of a 95 % Student t interval over seeds, each by itself" if seeds.max() > 1 else ""
+    spread = f" ± half of a 95 % Student t interval over {repeats.over}, each by itself" if seeds.max() > 1 else ""
     at = f" at n = {int(points['budget'].iloc[0]):,}" if over_ratios else ""
     caption = (
-        f"{METRICS[metric]} on '{test}' ({sizes['n_test']:,} images{pairs}), {head} head{_of_data(data)}{at}: means "
-        f"over {seeds_text(seeds)}{spread}."
+        f"{METRICS[metric]} on '{test}' ({repeats.images(rows):,} images{pairs}), {what}{_of_data(data)}{at}: means "
+        f"over {repeats.count(seeds)}{spread}."
     )
     over = "budget n (labelled images)"
     if over_ratios:
-        over = "images added" if any(line.arm == "add" for line in lines) else "pair images"
-    body = tuple((row_name(line, lines), tuple(cells.get((line, c), Cell("")) for c in columns)) for line in lines)
-    label = _label("summary", data, head, test, metric)
+        over = "images added" if any(line and line.arm == "add" for _, _, line in named) else "pair images"
+    body = tuple((name, tuple(cells.get((head, line, c), Cell("")) for c in columns)) for name, head, line in named)
+    heads = list(dict.fromkeys(rows["head"]))
+    label = _label("summary", data, str(heads[0]) if len(heads) == 1 else what, test, metric)
     return Table(caption, label, over, tuple(f"{c:,}" for c in columns), body)
 
 
