@@ -27,7 +27,15 @@ NEED_SCORES = ("multiplier", "reliability", "roc")
 _KINDS = {".md": "tables", ".tex": "tables", ".html": "report"}
 
 
-def draw(frame: pd.DataFrame, plot: PlotSettings, results: Path, folder: Path) -> list[Path]:
+def draw(
+    frame: pd.DataFrame,
+    plot: PlotSettings,
+    results: Path,
+    folder: Path,
+    *,
+    outlook: bool = False,
+    extrapolate: bool = False,
+) -> list[Path]:
     """Print the summary of a curve, and write its figures, tables and report.
 
     Args:
@@ -35,6 +43,8 @@ def draw(frame: pd.DataFrame, plot: PlotSettings, results: Path, folder: Path) -
         plot: what is wanted; without panels of the user's own the data efficiency is printed, too.
         results: the curve's folder, with its scores.
         folder: where the files are written.
+        outlook: whether to print, too, what real data alone would need where pairs go beyond it: extrapolated.
+        extrapolate: whether the curve's lines are continued beyond the largest budget, in the shade.
 
     Returns:
         The files: figures, then tables, then the report.
@@ -47,11 +57,13 @@ def draw(frame: pd.DataFrame, plot: PlotSettings, results: Path, folder: Path) -
     from guardtrain.curves.summary import print_summary
 
     panels = _panels(plot)
-    output = _Output(frame, plot, results)
+    output = _Output(frame, plot, results, extrapolate)
     output.check()
     print_summary(frame, panels, in_domain=plot.in_domain)
-    if panels is None and (test := efficiency_test(frame, output.scores)):
-        print(f"\n{efficiency_text(frame, output.scores, boot=output.boot(test, METRIC))}")
+    test = efficiency_test(frame, output.scores) if panels is None else None
+    if test in output.scored():
+        text = efficiency_text(frame, output.scores, boot=output.boot(str(test), METRIC), outlook=outlook)
+        print(f"\n{text}")
     displays = output.displays()
     files = [file for display in displays for file in display.save(folder, formats=plot.formats)]
     tables = output.tables() if plot.tables or plot.report else {}
@@ -59,9 +71,12 @@ def draw(frame: pd.DataFrame, plot: PlotSettings, results: Path, folder: Path) -
     if plot.report:
         from guardtrain.curves.report import REPORT_FILE
 
+        output.tell_left_out()
         text = output.report(displays, [table for group in tables.values() for table in group])
         replace_file(folder / REPORT_FILE, partial(_write, text))
         files.append(folder / REPORT_FILE)
+    else:
+        output.tell_left_out()
     return files
 
 
@@ -80,7 +95,10 @@ class _Output:
     frame: pd.DataFrame
     plot: PlotSettings
     results: Path
+    extrapolate: bool = False
     notes: list[str] = field(default_factory=list)
+    _left_out: dict[str, list[str]] = field(default_factory=dict)  # reason -> what
+    _scored: list[str] | None = None
     _boots: dict[tuple[str, str], PointReplicates] = field(default_factory=dict)
 
     @property
@@ -88,6 +106,20 @@ class _Output:
         from guardtrain.curves.folder import SCORES_FOLDER
 
         return self.results / SCORES_FOLDER
+
+    def scored(self) -> list[str]:
+        """Test sets with the scores of every run."""
+        from guardtrain.curves.scores import ScoresFolder
+        from guardtrain.curves.summary import whole_slices
+
+        if self._scored is None:
+            self._scored = []
+            kept, whole = ScoresFolder(self.scores), whole_slices(self.frame)
+            known = set(kept.tests())
+            for test in (str(name) for name in dict.fromkeys(whole["test"])):
+                if test in known and set(whole.loc[whole["test"] == test, "run"]) <= set(kept.read(test)[0].tolist()):
+                    self._scored.append(test)
+        return self._scored
 
     def boot(self, test: str, metric: str) -> PointReplicates:
         from guardtrain.curves.bootstrap import bootstrap_points
@@ -129,7 +161,7 @@ class _Output:
         for name in FIGURES:
             try:
                 if name in NEED_SCORES:
-                    self._check_scores(name)
+                    self._check_scores("that")
                 made.append(makers[name]())
             except DataError as error:
                 if name == "curve":
@@ -161,8 +193,8 @@ class _Output:
         panels = _panels(self.plot)
         chosen = panels if panels is not None else default_panels(whole_slices(self.frame))
         boots = {}
-        if self.scores.is_dir() and all(metric in BOOTSTRAP_METRICS for _, metric in chosen):
-            boots = {(test, metric): self.boot(test, metric) for test, metric in chosen}
+        if all(metric in BOOTSTRAP_METRICS for _, metric in chosen):
+            boots = {(test, metric): self.boot(test, metric) for test, metric in chosen if test in self.scored()}
         return report_html(
             self.frame,
             displays,
@@ -170,6 +202,9 @@ class _Output:
             findings(self.frame, panels, boots, self.plot.in_domain, self._told_multipliers()),
             comparisons(self.frame, panels, boots),
             resampled=bool(boots),
+            seeds_alone=[
+                f"'{test}'" for test in dict.fromkeys(test for test, _ in chosen) if test not in self.scored()
+            ],
             config=kept_config(self.results),
             title=self.plot.title,
             notes=self.notes,
@@ -186,7 +221,31 @@ class _Output:
         from guardtrain.curves.display import CurveDisplay
 
         plot = self.plot
-        return CurveDisplay.from_results(self.frame, _panels(plot), x=plot.x, title=plot.title, width=plot.width)
+        boots = self._continued() if self.extrapolate else None
+        return CurveDisplay.from_results(
+            self.frame, _panels(plot), x=plot.x, boots=boots, title=plot.title, width=plot.width
+        )
+
+    def _continued(self) -> dict[tuple[str, str], PointReplicates]:
+        """Bootstraps of the curve's panels; of folds, whose scores are of different images, over folds alone."""
+        from guardtrain.curves.bootstrap import BOOTSTRAP_METRICS
+        from guardtrain.curves.published import seed_replicates
+        from guardtrain.curves.repeats import Repeats
+        from guardtrain.curves.statistics import default_panels
+        from guardtrain.curves.summary import whole_slices
+
+        whole, made = whole_slices(self.frame), {}
+        folds = Repeats.of(whole).folds
+        for test, metric in _panels(self.plot) or default_panels(whole):
+            if folds:
+                made[test, metric] = seed_replicates(self.frame, test, metric)
+            elif metric in BOOTSTRAP_METRICS and test in self.scored():
+                made[test, metric] = self.boot(test, metric)
+            else:
+                self._leave_out(
+                    f"the extrapolation of {metric} on '{test}'", "It needs test scores, and their bootstrap."
+                )
+        return made
 
     def _multiplier(self) -> Display:
         from guardtrain.curves.display_multiplier import MultiplierDisplay
@@ -196,9 +255,12 @@ class _Output:
     def _multiplier_boots(self) -> list[PointReplicates]:
         from guardtrain.curves.display_multiplier import check_multiplier, multiplier_panels
 
-        self._check_scores("the data multiplier")
+        self._check_scores("that")
         check_multiplier(self.frame)  # before a bootstrap is made for nothing
-        return [self.boot(test, metric) for test, metric in multiplier_panels(self.frame, _panels(self.plot))]
+        panels = multiplier_panels(self.frame, _panels(self.plot))
+        if kept := [(test, metric) for test, metric in panels if test in self.scored()]:
+            return [self.boot(test, metric) for test, metric in kept]
+        raise DataError(f"There are no test scores on '{panels[0][0]}' of all runs, which the data multiplier needs.")
 
     def _categories(self) -> Display:
         from guardtrain.curves.display_categories import CategoryDisplay
@@ -213,21 +275,45 @@ class _Output:
         from guardtrain.curves.display_points import ReliabilityDisplay, RocDisplay
 
         kind = ReliabilityDisplay if name == "reliability" else RocDisplay
-        tests = list(dict.fromkeys(panel.test for panel in self.plot.panels)) or None
+        tests = list(dict.fromkeys(panel.test for panel in self.plot.panels)) or self.scored() or None
         return kind.from_results(
             self.frame, self.scores, self.plot.point, tests, title=self.plot.title, width=self.plot.width
         )
 
     def _check_scores(self, what: str) -> None:
-        if not self.scores.is_dir():
+        """Refuse `what` where there are no scores at all."""
+        if self.scores.is_dir():
+            return
+        from guardtrain.curves.repeats import Repeats
+
+        if Repeats.of(self.frame).folds:
+            from guardtrain.curves.published import POOLED_FOLDER
+
             raise DataError(
-                f"There are no test scores at {self.scores}, which {what} cannot do without (curve and categories "
-                "can). `guardtrain curve` keeps them beside the results: copy the whole folder."
+                f"Each fold scored other images, so {what} cannot be made of them (curve and categories can); "
+                f"`guardtrain plot results={self.results / POOLED_FOLDER}` draws all folds at once."
             )
+        raise DataError(
+            f"There are no test scores at {self.scores}, which {what} cannot do without (curve and categories "
+            "can). `guardtrain curve` keeps them beside the results: copy the whole folder."
+        )
 
     def _leave_out(self, name: str, why: str) -> None:
-        log.info("left out  %s: %s", name, why)
-        self.notes.append(f"Left out: {name}. {why.replace(str(self.results), 'the results folder')}")
+        self._left_out.setdefault(why, []).append(name)
+
+    def tell_left_out(self) -> None:
+        """Log what was left out, and note it for the report; what has one reason, in one line."""
+        from guardtrain.curves.summary import whole_slices
+
+        every = dict.fromkeys(str(test) for test in whole_slices(self.frame)["test"])
+        if self.scored() and (without := [f"'{test}'" for test in every if test not in self.scored()]):
+            self._leave_out(
+                f"what needs test scores on {', '.join(without)}", "The scores folder does not have those of every run."
+            )
+        for why, names in self._left_out.items():
+            log.info("left out  %s: %s", ", ".join(names), why)
+            self.notes.append(f"Left out: {', '.join(names)}. {why.replace(str(self.results), 'the results folder')}")
+        self._left_out.clear()
 
 
 def _panels(plot: PlotSettings) -> list[tuple[str, str]] | None:

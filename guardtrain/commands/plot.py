@@ -29,6 +29,7 @@ def run(config: DictConfig) -> None:
     keys = kept_keys(file.parent)
     if keys is not None and not settings.all_runs:
         frame = frame[frame["run"].isin(keys)]
-    files = draw(frame, settings.plot, file.parent, Path(settings.out) if settings.out else file.parent)
+    folder = Path(settings.out) if settings.out else file.parent
+    files = draw(frame, settings.plot, file.parent, folder, outlook=True)
     for line in written(files):
         log.info("%s", line)

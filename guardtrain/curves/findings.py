@@ -10,6 +10,7 @@ import numpy as np
 
 from guardtrain.curves.bootstrap import PointReplicates, bootstrap_difference
 from guardtrain.curves.efficiency import Estimate, LineReplicates, data_multiplier
+from guardtrain.curves.outlook import HEADING, outlook_lines
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.statistics import (
     Line,
@@ -116,7 +117,8 @@ def findings(
 ) -> list[Finding]:
     """What may be said of a curve: a finding a head and panel, then the data multiplier, then the shortcut.
 
-    A sentence claims a difference only where its interval leaves out none; everything else is "no difference shown".
+    What real data alone would need where it was never measured to do as well stands apart, under its own heading. A
+    sentence claims a difference only where its interval leaves out none; everything else is "no difference shown".
 
     Args:
         frame, panels, boots: as for `comparisons`.
@@ -141,6 +143,9 @@ def findings(
         out.append(Finding(subject, tuple(sentences)))
     for boot in multiplied:
         out += _multiplied(boot, several)
+        if told := outlook_lines(boot):
+            subject = f"{HEADING}: {_NAMES.get(boot.metric, METRICS[boot.metric])} on '{boot.test}'"
+            out.append(Finding(subject, tuple(told)))
     return out + _shortcut(whole_slices(frame), in_domain, several)
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from guardtrain.curves.display_base import Display
 from guardtrain.curves.findings import Comparison, Finding
-from guardtrain.curves.statistics import seeds_text, share_text
+from guardtrain.curves.repeats import Repeats
+from guardtrain.curves.statistics import share_text
 from guardtrain.curves.summary import whole_slices
 from guardtrain.curves.tables import Table
 
@@ -35,10 +36,11 @@ _SOFTWARE = ("guardtrain", "torch", "numpy", "scipy", "pandas", "matplotlib")
 
 @dataclass(frozen=True)
 class KeptConfig:
-    """What the folder of a curve keeps of the command: its config as YAML, and the overrides that were typed."""
+    """What the folder of a curve keeps of the command: its config as YAML, the overrides that were typed, its name."""
 
     yaml: str
     overrides: tuple[str, ...]
+    command: str = "curve"
 
 
 def kept_config(folder: Path) -> KeptConfig | None:
@@ -53,7 +55,10 @@ def kept_config(folder: Path) -> KeptConfig | None:
     text = OmegaConf.to_yaml(OmegaConf.create({str(k): v for k, v in config.items_ex(False) if k not in _PLACES}))
     typed = folder / ".hydra" / "overrides.yaml"
     given = [str(item) for item in OmegaConf.load(typed)] if typed.is_file() else []
-    return KeptConfig(text, tuple(item for item in given if item.partition("=")[0].lstrip("+~") not in _PLACES))
+    about = folder / ".hydra" / "hydra.yaml"
+    name = OmegaConf.select(OmegaConf.load(about), "hydra.job.name") if about.is_file() else None
+    kept = tuple(item for item in given if item.partition("=")[0].lstrip("+~") not in _PLACES)
+    return KeptConfig(text, kept, str(name or "curve"))
 
 
 def report_html(
@@ -64,6 +69,7 @@ def report_html(
     compared: Sequence[Comparison] = (),
     *,
     resampled: bool = False,
+    seeds_alone: Sequence[str] = (),
     config: KeptConfig | None = None,
     title: str | None = None,
     notes: Sequence[str] = (),
@@ -77,6 +83,7 @@ def report_html(
         tables: see `guardtrain.curves.tables`.
         found, compared: see `guardtrain.curves.findings`.
         resampled: whether the findings' intervals are bootstrapped over seeds and test groups, not t over seeds.
+        seeds_alone: test sets without scores, whose intervals are t over seeds all the same.
         config: of the command that made the results.
         title: of the page; None names the data.
         notes: what was left out, and why.
@@ -113,6 +120,10 @@ def report_html(
         n_claimed=sum(c.better is not None for c in compared),
         by_chance=round(0.05 * len(compared), 1),
         resampled=resampled,
+        seeds_alone=seeds_alone,
+        repeats=Repeats.of(frame),
+        several=len(set(frame["head"])) > 1,
+        continued=any(getattr(panel, "beyond", None) for figure in figures for panel in figure.panels),
         figures=shown,
         multiplier=any(figure.name == "multiplier" for figure in figures),
         points=any(figure.name in ("reliability", "roc") for figure in figures),
@@ -130,24 +141,36 @@ def run_facts(frame: pd.DataFrame) -> list[tuple[str, str]]:
     def listed(column: str, write: Any = str) -> str:
         return ", ".join(write(value) for value in sorted(runs[column].unique()))
 
+    repeats = Repeats.of(whole)
     counts = whole.groupby(["head", "arm", "control", "ratio", "budget"])["seed"].nunique()
     tests = []
     for test in dict.fromkeys(whole["test"]):
-        sizes = whole[whole["test"] == test].iloc[0]
+        rows = whole[whole["test"] == test]
+        sizes = rows.iloc[0]
         pairs = f", {sizes['n_pairs']:,} pairs" if sizes["n_pairs"] else ""
-        tests.append(f"'{test}': {sizes['n_test']:,} images, {sizes['n_unsafe']:,} unsafe{pairs}")
+        unsafe = "" if repeats.folds else f", {sizes['n_unsafe']:,} unsafe"
+        tests.append(f"'{test}': {repeats.images(rows):,} images{unsafe}{pairs}")
     mixed = runs[runs["control"] != "none"]  # real data alone is the same in both arms
     controls = [control for control in dict.fromkeys(runs["control"]) if control not in ("none", "paired")]
+    heads = ", ".join(dict.fromkeys(runs["head"]))
+    facts = [("Data", listed("data")), ("Test sets", "; ".join(tests))]
+    if repeats.published:  # nobody told us how they were trained
+        return [
+            *facts,
+            ("Methods, of others", heads),
+            ("Budgets n (labelled images)", listed("budget", lambda n: f"{n:,}")),
+            ("Runs of a point", repeats.count(counts.to_numpy())),
+            ("Runs", f"{runs['run'].nunique():,}, read from published scores"),
+        ]
     return [
-        ("Data", listed("data")),
-        ("Test sets", "; ".join(tests)),
+        *facts,
         ("Encoder (fingerprint)", listed("encoder")),
-        ("Head", listed("head")),
+        ("Head", heads),
         ("Budgets n (labelled images)", listed("budget", lambda n: f"{n:,}")),
         ("Shares of pair images ρ", listed("ratio", lambda ratio: share_text(ratio) if ratio else "0")),
         ("Arms", ", ".join(sorted(mixed["arm"].unique())) or "none"),
         ("Controls", ", ".join(controls) or "none"),
-        ("Seeds of a point", seeds_text(counts.to_numpy())),
+        ("Seeds of a point", repeats.count(counts.to_numpy())),
         ("L2 strength", listed("l2", lambda v: f"{v:g}") if runs["l2"].nunique() <= 8 else "chosen in each run"),
         ("Runs", f"{runs['run'].nunique():,}, trained in {runs['seconds'].sum():,.0f} s"),
     ]

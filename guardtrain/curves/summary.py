@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guardtrain.curves.repeats import Repeats
+from guardtrain.curves.repeats import POOLED, Repeats
 from guardtrain.curves.results import METRICS, SLICE_KINDS
 from guardtrain.curves.statistics import (
     Line,
@@ -96,6 +96,8 @@ def summary_text(
         f"± is half of a 95 % Student t interval over {Repeats.of(whole).covers}. "
         "Each interval stands for itself: none is corrected for how many are compared."
     )
+    if Repeats.of(whole).design == POOLED:
+        note = "All folds at once, each image scored by a run not trained on its fold; one such run, so no intervals."
     text = "\n\n".join([*blocks, _wrapped(note, width)]) + "\n"
     return text.translate(_ASCII) if plain else text
 

@@ -32,8 +32,18 @@ def test_folds_say_what_their_intervals_cover(run, tmp_path: Path) -> None:
     assert "all folds at once" in text
     assert "any two folds share 2/3 of the images they draw from" in text
     assert "outputs/curve/theirs/pooled/scores" in text
-    assert "AUROC on 'theirs'" in run("plot", "results=outputs/curve/theirs")
-    assert "AUROC on 'theirs'" in run("plot", "results=outputs/curve/theirs/pooled")
+    shown = run("plot", "results=outputs/curve/theirs", "plot.formats=[svg]")
+    assert "AUROC on 'theirs' · 2 methods · 60 images · 4 folds" in shown
+    assert "test sets are fixed" not in shown
+    assert "interval over folds (each trained and tested on other images" in " ".join(shown.split())
+    assert "`guardtrain plot results=outputs/curve/theirs/pooled` draws all folds at once" in shown
+    page = Path("outputs/curve/theirs/report.html").read_text()
+    assert "test sets are fixed" not in page
+    assert "<pre>guardtrain ingest published=table" in page
+    assert "2 methods" in Path("outputs/curve/theirs/curve.svg").read_text()
+    pooled = run("plot", "results=outputs/curve/theirs/pooled", "plot.formats=[svg]")
+    assert "AUROC on 'theirs' · 2 methods · 60 images · all folds at once" in pooled
+    assert Path("outputs/curve/theirs/pooled/roc.svg").is_file()
 
 
 @pytest.mark.parametrize(

@@ -105,10 +105,39 @@ def test_without_scores_the_figures_that_need_them_are_left_out_or_refused(run: 
     shutil.copy(results / "results.parquet", "bare")
     text = run("plot", "results=bare", "plot.formats=[png]")
     assert {p.stem for p in Path("bare").glob("*.png")} == {"curve", "categories"}
-    assert text.count("There are no test scores at bare/scores") == 4, "three figures and a table, each with its reason"
-    assert "Left out: roc" in Path("bare/report.html").read_text()
+    assert "left out  multiplier, reliability, roc, efficiency table: There are no test scores at bare/scores" in text
+    assert text.count("There are no test scores") == 1, "one reason, told once"
+    assert "Left out: multiplier, reliability, roc, efficiency table" in Path("bare/report.html").read_text()
     refused = run("plot", "results=bare", "plot.figures=[curve,roc,multiplier]", code=2)
     assert "There are no test scores at bare/scores, which roc, multiplier cannot do without (curve and" in refused
+
+
+def test_a_test_set_without_scores_is_left_out_of_what_needs_them(run: Run, results: Path) -> None:
+    shutil.copytree(results, "part")
+    (Path("part/scores") / "test-contexts.parquet").unlink()
+    text = run("plot", "results=part", "plot.formats=[svg]", "plot.figures=[multiplier,roc]")
+    assert {p.stem for p in Path("part").glob("*.svg")} == {"multiplier", "roc"}
+    assert "left out  what needs test scores on 'contexts': The scores folder does not have those of every run" in text
+    assert "'contexts'" not in Path("part/roc.svg").read_text()
+    page = " ".join(Path("part/report.html").read_text().split())
+    assert "those on &#39;contexts&#39; are over seeds alone, for want of test scores" in page
+    assert "Data efficiency, AUROC on 'pairs'" in text
+
+
+def test_several_heads_stand_in_one_table(run: Run, tmp_path: Path) -> None:
+    scored_curve(tmp_path / "two", seeds=2, budgets=(16, 64, 256), ratios=(0.0, 0.5), heads=("mlp", "linear"))
+    text = run("plot", "results=two", "plot.formats=[png]", "plot.figures=[curve]")
+    assert text.count("AUROC on 'pairs' · 2 heads · 120 images, 60 pairs · 2 seeds") == 1
+    efficiency = text.partition("Data efficiency")[2]
+    assert efficiency.startswith(", AUROC on 'pairs' · 2 heads · against real only of the same head")
+    assert efficiency.index("  mlp") < efficiency.index("  linear"), "in the order of the table, not by name"
+    assert "Extrapolated, not measured\n  Real only (mlp, linear) is not extrapolated: 3 budgets, and 5" in text
+    page = Path("two/report.html").read_text()
+    assert page.count("<caption>") == 3 + 2
+    assert "Extrapolated, not measured: AUROC on &#39;pairs&#39;" in page
+    assert "Extrapolated" not in run(
+        "plot", "results=two", "plot=default", "plot.panels=[{test: pairs, metric: auroc}]"
+    )
 
 
 def test_one_budget_has_no_multiplier(run: Run, results: Path) -> None:

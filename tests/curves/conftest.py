@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,10 +18,12 @@ Frames = Callable[..., "pd.DataFrame"]
 GAIN = {"none": 0.0, "paired": 0.16, "unpaired": 0.14, "real": 0.02}
 
 
-@pytest.fixture
-def frames(tmp_path: Path) -> Frames:
-    """A function from a grid to its results table, read back from disk."""
+@pytest.fixture(scope="session")
+def made_frames(tmp_path_factory: pytest.TempPathFactory) -> Frames:
+    """A function from a grid to its results table, written and read back from disk once a grid."""
+    tmp_path = tmp_path_factory.mktemp("frames")
 
+    @functools.cache
     def make(
         budgets: Sequence[int] = (16, 64, 256),
         ratios: Sequence[float] = (0.0, 0.5, 1.0),
@@ -79,3 +81,9 @@ def frames(tmp_path: Path) -> Frames:
         return table.read()
 
     return make
+
+
+@pytest.fixture
+def frames(made_frames: Frames) -> Frames:
+    """A function from a grid to its results table, for the test to change as it likes."""
+    return lambda **grid: made_frames(**grid).copy()

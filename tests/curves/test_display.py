@@ -14,6 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from guardtrain.curves.display import CurveDisplay
+from guardtrain.curves.published import seed_replicates
 from guardtrain.curves.statistics import summarise
 from guardtrain.errors import ConfigError, DataError
 
@@ -220,3 +221,84 @@ def test_drawing_leaves_pyplot_out(frames: Any, tmp_path: Path) -> None:
     loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert "matplotlib.figure" in loaded
     assert "matplotlib.pyplot" not in loaded
+
+
+def test_heads_with_real_data_alone_are_lines_of_one_panel(frames: Any) -> None:
+    heads = tuple("hgfedcba")
+    frame = frames(heads=heads, ratios=(0.0,), tests=("pairs",))
+    display = CurveDisplay.from_results(frame, [("pairs", "auroc")]).plot()
+    (ax,) = display.axes_
+    lines = drawn(ax)
+    assert tuple(lines) == heads, "in the order of the table"
+    assert ax.get_title(loc="left") == "8 heads · 200 images, 100 pairs"
+    for head, line in lines.items():
+        points = summarise(frame[frame["head"] == head], "auroc").sort_values("budget")
+        np.testing.assert_allclose(line.get_ydata(), points["mean"])
+    looks = {(line.get_color(), line.get_marker(), str(line.get_linestyle())) for line in lines.values()}
+    assert len(looks) == len(heads)
+    assert display.figure_ is not None
+    texts = [t.get_text() for t in display.figure_.legends[0].get_texts()]
+    assert [t for t in texts if t] == list(heads)
+    assert all(f"{head} ." in display.alt() for head in heads)
+
+
+def test_panels_of_several_heads_share_their_axis_and_stand_in_columns(frames: Any) -> None:
+    frame = frames(heads=("linear", "mlp"))
+    frame.loc[frame["head"] == "mlp", "auroc"] -= 0.1
+    kinds = [("pairs", "auroc"), ("pairs", "pair_both_right")]
+    display = CurveDisplay.from_results(frame, kinds).plot()
+    limits = [ax.get_ylim() for ax in display.axes_]
+    assert limits[0] == limits[2]
+    assert limits[1] == limits[3]
+    assert limits[0] != limits[1]
+    assert [ax.get_title(loc="left").splitlines()[0] for ax in display.axes_] == ["linear"] * 2 + ["mlp"] * 2
+    places = [ax.get_subplotspec() for ax in display.axes_]
+    assert [(p.rowspan.start, p.colspan.start) for p in places] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    means = summarise(frame[frame["test"] == "pairs"], "auroc")["mean"]
+    assert limits[0][0] < means.min() < means.max() < limits[0][1]
+
+
+def test_a_band_of_two_seeds_does_not_press_the_lines_flat(frames: Any) -> None:
+    frame = frames(seeds=2, tests=("pairs",))
+    frame.loc[(frame["budget"] == 16) & (frame["seed"] == 0), "auroc"] += 0.2
+    display = CurveDisplay.from_results(frame, [("pairs", "auroc")]).plot()
+    means = summarise(frame, "auroc")["mean"]
+    low, high = display.axes_[0].get_ylim()
+    assert low < means.min() < means.max() < high
+    assert high - low < 3.5 * (means.max() - means.min())
+    assert "Bands that leave a panel go on beyond it." in display.caption()
+    assert "leave a panel" not in CurveDisplay.from_results(frames(tests=("pairs",)), [("pairs", "auroc")]).caption()
+
+
+def test_a_continued_line_is_told_from_what_was_measured(frames: Any) -> None:
+    """Real data alone follows a power law; pairs fall back at the end, which none does."""
+    budgets = (16, 32, 64, 128, 256, 512)
+    frame = frames(budgets=budgets, ratios=(0.0, 0.5), controls=("paired",), tests=("pairs",), seeds=6)
+    noise = np.random.default_rng(0).normal(0, 0.002, len(frame))
+    frame["auroc"] = 1 - (0.05 + 1.5 * frame["budget"] ** -0.5) + noise
+    frame.loc[(frame["control"] == "paired") & (frame["budget"] == 512), "auroc"] -= 0.1
+    boot = seed_replicates(frame, "pairs", "auroc", 200)
+    display = CurveDisplay.from_results(frame, [("pairs", "auroc")], boots={("pairs", "auroc"): boot}).plot()
+    (ax,) = display.axes_
+    dotted = [line for line in ax.get_lines() if line.get_label().startswith("_") and max(line.get_xdata()) > 512]
+    assert len(dotted) == 1, "the line that is no power law is not continued"
+    x, y = dotted[0].get_data()
+    assert (x[0], x[-1]) == pytest.approx((512, 2048))
+    np.testing.assert_allclose(y, 0.95 - 1.5 * x**-0.5, atol=0.005)
+    assert max(drawn(ax)["real only"].get_xdata()) == 512, "the measured line ends where it was measured"
+    assert "Shade: extrapolated, not measured" in display.caption()
+    assert "1 of 2 lines could not be continued" in display.caption()
+    assert "extrapolated" not in CurveDisplay.from_results(frame, [("pairs", "auroc")]).caption()
+
+
+@pytest.mark.parametrize("budgets", [(15, 30, 60, 90, 120, 150, 301, 602, 903, 1204, 1506), (16, 17, 18, 2048)])
+def test_labels_of_uneven_budgets_do_not_touch(frames: Any, budgets: tuple[int, ...]) -> None:
+    for width in (3.3, 5.6, 7.0):
+        frame = frames(budgets=budgets, ratios=(0.0,), tests=("pairs",), seeds=2)
+        display = CurveDisplay.from_results(frame, [("pairs", "auroc")], width=width).plot()
+        assert display.figure_ is not None
+        display.figure_.canvas.draw()
+        labels = [t for t in display.axes_[0].get_xticklabels() if t.get_text()]
+        assert (labels[0].get_text(), labels[-1].get_text()) == (f"{budgets[0]}", f"{budgets[-1]:,}")
+        boxes = [label.get_window_extent() for label in labels]
+        assert all(a.x1 < b.x0 for a, b in pairwise(boxes))

@@ -99,3 +99,16 @@ def test_a_test_set_of_one_class_is_left_out(tmp_path: Path) -> None:
     one = [replace(p, labels=np.zeros_like(p.labels)) for p in points]
     with pytest.raises(DataError, match="Test set 'pairs' has images of one class: left out"):
         RocDisplay.from_points(one)
+
+
+def test_heads_with_real_data_alone_share_a_roc_panel(tmp_path: Path) -> None:
+    frame, scores = scored_curve(tmp_path, budgets=(16, 64), ratios=(0.0,), heads=("mlp", "linear", "knn"), seeds=2)
+    display = RocDisplay.from_results(frame, scores, tests=["pairs"]).plot()
+    (ax,) = display.axes_
+    legend = ax.get_legend()
+    assert legend is not None
+    names = [text.get_text().split("  ")[0] for text in legend.get_texts()]
+    assert names == ["mlp", "linear", "knn"]
+    assert "3 heads" in ax.get_title(loc="left")
+    assert len(RocDisplay.from_results(frame, scores).panels) == 2, "one a test set"
+    assert len(ReliabilityDisplay.from_results(frame, scores, tests=["pairs"]).panels) == 3

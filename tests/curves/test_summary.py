@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from guardtrain.curves.repeats import published_encoder
 from guardtrain.curves.statistics import number_text, paired_difference, summarise
 from guardtrain.curves.summary import print_summary, run_text, slices_text, summary_text
 from guardtrain.errors import DataError
@@ -158,3 +159,42 @@ def test_slices_of_a_run_are_its_rows(frames: Any) -> None:
     assert lines[0].split()[:3] == ["AUROC", "by", "category"]
     assert lines[2].split() == ["weapons", ".500", ".500"]
     assert lines[3].split() == ["smoke", ".750", ".750"]
+
+
+def test_several_heads_stand_below_each_other_in_one_table(frames: Any) -> None:
+    frame = frames(heads=("mlp", "linear"), controls=("paired", "unpaired"), ratios=(0.0, 0.5))
+    text = summary_text(frame)
+    lines = block(text, "AUROC on 'pairs'").splitlines()
+    assert lines[0] == "AUROC on 'pairs' · 2 heads · 200 images, 100 pairs · 4 seeds"
+    own = ["  real only", "  pairs ½ (replace)", "    unpaired control"]
+    assert [line[2:22].rstrip() for line in lines[3:11]] == ["mlp", *own, "linear", *own], "in the table's order"
+    for head, row in (("mlp", lines[5]), ("linear", lines[9])):
+        of_head = frame[(frame["head"] == head) & (frame["test"] == "pairs") & (frame["control"] == "paired")]
+        means = summarise(of_head, "auroc").sort_values("budget")["mean"]
+        assert re.findall(r"(\S+)±", row) == [number_text(mean) for mean in means]
+    assert lines[12].strip() == "mlp"
+    assert "pairs ½ (replace) − unpaired ½ (control)" in lines[13]
+    shortcut = block(text, "Shortcut check · 2 heads")
+    assert "  mlp: real only at n = 256" in shortcut
+    assert "  linear: real only at n = 256" in shortcut
+
+
+def test_heads_with_real_data_alone_are_a_row_each(frames: Any) -> None:
+    frame = frames(heads=("mlp", "linear", "knn"), ratios=(0.0,))
+    lines = block(summary_text(frame), "AUROC on 'pairs' · 3 heads").splitlines()
+    assert [line.split()[0] for line in lines[3:]] == ["mlp", "linear", "knn"]
+    assert "real only" not in "\n".join(lines)
+
+
+def test_folds_are_called_folds_and_their_images_counted_together(frames: Any) -> None:
+    frame = frames(ratios=(0.0,), tests=("pairs",), heads=("a", "b"))
+    folds = frame.assign(encoder=published_encoder("folds", "theirs"))
+    text = summary_text(folds)
+    assert "AUROC on 'pairs' · 2 methods · 800 images, 100 pairs · 4 folds" in text
+    assert "seed" not in text
+    seeds = summary_text(frame.assign(encoder=published_encoder("seeds", "theirs")))
+    assert "2 methods · 200 images, 100 pairs · 4 seeds" in seeds
+    assert "test sets are fixed" in " ".join(seeds.split())
+    one = frame[frame["seed"] == 0].assign(encoder=published_encoder("pooled", "theirs"))
+    assert "200 images, 100 pairs · all folds at once" in summary_text(one)
+    assert "±" not in summary_text(one)

@@ -286,3 +286,16 @@ def test_one_budget_is_a_table_over_added_images(frames: Any) -> None:
 def test_escaping_keeps_one_line() -> None:
     assert escape_markdown("a\nb|c") == r"a b\|c"
     assert escape_latex("a\nb") == "a b"
+
+
+def test_several_heads_stand_in_one_table(frames: Any) -> None:
+    frame = frames(heads=("mlp", "linear"), ratios=(0.0, 0.5))
+    (table,) = summary_tables(frame, [("pairs", "auroc")])
+    own = ["  real only", "  pairs ½ (replace)", "    unpaired control"]
+    assert [name for name, _ in table.rows] == ["mlp", *own, "linear", *own]
+    assert all(str(cell) == "" for name, cells in table.rows if name in ("mlp", "linear") for cell in cells)
+    assert "2 heads" in table.caption
+    assert "\\quad \\quad unpaired control" in latex([table])
+    assert "&nbsp;&nbsp;&nbsp;&nbsp;unpaired control" in markdown([table])
+    (alone,) = summary_tables(frame[frame["control"] == "none"], [("pairs", "auroc")])
+    assert [name for name, _ in alone.rows] == ["mlp", "linear"]
