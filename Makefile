@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install curve test lint bench wheel clean
+.PHONY: help install curve test fuzz lint bench wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ curve: install  ## the main job: the data-efficiency curve on the embedded scene
 
 test: install lint  ## lint, then all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+fuzz: install  ## property tests with random examples
+	@HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -n 2 --dist loadgroup -m hypothesis $(ARGS)
 
 lint: install  ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What all tests share: a deliberate thread count, no network, a cache of their own, the real data if it is there."""
+"""What all tests share: threads, no network, a cache of their own, the real data if it is there, random examples."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 # Each of the two test processes has one core; BLAS in several threads each would slow both.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +16,28 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 
 ROOT = Path(__file__).parent.parent
+
+# `fixed` draws the same examples every time, so that a failure is of the change it is seen with, and on no machine a
+# matter of speed. `explore` draws new ones, and keeps those that fail (in .hypothesis/) to try them first next time.
+_NO_CLOCK = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("fixed", derandomize=True, database=None, **_NO_CLOCK)
+settings.register_profile(
+    "explore", max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "500")), print_blob=True, **_NO_CLOCK
+)
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "fixed")
+settings.load_profile(PROFILE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Make the profile hold for tests with settings of their own: no clock, and in `explore` no fewer examples."""
+    for item in items:
+        test = getattr(item, "obj", None)
+        if not is_hypothesis_test(test):
+            continue
+        own = test._hypothesis_internal_use_settings  # what Hypothesis's pytest plugin reads, too
+        most = max(own.max_examples, settings.default.max_examples) if PROFILE == "explore" else own.max_examples
+        checks = {*own.suppress_health_check, HealthCheck.too_slow}
+        test._hypothesis_internal_use_settings = settings(own, max_examples=most, suppress_health_check=list(checks))
 
 
 @pytest.fixture(scope="session", autouse=True)
