@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from math import floor
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from guardtrain.errors import MixtureError
 from guardtrain.mixtures.ordering import checked_seed, order_pairs, order_real, order_unpaired
 from guardtrain.mixtures.pool import Pool
-from guardtrain.mixtures.splitting import assign_folds, checked_k
+from guardtrain.mixtures.splitting import assign_folds, checked_k, deal_both_classes, trainable
+from guardtrain.records import SAFE, UNSAFE
 
 ARMS = ("replace", "add")
 CONTROLS = ("paired", "unpaired", "real")
@@ -194,23 +196,67 @@ class Mixer:
         pairs = self._order(control, seed)[:n_pair_images]
         return Mixture(arm, control, int(budget), float(ratio), seed, real, pairs)
 
-    def folds(self, mixture: Mixture, k: int) -> np.ndarray:
+    def folds(self, mixture: Mixture, k: int) -> np.ndarray | None:
         """The fold of every image of a mixture of this mixer: group-safe, stratified, the same at every budget.
 
         Folds are assigned along the orderings of the mixture's seed and control over the whole pools, so an image
         keeps its fold when the budget grows. A group in both pools lies in one fold.
 
+        There are k folds, or as many as the mixture has groups with images of its scarcer class, if these are fewer: a
+        fold more would be judged on one class. With one such group there is no cross-validation, for whatever leaves
+        it out has one class to learn from. An image may change its fold where the number of folds changes. Where the
+        folds along the orderings (groups that hold both classes, few groups spread over both pools) have one that is
+        empty, or that nobody could be trained without, the mixture's groups are dealt anew, both classes to each fold.
+
         Args:
             mixture: from `mix` of this mixer.
-            k: number of folds, >= 2. Fold 0 serves as the validation split.
+            k: number of folds asked for, >= 2. Fold 0 serves as the validation split.
 
         Returns:
-            (n_images,) int64 in [0, k): first the real images, then the pair images, as in the mixture.
+            (n_images,) int64 in [0, folds): first the real images, then the pair images, as in the mixture. None where
+            the scarcer class has one group.
 
         Raises:
-            MixtureError: k < 2, or a fold with no image of the mixture, with the number of groups there are.
+            MixtureError: k < 2.
         """
-        k = checked_k(k)
+        fold, labels, groups, few = self._along_orderings(mixture, checked_k(k))
+        if few < 2:
+            return None
+        return deal_both_classes(groups, labels, few) if fold is None else fold
+
+    def has_usual_folds(self, mixture: Mixture, k: int) -> bool:
+        """Whether `folds` are k folds along the orderings: not fewer, none, or dealt anew.
+
+        Raises:
+            MixtureError: k < 2.
+        """
+        fold, _, _, few = self._along_orderings(mixture, checked_k(k))
+        return few == k and fold is not None
+
+    def _along_orderings(self, mixture: Mixture, k: int) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, int]:
+        """Folds along the orderings, None where they will not do; labels, groups, and how many folds there can be."""
+        rows = np.concatenate([mixture.real, self.real.n + mixture.pairs])
+        groups, labels = self._groups[rows], self._labels[rows]
+        k = min(k, *(int(np.count_nonzero(np.bincount(groups[labels == label]))) for label in (SAFE, UNSAFE)))
+        if k < 2:
+            return None, labels, groups, k
+        in_real, in_pairs = self._dealt(mixture, k)
+        fold = np.concatenate([in_real[mixture.real], in_pairs[mixture.pairs]])
+        return fold if trainable(fold, labels, k) else None, labels, groups, k
+
+    @cached_property
+    def _groups(self) -> np.ndarray:
+        """A number for the group of each record, those of the real pool first; a group in both pools has one."""
+        names = [self.real.groups] + ([] if self.pairs is None else [self.pairs.groups])
+        return np.asarray(np.unique(np.concatenate(names), return_inverse=True)[1])
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        """The label of each record, those of the real pool first."""
+        return np.concatenate([self.real.labels] + ([] if self.pairs is None else [self.pairs.labels]))
+
+    def _dealt(self, mixture: Mixture, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The folds of all of the real and of the pair pool, along the orderings of the mixture's seed and control."""
         unpaired = mixture.control == "unpaired"
         key = (mixture.seed, k, unpaired)
         if key not in self._folds:
@@ -219,18 +265,7 @@ class Mixer:
                 pools.append((self.pairs, self._order("unpaired" if unpaired else "paired", mixture.seed)))
             assigned = assign_folds(pools, k, mixture.seed)
             self._folds[key] = (assigned[0], assigned[1] if len(assigned) > 1 else np.empty(0, dtype=np.int64))
-        in_real, in_pairs = self._folds[key]
-        fold = np.concatenate([in_real[mixture.real], in_pairs[mixture.pairs]])
-        if len(np.unique(fold)) < k:
-            groups = set(self.real.groups[mixture.real].tolist())
-            if self.pairs is not None:
-                groups |= set(self.pairs.groups[mixture.pairs].tolist())
-            raise MixtureError(
-                f"The mixture of {mixture.n_images} images (budget {mixture.budget}, ratio {mixture.ratio:.6g}) has "
-                f"{len(groups)} groups, which leaves {k - len(np.unique(fold))} of {k} folds empty. "
-                "Use fewer folds or a larger budget."
-            )
-        return fold
+        return self._folds[key]
 
     def _order(self, kind: str, seed: int) -> np.ndarray:
         if (kind, seed) not in self._orders:

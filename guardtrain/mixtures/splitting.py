@@ -156,3 +156,51 @@ def assign_folds(pools: Sequence[tuple[Pool, np.ndarray]], k: int, seed: int) ->
             in_fold[fold] += 1
         result.append(np.array([fold_of_group[group] for group in groups], dtype=np.int64))
     return result
+
+
+def trainable(fold: np.ndarray, labels: np.ndarray, k: int) -> bool:
+    """Whether none of k folds is empty, and the others of each hold both classes, which a head needs to be trained.
+
+    Args:
+        fold: (n,) int64 in [0, k).
+        labels: (n,) 0 or 1.
+
+    >>> trainable(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), 2)
+    True
+    >>> trainable(np.array([0, 1, 0, 0]), np.array([0, 0, 1, 1]), 2)  # without fold 0 there is no 1
+    False
+    """
+    counts = np.stack([np.bincount(fold[labels == label], minlength=k) for label in (0, 1)])  # (2, k)
+    return bool((counts.sum(axis=0) > 0).all() and (counts.sum(axis=1, keepdims=True) > counts).all())
+
+
+def deal_both_classes(groups: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """Deal groups to k folds so that each fold has images of both classes.
+
+    Groups with both classes are dealt first, then those of the class with fewer groups, then the others, each to the
+    fold with the fewest images of that class (of equals the fewest in all, then the first), in the order in which they
+    come.
+
+    Args:
+        groups: (n,) names or numbers.
+        labels: (n,) 0 or 1.
+        k: number of folds, from 2 up to the number of groups of the class that is in fewer groups.
+
+    Returns:
+        (n,) int64 in [0, k).
+
+    >>> deal_both_classes(np.array(list("abbcd")), np.array([0, 0, 1, 1, 0]), 2).tolist()
+    [1, 0, 0, 1, 0]
+    """
+    names, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    sizes = np.stack([np.bincount(inverse[labels == label], minlength=len(names)) for label in (0, 1)])  # (2, G)
+    scarcer = int(np.argmin((sizes > 0).sum(axis=1)))
+    kind = np.where((sizes > 0).all(axis=0), 0, np.where(sizes[scarcer] > 0, 1, 2))
+    fold_of_group = np.empty(len(names), dtype=np.int64)
+    held = np.zeros((2, k), dtype=np.int64)
+    for group in np.lexsort((first, kind)).tolist():
+        label = scarcer if kind[group] < 2 else 1 - scarcer
+        fold = min(range(k), key=lambda f: (held[label, f], held[:, f].sum(), f))
+        held[:, fold] += sizes[:, group]
+        fold_of_group[group] = fold
+    return fold_of_group[inverse]

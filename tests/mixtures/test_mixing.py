@@ -130,8 +130,12 @@ def test_row_order_and_warm_caches_change_nothing(real: Pool, pairs: Pool, arm: 
     assert real.ids[mixture.real].tolist() == warm.real.ids[again.real].tolist()
     assert warm.pairs is not None
     assert pairs.ids[mixture.pairs].tolist() == warm.pairs.ids[again.pairs].tolist()
-    by_id = dict(zip(_ids(Mixer(real, pairs), mixture), Mixer(real, pairs).folds(mixture, 2).tolist(), strict=True))
-    assert by_id == dict(zip(_ids(warm, again), warm.folds(again, 2).tolist(), strict=True))
+    fold, fold_again = Mixer(real, pairs).folds(mixture, 2), warm.folds(again, 2)
+    if fold is None or fold_again is None:
+        assert fold is fold_again
+        return
+    by_id = dict(zip(_ids(Mixer(real, pairs), mixture), fold.tolist(), strict=True))
+    assert by_id == dict(zip(_ids(warm, again), fold_again.tolist(), strict=True))
 
 
 def _ids(mixer: Mixer, mixture) -> list[str]:  # type: ignore[no-untyped-def]
@@ -196,36 +200,89 @@ def test_pools_that_cannot_mix_are_refused() -> None:
     assert mix(_real(), None, budget=8, ratio=0.5, control="real", seed=0).n_real == 8
 
 
-@given(
-    real_pools(max_size=60, grouped=True), pair_pools(min_pairs=10), SEEDS, st.integers(2, 4), st.sampled_from(CONTROLS)
-)
-def test_mixture_folds_keep_groups_whole_and_stay_put(real: Pool, pairs: Pool, seed: int, k: int, control: str) -> None:
+@given(real_pools(max_size=60), pair_pools(min_pairs=10), SEEDS, st.integers(2, 4), st.sampled_from(CONTROLS))
+def test_mixture_folds_stay_put(real: Pool, pairs: Pool, seed: int, k: int, control: str) -> None:
     # The pair pool shares a group with the real one, as where the unsafe half is a real image.
     groups = pairs.groups.astype(object)
     groups[pairs.pair_ids == pairs.pair_ids[0]] = real.groups[0]
     pairs = Pool(pairs.ids, pairs.labels, pairs.strata, groups, pairs.pair_ids, "pairs")
     mixer = Mixer(real, pairs)
     fold_of: dict[str, int] = {}
-    for budget in (4, 8, 16, 20):
+    for budget in (4, 8, 16, 20, 32):
         try:
             mixture = mixer.mix(budget=budget, ratio=0.5, seed=seed, control=control)
-            fold = mixer.folds(mixture, k)
         except MixtureError:
             continue
-        assert fold.shape == (mixture.n_images,) and set(fold.tolist()) == set(range(k))
-        names = [*real.groups[mixture.real].tolist(), *pairs.groups[mixture.pairs].tolist()]
-        for group, f in zip(names, fold.tolist(), strict=True):
+        labels = np.concatenate([real.labels[mixture.real], pairs.labels[mixture.pairs]])
+        names = np.array([*real.groups[mixture.real].tolist(), *pairs.groups[mixture.pairs].tolist()])
+        if min(len(set(names[labels == label].tolist())) for label in (0, 1)) <= 2 * k:
+            continue  # too few for k folds along the orderings for certain
+        fold = mixer.folds(mixture, k)
+        assert fold is not None and fold.shape == (mixture.n_images,) and set(fold.tolist()) == set(range(k))
+        for group, f in zip(names.tolist(), fold.tolist(), strict=True):
             assert fold_of.setdefault(group, f) == f
 
 
-def test_mixture_folds_fill_all_folds_as_soon_as_there_are_enough_groups() -> None:
-    mixer = Mixer(_real(), _pairs())
+def test_mixture_folds_are_as_many_as_the_scarcer_class_has_groups() -> None:
+    names = [f"r{i:03d}" for i in range(40)]
+    real = Pool(names, [0] * 33 + [1] * 7)
+    mixer = Mixer(real)
     for seed in range(20):
-        # 4 real images and 2 pairs are 6 groups.
-        mixture = mixer.mix(budget=8, ratio=0.5, seed=seed)
-        assert len(set(mixer.folds(mixture, 6).tolist())) == 6
-        with pytest.raises(MixtureError, match=r"8 images .* has 6 groups, which leaves 1 of 7 folds empty"):
-            mixer.folds(mixture, 7)
+        for budget in range(2, 41):
+            mixture = mixer.mix(budget=budget, ratio=0, seed=seed)
+            unsafe = int(real.labels[mixture.real].sum())
+            fold = mixer.folds(mixture, 5)
+            if unsafe < 2:
+                assert fold is None, "without its one unsafe image a head would see one class"
+                continue
+            assert fold is not None
+            k = min(5, unsafe)
+            assert set(fold.tolist()) == set(range(k))
+            assert set(fold[real.labels[mixture.real] == 1].tolist()) == set(range(k)), "unsafe images in every fold"
+
+
+@given(
+    real_pools(max_size=40, grouped=True), pair_pools(max_pairs=8), SEEDS, st.integers(2, 6), st.sampled_from(CONTROLS)
+)
+def test_mixture_folds_can_be_trained_without_any_one_of_them(
+    real: Pool, pairs: Pool, seed: int, k: int, control: str
+) -> None:
+    groups = pairs.groups.astype(object)
+    groups[pairs.pair_ids == pairs.pair_ids[0]] = real.groups[0]  # in both pools
+    pairs = Pool(pairs.ids, pairs.labels, pairs.strata, groups, pairs.pair_ids, "pairs")
+    mixer = Mixer(real, pairs)
+    for budget in (2, 3, 4, 6, 10):
+        for ratio in (0.0, 0.5, 1.0):
+            try:
+                mixture = mixer.mix(budget=budget, ratio=ratio, seed=seed, control=control, rounding="nearest")
+            except MixtureError:
+                continue
+            labels = np.concatenate([real.labels[mixture.real], pairs.labels[mixture.pairs]])
+            names = np.array([*real.groups[mixture.real].tolist(), *pairs.groups[mixture.pairs].tolist()])
+            scarcer = min(len(set(names[labels == label].tolist())) for label in (0, 1))
+            fold = mixer.folds(mixture, k)
+            if scarcer < 2:
+                assert fold is None
+                continue
+            assert fold is not None and set(fold.tolist()) == set(range(min(k, scarcer)))
+            assert len(set(zip(names.tolist(), fold.tolist(), strict=True))) == len(set(names.tolist()))
+            for left_out in set(fold.tolist()):
+                assert set(labels[fold != left_out].tolist()) == {0, 1}
+            again = Mixer(shuffled(real, 1), shuffled(pairs, 2))
+            mixed = again.mix(budget=budget, ratio=ratio, seed=seed, control=control, rounding="nearest")
+            other = again.folds(mixed, k)
+            assert other is not None
+            by_id = dict(zip(_ids(mixer, mixture), fold.tolist(), strict=True))
+            assert by_id == dict(zip(_ids(again, mixed), other.tolist(), strict=True)), "the order of rows is nothing"
+
+
+def test_one_group_of_a_class_leaves_nothing_to_cross_validate() -> None:
+    names = [f"r{i}" for i in range(8)]
+    real = Pool(names, [0, 1] * 4, groups=["a" if i % 2 else f"g{i}" for i in range(8)])  # type: ignore[arg-type]
+    mixer = Mixer(real)
+    assert mixer.folds(mixer.mix(budget=8, ratio=0, seed=0), 5) is None
+    with pytest.raises(MixtureError, match="number of folds is 1"):
+        mixer.folds(mixer.mix(budget=8, ratio=0, seed=0), 1)
 
 
 def test_ten_thousand_mixtures_are_quick() -> None:
