@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from guardtrain.curves.grid import GridPoint, GridSettings, grid_points
 from guardtrain.curves.results import NO_CONTROL, ResultRow, ResultsTable, run_key
 from guardtrain.curves.scores import ScoresFolder
 from guardtrain.errors import DataError
+from guardtrain.heads import HeadBank
 from guardtrain.metrics import record_pairs, record_slices, sliced_guard_metrics
 from guardtrain.mixtures import ARMS, Mixer, Mixture, Pool
 from guardtrain.training.batches import RunPlan
@@ -25,8 +27,11 @@ from guardtrain.training.pools import Pools
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
-FIRST_COMMIT = 60  # runs trained before anything is kept; after them as many as take so long:
-SECONDS_PER_COMMIT = 20.0  # what a crash can cost, about
+FIRST_COMMIT = 60  # runs trained before anything is kept; after them so many as make up so much work:
+BLOCK_WORK = 2e11  # what a crash can cost: about 20 s on two cores, see `_work`
+SECONDS_PER_COMMIT = 20.0  # the same of heads that are solved, whose work is not known beforehand
+_EVALUATIONS = 600  # what L-BFGS takes to an optimum, in steps on as many images
+_FOLD_SHARE = 0.1  # of that for a linear head of a fold: it starts near its optimum and stops far from it
 
 FALSE_POSITIVE_RATE = 0.05
 _SHOWN = 5  # runs set aside that are named before "and N more"
@@ -64,6 +69,9 @@ def plan_single(pools: Pools, mixture: Mapping[str, Any], recipe_settings: Mappi
 
 def _planned(pools: Pools, point: GridPoint, rounding: str, recipe_settings: Mapping[str, Any], mixer: Mixer) -> Run:
     mixture = point.mixture(mixer, rounding)
+    selection = recipe_settings.get("selection", {})
+    few = "folds" in selection and mixture.n_images >= selection["smallest"]
+    few = few and not mixer.has_usual_folds(mixture, selection["folds"])
     settings = {
         "engine": ENGINE_VERSION,
         "data": pools.digest,
@@ -71,6 +79,7 @@ def _planned(pools: Pools, point: GridPoint, rounding: str, recipe_settings: Map
         "n_real": mixture.n_real,
         "n_pair_images": mixture.n_pair_images,
         **recipe_settings,
+        **({"folds": "few groups"} if few else {}),
     }
     return Run(point, mixture, run_key(settings))
 
@@ -87,6 +96,9 @@ def run_curve(
     say: Callable[[str], None] = print,
 ) -> set[str]:
     """Train what is missing of the grid, score it on every test set, and append results and scores to `folder`.
+
+    A curve that was killed, at whatever moment, and started again has the numbers of one that was not, to the last bit:
+    a head's last digits depend on its company in a bank, so runs are trained in blocks that the grid alone decides.
 
     Args:
         pools: pools and test sets.
@@ -114,12 +126,14 @@ def run_curve(
         say(f"{len(runs) - len(missing)} of {len(runs)} runs are there already")
     embeddings, labels = torch.from_numpy(pools.matrix), torch.from_numpy(pools.labels)
     finished, size = 0, FIRST_COMMIT
+    block_of = {} if recipe.direct else _blocks(runs, recipe, embeddings.shape[1])
     set_aside: list[Run] = []
     while finished < len(missing):
-        batch = missing[finished : finished + size]
+        rest = missing[finished:]
+        batch = [run for run in rest if block_of[run.key] == block_of[rest[0].key]] if block_of else rest[:size]
         plans = [run_plan(pools, mixer, run.mixture, recipe) for run in batch]
         title = f"training {finished + len(batch)} of {len(missing)} runs"
-        checkpoints = folder / "checkpoints" / batch[0].key
+        checkpoints = folder / "checkpoints" / _banked(batch, recipe, memory_gb)
         fitted = fit_bank(
             recipe, embeddings, labels, plans, memory_gb=memory_gb, folder=checkpoints, loggers=loggers, label=title
         )
@@ -141,6 +155,42 @@ def run_curve(
             "NaN in the embeddings of their images, lower optimizer.lr or raise loss.l2. The next start tries again."
         )
     return {run.key for run in runs} - {run.key for run in set_aside}
+
+
+def _blocks(runs: Sequence[Run], recipe: TrainingRecipe, dim: int) -> dict[str, int]:
+    """The block of each run, by key: `FIRST_COMMIT` runs, then as many as make up `BLOCK_WORK`."""
+    work_of = partial(_work, recipe=recipe, one=recipe.head.bank(1, dim))
+    block_of: dict[str, int] = {}
+    block, work = 0, 0.0
+    for number, run in enumerate(runs):
+        own = work_of(run.mixture.n_images)
+        if number == FIRST_COMMIT or (number > FIRST_COMMIT and work + own > BLOCK_WORK):
+            block, work = block + 1, 0.0
+        block_of[run.key] = block
+        work += own
+    return block_of
+
+
+def _work(images: int, recipe: TrainingRecipe, one: HeadBank) -> float:
+    """What training a run of so many images takes: parameters × images × steps, folds and candidates among them.
+
+    Args:
+        one: an untrained bank of one head.
+    """
+    settings, selection = recipe.optimizer, recipe.selection
+    steps, rows = (_EVALUATIONS, images) if recipe.full_batch else (settings.steps, min(images, settings.batch_size))
+    parameters = sum(p.numel() for p in one.parameters()) + one.parameters_per_image * images
+    heads = 1.0
+    if recipe.chooses(images):
+        candidates = max(1, len(selection.l2)) * (1 if recipe.full_batch else max(1, len(selection.lr)))
+        heads += selection.folds * candidates * (_FOLD_SHARE if recipe.linear_optimum else 1)
+    return parameters * rows * steps * heads
+
+
+def _banked(batch: Sequence[Run], recipe: TrainingRecipe, memory_gb: float) -> str:
+    """A name for the banks of these runs: checkpoints are of them, and fit no others."""
+    every = recipe.trainer.checkpoint_every
+    return run_key({"runs": [run.key for run in batch], "checkpoint_every": every, "memory_gb": memory_gb})
 
 
 def train_run(
@@ -181,7 +231,11 @@ def make_mixer(pools: Pools) -> Mixer:
 
 
 def run_plan(pools: Pools, mixer: Mixer, mixture: Mixture, recipe: TrainingRecipe) -> RunPlan:
-    """A mixture's images and pairs as rows of the pools' matrix, with folds where the run chooses hyper-parameters."""
+    """A mixture's images and pairs as rows of the pools' matrix, with folds where the run chooses hyper-parameters.
+
+    A run whose scarcer class has fewer groups than `selection.folds` has as many folds as these; with one group it has
+    none, and chooses nothing. See `Mixer.folds`.
+    """
     folds = mixer.folds(mixture, recipe.selection.folds) if recipe.chooses(mixture.n_images) else None
     return RunPlan(pools.rows(mixture), mixture.seed, folds=folds, split=mixture.n_real, pairs=pools.pair_rows(mixture))
 
