@@ -12,14 +12,13 @@ from guardtrain.curves.bootstrap import PointReplicates, bootstrap_difference
 from guardtrain.curves.efficiency import Estimate, LineReplicates, data_multiplier
 from guardtrain.curves.outlook import HEADING, outlook_lines
 from guardtrain.curves.results import METRICS
+from guardtrain.curves.shortcut import shortcuts
 from guardtrain.curves.statistics import (
     Line,
     default_panels,
     lines_of,
     number_text,
     paired_difference,
-    select,
-    summarise,
 )
 from guardtrain.curves.summary import check_panels, whole_slices
 
@@ -122,7 +121,7 @@ def findings(
 
     Args:
         frame, panels, boots: as for `comparisons`.
-        in_domain: the test set that shares the training images' contexts; None for the one without pairs.
+        in_domain: the test set that shares the training images' contexts, see `guardtrain.curves.shortcut.shortcuts`.
         multiplied: bootstraps whose data multiplier is told.
     """
     compared = comparisons(frame, panels, boots)
@@ -237,28 +236,14 @@ def _times(estimate: Estimate, used: float, what: str) -> str:
 
 def _shortcut(whole: pd.DataFrame, in_domain: str | None, several: bool) -> list[Finding]:
     """How real data alone does where contexts are shared, and on pairs."""
-    real = whole[whole["control"] == "none"]
-    paired = list(dict.fromkeys(real.loc[real["pair_both_right"].notna(), "test"]))
-    others = [test for test in dict.fromkeys(real["test"]) if test not in paired]
-    if in_domain is None and len(others) != 1:
-        return []
-    shared = in_domain or str(others[0])
     out = []
-    for head in dict.fromkeys(real["head"]):
-        own = real[real["head"] == head]
-        for test in (test for test in paired if test != shared):
-            a, b = select(own, {"test": shared}), select(own, {"test": test})
-            common = set(a.loc[a["auroc"].notna(), "budget"]) & set(b["budget"])
-            if not common:
-                continue
-            n = max(common)
-            auroc = summarise(a[a["budget"] == n], "auroc").iloc[0]
-            right = summarise(b[b["budget"] == n], "pair_both_right").iloc[0]
-            sentence = (
-                f"Real data alone at n = {n:,} has AUROC {_mean(auroc)} on '{shared}', and gets both sides right of "
-                f"{_mean(right)} of the pairs of '{test}'."
-            )
-            out.append(Finding("Shortcut check" + (f", {head} head" if several else ""), (sentence,)))
+    for found in shortcuts(whole, in_domain):
+        sentence = (
+            f"Real data alone at n = {found.budget:,} has AUROC {_mean(found.auroc)} on '{found.in_domain}', and gets "
+            f"both sides right of {_mean(found.right)} of the pairs of '{found.test}'."
+        )
+        told = (sentence, found.doubt()) if found.guessed else (sentence,)
+        out.append(Finding("Shortcut check" + (f", {found.head} head" if several else ""), told))
     return out
 
 

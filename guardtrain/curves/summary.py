@@ -10,6 +10,7 @@ import numpy as np
 
 from guardtrain.curves.repeats import POOLED, Repeats
 from guardtrain.curves.results import METRICS, SLICE_KINDS
+from guardtrain.curves.shortcut import shortcuts
 from guardtrain.curves.statistics import (
     Line,
     default_panels,
@@ -79,8 +80,8 @@ def summary_text(
     Args:
         frame: a results table, see `guardtrain.curves.results.ResultsTable.read`.
         panels: (test set, metric) pairs; None for `guardtrain.curves.statistics.default_panels`.
-        in_domain: the test set that shares the training images' contexts, for the shortcut line; None looks for
-            the one test set without pairs beside one with pairs.
+        in_domain: the test set that shares the training images' contexts, for the shortcut line, see
+            `guardtrain.curves.shortcut.shortcuts`.
         width: in characters, at least 40.
         plain: write ASCII only.
 
@@ -351,38 +352,23 @@ def _verdict(point: dict[Any, Any], metric: str) -> str:
 
 def _shortcut(frame: pd.DataFrame, in_domain: str | None, width: int) -> list[str]:
     """Real data alone, at its largest budget: AUROC where the contexts are shared, both sides right on the pairs."""
-    real = frame[frame["control"] == "none"]
-    with_pairs = list(dict.fromkeys(real.loc[real["pair_both_right"].notna(), "test"]))
-    if in_domain is None:
-        without = [test for test in dict.fromkeys(real["test"]) if test not in with_pairs]
-        if len(without) != 1:
-            return []
-        in_domain = without[0]
-    heads = list(dict.fromkeys(frame["head"]))
+    every, several = shortcuts(frame, in_domain), len(set(frame["head"])) > 1
     out = []
-    for test in (test for test in with_pairs if test != in_domain):
-        told = []
-        for head in heads:
-            own = real[real["head"] == head]
-            shared = own[(own["test"] == in_domain) & own["auroc"].notna()]
-            pairs = select(own, {"test": test})
-            common = set(shared["budget"]) & set(pairs["budget"])
-            if not common:
-                continue
-            n = max(common)
-            a = summarise(shared[shared["budget"] == n], "auroc").iloc[0]
-            b = summarise(pairs[pairs["budget"] == n], "pair_both_right").iloc[0]
-            told.append(
-                _wrapped(
-                    (f"{head}: real" if len(heads) > 1 else "Real")
-                    + f" only at n = {n:,} has AUROC {_cell(a['mean'], a['half_width'])} on '{in_domain}', and gets "
-                    f"both sides right of {_cell(b['mean'], b['half_width'])} of the pairs of '{test}'.",
-                    width,
-                    hang="    " if len(heads) > 1 else None,
-                )
+    for test in dict.fromkeys(found.test for found in every):
+        own = [found for found in every if found.test == test]
+        told = [
+            _wrapped(
+                (f"{found.head}: real" if several else "Real")
+                + f" only at n = {found.budget:,} has AUROC {_cell(found.auroc['mean'], found.auroc['half_width'])} on "
+                f"'{found.in_domain}', and gets both sides right of "
+                f"{_cell(found.right['mean'], found.right['half_width'])} of the pairs of '{test}'.",
+                width,
+                hang="    " if several else None,
             )
-        if told:
-            out.append("\n".join([f"Shortcut check · {heads_text(frame)}", *told]))
+            for found in own
+        ]
+        doubt = [_wrapped(own[0].doubt(), width)] if own[0].guessed else []
+        out.append("\n".join([f"Shortcut check · {heads_text(frame)}", *told, *doubt]))
     return out
 
 

@@ -125,3 +125,7 @@ def test_the_shortcut_is_told_where_the_test_sets_show_it(curve: tuple[pd.DataFr
     text = told(findings(curve[0]))
     assert re.search(r"Real data alone at n = 256 has AUROC \.\d+ ± \.\d+ on 'contexts', and gets both sides", text)
     assert "Shortcut" not in told(findings(curve[0][curve[0]["test"] == "pairs"]))
+    assert "If 'contexts' is not of the real pool's kind" in text
+    named = told(findings(curve[0], in_domain="contexts"))
+    assert "has AUROC" in named and "plot.in_domain" not in named
+    assert "Shortcut" not in told(findings(curve[0], in_domain=""))

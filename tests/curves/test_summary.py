@@ -70,6 +70,18 @@ def test_shortcut_line(frames: Any) -> None:
     assert "on 'wild'" in block(summary_text(two, in_domain="wild"), "Shortcut check")
 
 
+def test_a_shortcut_line_that_rests_on_a_guess_says_so(frames: Any) -> None:
+    guessed = block(summary_text(frames()), "Shortcut check")
+    assert "If 'contexts' is not of the real pool's kind" in guessed and "plot.in_domain=''" in guessed
+    for frame, settings in (
+        (frames(), {"in_domain": "contexts"}),
+        (frames().replace({"test": {"contexts": "in_domain"}}), {}),
+    ):
+        told = block(summary_text(frame, **settings), "Shortcut check")
+        assert "has AUROC .970±.000" in told and "plot.in_domain" not in told
+    assert "Shortcut" not in summary_text(frames(), in_domain="")
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 140])
 def test_no_line_is_wider_than_asked(frames: Any, width: int) -> None:
     frame = frames(budgets=EIGHT, arms=("replace", "add"), controls=("paired", "unpaired", "real"))
