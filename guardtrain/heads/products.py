@@ -11,7 +11,7 @@ import torch
 from guardtrain.errors import ConfigError
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-FEWEST_ROWS = 96  # with fewer rows a batch, rounding the weights to bfloat16 costs what the products save
+FEWEST_ROWS = 48  # with fewer rows a batch, rounding the weights to bfloat16 costs what the products save
 
 
 def product_dtype(precision: str, device: torch.device, rows: int) -> torch.dtype:
