@@ -57,9 +57,15 @@ def recipe_settings(settings: CurveConfig | TrainConfig, recipe: TrainingRecipe)
         used, kind, chosen = (), "none", ("method", "folds", "smallest", "l2")
     if settings.selection.method == "fixed":
         chosen = ("method",)
-    loss = plain(settings.loss)
+    loss = plain(recipe.loss)  # with what the head has settled
     if recipe.direct:
         del loss["pairs"]
+    else:
+        # what is not used changes nothing; runs made before there was contrastive and gradient keep their keys
+        pairs = recipe.loss.pairs
+        unused = set() if pairs.contrastive else {"contrastive", "temperature"}
+        unused |= set() if pairs.gradient else {"gradient"}
+        loss["pairs"] = {key: value for key, value in loss["pairs"].items() if key not in unused}
     head = plain(settings.head)
     if file := (head.get("text") or {}).get("file"):
         head["text"]["file"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()  # another file is another head

@@ -6,7 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from guardtrain.errors import ConfigError
 
 
 def batched_affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -55,6 +58,46 @@ class HeadBank(nn.Module, ABC):
         Returns:
             `(R, B)` or `(R, N)` float32 logits.
         """
+
+    def with_features(self, x: Tensor, step_seed: int | None = None, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Logits of every head, and of some rows the features that its last layer makes them from.
+
+        The default is to refuse; heads that learn features override it.
+
+        Args:
+            x: `(R, B, D)`.
+            step_seed: see `forward`.
+            first: from this row on features are given.
+
+        Returns:
+            Logits `(R, B)` and features `(R, B - first, H)`.
+
+        Raises:
+            ConfigError: the head learns no features.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} learns no features that a contrastive loss could shape. Set "
+            "loss.pairs.contrastive=0, or take a head that does (mlp, prototypes, tip_adapter_f)."
+        )
+
+    def slope_cosines(self, x: Tensor, directions: Tensor, step_seed: int | None = None, first: int = 0) -> Tensor:
+        """Cosines between the logit's gradient in the embedding and given directions, differentiable in the parameters.
+
+        The default differentiates `forward` twice; heads that know their gradient in closed form override it.
+
+        Args:
+            x: `(R, B, D)`.
+            directions: `(R, P, D)`; each is that of the next (B - first) / P rows.
+            step_seed: see `forward`.
+            first: from this row on the gradient is taken.
+
+        Returns:
+            `(R, B - first)`.
+        """
+        rows = x[:, first:].detach().requires_grad_()
+        (slopes,) = torch.autograd.grad(self(rows, step_seed).sum(), rows, create_graph=True)
+        slopes = slopes.unflatten(1, (directions.shape[1], -1))
+        return F.cosine_similarity(slopes, directions[:, :, None], dim=-1).flatten(1)
 
     def fit_input(self, embeddings: Tensor, indices: Sequence[Tensor]) -> None:
         """Set each head's input mean and scale from its own training rows.

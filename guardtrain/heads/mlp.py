@@ -34,6 +34,7 @@ class MLPHead:
     hidden: list[int] = field(default_factory=lambda: [64])
     dropout: float = 0.0
     convex: ClassVar[bool] = False
+    pair_gradient: ClassVar[float] = 1.0  # what loss.pairs.gradient is where it is left to the head
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
@@ -76,6 +77,7 @@ class MLPBank(HeadBank):
         self.reset([0] * heads)
         self._gradients: dict[str, Tensor] = {}
         self._idle: list[_Workspace] = []  # buffers of finished training passes
+        self._idle_cosines: list[_Workspace] = []  # and of finished `_SlopeCosines`
 
     @torch.no_grad()
     def reset(self, seeds: Sequence[int]) -> None:
@@ -93,16 +95,56 @@ class MLPBank(HeadBank):
         """See `HeadBank.forward`; here `step_seed` is the training step, and the heads' own seeds do the rest."""
         masks = self._dropout_masks(step_seed, x)
         if self.training and x.ndim == 3 and torch.is_grad_enabled() and not x.requires_grad:
-            logits: Tensor = _TrainingPass.apply(self, x, masks, *self.parameters())
+            logits: Tensor = _TrainingPass.apply(self, x, masks, None, *self.parameters())
             return logits
-        hidden = self.standardised_product(x, self.weights[0], self.biases[0])  # (R, B, H)
-        for layer in range(1, len(self.weights)):
-            hidden = hidden.relu()
-            if masks:
-                of_heads = [mask.expand(heads.stop - heads.start, -1, -1) for heads, mask in masks[layer - 1]]
-                hidden = hidden * torch.cat(of_heads)
-            hidden = batched_affine(hidden, self.weights[layer], self.biases[layer])
-        return hidden.squeeze(-1)
+        return self._last_layer(self._hidden_layers(x, masks)[-1])
+
+    def with_features(self, x: Tensor, step_seed: int | None = None, first: int = 0) -> tuple[Tensor, Tensor]:
+        """See `HeadBank.with_features`; the features are the last hidden layer, after ReLU and dropout."""
+        masks = self._dropout_masks(step_seed, x)
+        if self.training and torch.is_grad_enabled() and not x.requires_grad:
+            both: tuple[Tensor, Tensor] = _TrainingPass.apply(self, x, masks, first, *self.parameters())
+            return both
+        hidden = self._hidden_layers(x, masks)[-1]
+        return self._last_layer(hidden), hidden[:, first:]
+
+    def slope_cosines(self, x: Tensor, directions: Tensor, step_seed: int | None = None, first: int = 0) -> Tensor:
+        """See `HeadBank.slope_cosines`.
+
+        In closed form: the gradient is the product of the weights, of those units alone that pass a slope on. Which
+        these are does not change with the weights but at a jump, so it takes derivatives of the first order alone.
+        """
+        masks = [[(heads, mask[first:]) for heads, mask in layer] for layer in self._dropout_masks(step_seed, x)]
+        with torch.no_grad(), fast_float32_products():
+            rows = (x[:, first:] - self.input_mean[:, None, :]) / self.input_scale[:, None, None]
+            passed = []  # (R, B, H) 0 or 1, for each hidden layer
+            for layer, (weight, bias) in enumerate(zip(list(self.weights)[:-1], list(self.biases)[:-1], strict=True)):
+                rows = self._after(torch.baddbmm(bias[:, None, :], rows, weight), masks, layer)
+                passed.append(rows.sign())
+        slopes = self.weights[-1].mT  # (R, 1, H)
+        for weight, units in zip(reversed(list(self.weights)[1:-1]), reversed(passed[1:]), strict=True):
+            slopes = (slopes * units) @ weight.mT
+        cosines: Tensor = _SlopeCosines.apply(self, slopes * passed[0], self.weights[0], directions)
+        return cosines
+
+    def _hidden_layers(self, x: Tensor, masks: list[list[tuple[slice, Tensor]]]) -> list[Tensor]:
+        """Every hidden layer `(R, B, H)` after ReLU and dropout, the layers one by one."""
+        layers: list[Tensor] = []
+        for layer, (weight, bias) in enumerate(zip(list(self.weights)[:-1], list(self.biases)[:-1], strict=True)):
+            before = batched_affine(layers[-1], weight, bias) if layers else self.standardised_product(x, weight, bias)
+            layers.append(self._after(before, masks, layer))
+        return layers
+
+    @staticmethod
+    def _after(before: Tensor, masks: list[list[tuple[slice, Tensor]]], layer: int) -> Tensor:
+        """ReLU and dropout."""
+        hidden = before.relu()
+        if not masks:
+            return hidden
+        return hidden * torch.cat([mask.expand(heads.stop - heads.start, -1, -1) for heads, mask in masks[layer]])
+
+    def _last_layer(self, hidden: Tensor) -> Tensor:
+        return batched_affine(hidden, self.weights[-1], self.biases[-1]).squeeze(-1)
 
     def reset_head(self, r: int, generator: torch.Generator) -> None:
         for weight, bias in zip(self.weights, self.biases, strict=True):
@@ -146,12 +188,16 @@ class MLPBank(HeadBank):
 class _TrainingPass(torch.autograd.Function):
     """Logits of an `MLPBank` on rows of each head's own, and the gradients of its parameters.
 
+    Where a row is named, the last hidden layer of it and those after it is a second result.
+
     The same as autograd on the layers one by one, without what training does not need: no gradient of the rows, no mask
     beside the activations, no memory allocated anew (page faults would cost as much as the products).
     """
 
     @staticmethod
-    def forward(ctx: Any, bank: MLPBank, x: Tensor, masks: list[list[tuple[slice, Tensor]]], *_: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, bank: MLPBank, x: Tensor, masks: list[list[tuple[slice, Tensor]]], first: int | None, *_: Tensor
+    ) -> Tensor | tuple[Tensor, Tensor]:
         work = bank._idle.pop() if bank._idle else _Workspace()
         weights, biases = list(bank.weights), list(bank.biases)
         low = product_dtype(bank.precision, x.device, x.shape[1]) == torch.bfloat16
@@ -169,12 +215,13 @@ class _TrainingPass(torch.autograd.Function):
                     after[heads].mul_(mask)
             hidden = after
         ctx.bank, ctx.work, ctx.weights, ctx.biases = bank, work, weights, biases
-        ctx.kept, ctx.dtype = 1 - bank.dropout if masks else 1.0, dtype
-        return batched_affine(hidden, weights[-1], biases[-1]).squeeze(-1)
+        ctx.kept, ctx.dtype, ctx.first = 1 - bank.dropout if masks else 1.0, dtype, first
+        logits = batched_affine(hidden, weights[-1], biases[-1]).squeeze(-1)
+        return logits if first is None else (logits, hidden[:, first:].clone())  # the buffer is used again
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, slope: Tensor) -> Any:
+    def backward(ctx: Any, slope: Tensor, feature_slope: Tensor | None = None) -> Any:
         bank, work, weights, biases = ctx.bank, ctx.work, ctx.weights, ctx.biases
         if work is None:
             raise RuntimeError("a training pass of an MLP bank can be differentiated once; run the bank again.")
@@ -194,6 +241,8 @@ class _TrainingPass(torch.autograd.Function):
                 torch.mul(above, weight.mT, out=inner)
             else:
                 work.product(above, weight.mT, inner)
+            if feature_slope is not None and layer == last - 1:
+                inner[:, ctx.first :].add_(feature_slope)
             if ctx.kept < 1:
                 inner.mul_(1 / ctx.kept)
             # a unit passes the slope on where it is above zero: dropped ones are zero as well
@@ -205,7 +254,42 @@ class _TrainingPass(torch.autograd.Function):
             )
             bank._accumulate(f"bias{layer}", biases[layer], lambda out, inner=inner: torch.sum(inner, 1, out=out))
         bank._idle.append(work)
-        return (None,) * (3 + len(weights) + len(biases))
+        return (None,) * (4 + len(weights) + len(biases))
+
+
+class _SlopeCosines(torch.autograd.Function):
+    """Cosines of rows `above @ weightᵀ` with directions; these rows, as long as embeddings, have one kept buffer."""
+
+    @staticmethod
+    def forward(ctx: Any, bank: MLPBank, above: Tensor, weight: Tensor, directions: Tensor) -> Tensor:
+        work = bank._idle_cosines.pop() if bank._idle_cosines else _Workspace()
+        flat = work.buffer("slopes", (*above.shape[:2], weight.shape[1]), weight)
+        work.product(above, weight.mT, flat)
+        slopes = flat.unflatten(1, (directions.shape[1], -1))  # (R, P, k, D)
+        # where no unit passes a slope on, neither does it pass on what is divided by nothing here
+        lengths = torch.linalg.vector_norm(slopes, dim=-1).clamp_min(1e-12)
+        whole = lengths * torch.linalg.vector_norm(directions, dim=-1, keepdim=True).clamp_min(1e-12)
+        cosines = (slopes @ directions[..., None]).squeeze(-1) / whole
+        ctx.bank, ctx.work, ctx.lengths, ctx.whole = bank, work, lengths, whole
+        ctx.save_for_backward(above, weight, directions, cosines)
+        return cosines.flatten(1)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, outer: Tensor) -> Any:
+        above, weight, directions, cosines = ctx.saved_tensors
+        work, ctx.work = ctx.work, None
+        if work is None:
+            raise RuntimeError("cosines of an MLP bank's slopes can be differentiated once; run the bank again.")
+        outer = outer.view_as(cosines)
+        slopes = work["slopes"].unflatten(1, (directions.shape[1], -1))
+        slopes.mul_((-outer * cosines / ctx.lengths.square())[..., None])
+        slopes.addcmul_(directions[:, :, None], (outer / ctx.whole)[..., None])
+        of_above, of_weight = torch.empty_like(above), torch.empty_like(weight)
+        work.product(work["slopes"], weight, of_above)
+        work.product(work["slopes"].mT, above, of_weight)
+        ctx.bank._idle_cosines.append(work)
+        return None, of_above, of_weight, None
 
 
 class _Workspace(dict[str, Tensor]):

@@ -94,12 +94,22 @@ class PrototypeBank(UnitNormBank):
         self.reset(range(heads))
 
     def forward(self, x: Tensor, step_seed: int | None = None) -> Tensor:
+        return self._logits(self._cosines(x))
+
+    def with_features(self, x: Tensor, step_seed: int | None = None, first: int = 0) -> tuple[Tensor, Tensor]:
+        """See `HeadBank.with_features`; the features are the cosines with all prototypes, H = 2K."""
+        cosines = self._cosines(x)
+        return self._logits(cosines), cosines[:, :, first:].permute(0, 2, 1, 3).flatten(2)
+
+    def _cosines(self, x: Tensor) -> Tensor:
+        """`(R, 2, B, K)` cosines of rows with prototypes."""
         x, directions = self.unit(x), self.unit(self.directions)
         if x.ndim == 3:
-            cosines = torch.einsum("rbd,rckd->rcbk", x, directions)
-        else:
-            flat = directions.reshape(-1, self.dim)  # (R*2*K, D)
-            cosines = (x @ flat.T).view(len(x), self.heads, 2, -1).permute(1, 2, 0, 3)
+            return torch.einsum("rbd,rckd->rcbk", x, directions)
+        flat = directions.reshape(-1, self.dim)  # (R*2*K, D)
+        return (x @ flat.T).view(len(x), self.heads, 2, -1).permute(1, 2, 0, 3)
+
+    def _logits(self, cosines: Tensor) -> Tensor:
         by_class = torch.logsumexp(self.log_scale.exp()[:, :, None, None] * cosines, dim=-1)  # (R, 2, B)
         return by_class[:, 1] - by_class[:, 0]
 

@@ -124,14 +124,22 @@ class TipBank(ExampleBank):
     def forward(self, x: Tensor, step_seed: int | None = None) -> Tensor:
         x = self.unit(x)
         if x.ndim == 3 and torch.is_grad_enabled():
-            cosines = torch.einsum("rbd,rcmd->rbcm", x, self.keys)  # in training: one product for all heads
-            return torch.einsum("rbd,rd->rb", x, self.text) + self._votes(cosines, self.mass[:, None])
+            votes = self._by_class(self._affinities(x), self.mass[:, None])  # in training: one product for all heads
+            return torch.einsum("rbd,rd->rb", x, self.text) + votes
         rows = [x if x.ndim == 2 else x[r] for r in range(self.heads)]
         # one head after the other: all at once would take R·N·M numbers
         parts = [
-            own @ self.text[r] + self._votes(self.similarities(own, r), self.mass[r]) for r, own in enumerate(rows)
+            own @ self.text[r] + self._by_class(self._affinity(self.similarities(own, r)), self.mass[r])
+            for r, own in enumerate(rows)
         ]
         return torch.stack(parts)
+
+    def with_features(self, x: Tensor, step_seed: int | None = None, first: int = 0) -> tuple[Tensor, Tensor]:
+        """See `HeadBank.with_features`; the features are the affinities to all examples, H = 2M, 0 for padding."""
+        x = self.unit(x)
+        affinities = self._affinities(x)
+        logits = torch.einsum("rbd,rd->rb", x, self.text) + self._by_class(affinities, self.mass[:, None])
+        return logits, (affinities[:, first:] * (self.mass[:, None] != 0)).flatten(2)
 
     def start(self, embeddings: Tensor, labels: Tensor, indices: Sequence[Tensor]) -> None:
         """Keys from each head's training images, and the text; nothing where the keys are not trained."""
@@ -147,9 +155,17 @@ class TipBank(ExampleBank):
         """D with trained keys, for the larger of the two classes twice over."""
         return 0 if self._start is None else self.dim
 
-    def _votes(self, cosines: Tensor, mass: Tensor) -> Tensor:
-        """The cache's part of the logit: cosines `(..., 2, M)` to `(...)`."""
-        by_class = (torch.exp(self.beta * (cosines - 1)) * mass).sum(-1)
+    def _affinities(self, x: Tensor) -> Tensor:
+        """Affinities `(R, B, 2, M)` of rows of unit norm `(R, B, D)` to the examples."""
+        return self._affinity(torch.einsum("rbd,rcmd->rbcm", x, self.keys))
+
+    def _affinity(self, cosines: Tensor) -> Tensor:
+        return torch.exp(self.beta * (cosines - 1))
+
+    @staticmethod
+    def _by_class(affinities: Tensor, mass: Tensor) -> Tensor:
+        """The cache's part of the logit: affinities `(..., 2, M)` to `(...)`."""
+        by_class = (affinities * mass).sum(-1)
         return by_class[..., 1] - by_class[..., 0]
 
 

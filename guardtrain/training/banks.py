@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from guardtrain.heads import HeadBank
-from guardtrain.training.batches import RunPlan, batch_width
+from guardtrain.training.batches import RunPlan, batch_width, pairs_a_step
 
 CACHE_BYTES = 48 * 2**20  # of a bank's parameters, gradients and moments, where training takes steps on batches
 FEWEST_HEADS = 8  # but so many heads at least: the work around the products of a step costs as much as a few heads
@@ -56,7 +56,7 @@ def _fits(dim: int, heads: int, rows: int, memory_gb: float) -> bool:
 def stepped_banks(one: HeadBank, plans: Sequence[RunPlan], batch_size: int, memory_gb: float) -> list[Tensor]:
     """Banks of heads that take steps on batches (AdamW): int64 indices of plans.
 
-    A bank holds runs of one batch width, all with pairs or all without, so that a head's sums are those it has alone.
+    A bank holds runs of one batch width, of images and of pairs, so that a head's sums are those it has alone.
     Runs of one length are neighbours (their penalty is the same: one call of the optimizer's kernel), and among them
     those of one seed (they share dropout masks). A bank is as large as its parameters, gradients and moments fit into
     a processor's cache (`CACHE_BYTES`): larger banks wait for the memory, smaller ones for Python.
@@ -71,7 +71,11 @@ def stepped_banks(one: HeadBank, plans: Sequence[RunPlan], batch_size: int, memo
     fixed = sum(p.numel() for p in one.parameters())
     banks: list[list[int]] = []
     shapes = [
-        (batch_width(len(plan.train), batch_size), plan.pairs is not None and len(plan.pairs) > 0) for plan in plans
+        (
+            batch_width(len(plan.train), batch_size),
+            0 if plan.pairs is None else batch_width(len(plan.pairs), pairs_a_step(batch_size)),
+        )
+        for plan in plans
     ]
     for r in sorted(range(len(plans)), key=lambda r: (shapes[r], len(plans[r].train), plans[r].seed)):
         plan = plans[r]

@@ -79,6 +79,11 @@ def batch_width(images: int, batch_size: int) -> int:
     return min(batch_size, -(-images // multiple) * multiple)
 
 
+def pairs_a_step(batch_size: int) -> int:
+    """How many whole pairs a head sees beside the images of a batch, where something is made of them: an eighth."""
+    return max(1, batch_size // 8)
+
+
 class IndexBatch(NamedTuple):
     """Rows for each head: `index` `(R, B)` int64 into the matrix, `weight` `(R, B)` float32, zero for padding."""
 

@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from guardtrain.heads import HeadBank
-from guardtrain.training.batches import IndexBatch, IndexStream, RunPlan
-from guardtrain.training.losses import class_weights, pair_terms, weighted_bce
+from guardtrain.training.batches import IndexBatch, IndexStream, RunPlan, pairs_a_step
+from guardtrain.training.losses import class_weights, contrastive_terms, pair_terms, weighted_bce
 from guardtrain.training.settings import PairSettings
 
 
 class BankBatch(NamedTuple):
     """Rows gathered for each head.
 
-    `x` `(R, B + 2P, D)` floating: B images, the unsafe halves of P pairs, their safe halves; `labels` and `weights`
-    `(R, B)`; `pair_weights` `(R, P)`, what the terms of each pair count; `step` from 0.
+    `x` `(R, B + 2P, D)` floating: B images, then P pairs, each its unsafe half and its safe one; `labels` and `weights`
+    `(R, B)`; `pair_weights` `(R, P)`, what the terms of each pair count; `step` from 0. The place of a half in `x`
+    does not depend on P, which other heads decide, and so neither do the units that dropout takes from it.
     """
 
     step: int
@@ -33,9 +34,27 @@ class BankBatch(NamedTuple):
     def losses(self, bank: HeadBank, step_seed: int | None = None) -> Tensor:
         """`(R,)` losses of the heads on their rows."""
         images, pairs = self.labels.shape[1], self.pair_weights.shape[1]
-        logits, unsafe, safe = bank(self.x, step_seed).split([images, pairs, pairs], dim=1)
-        losses = weighted_bce(logits, self.labels, self.weights)
-        return losses + (pair_terms(unsafe, safe, self.pairs) * self.pair_weights).sum(1) if pairs else losses
+        if not pairs:
+            return weighted_bce(bank(self.x, step_seed), self.labels, self.weights)
+        if self.pairs.contrastive:
+            out, features = bank.with_features(self.x, step_seed, images)
+        else:
+            out, features = bank(self.x, step_seed), None
+        terms = pair_terms(*_halves(out[:, images:]), self.pairs)
+        if features is not None:
+            drawn = contrastive_terms(*_halves(features), self.pair_weights > 0, self.pairs.temperature)
+            terms = terms + self.pairs.contrastive * drawn
+        if self.pairs.gradient:
+            unsafe, safe = _halves(self.x[:, images:])
+            cosines = bank.slope_cosines(self.x, unsafe - safe, step_seed, images)
+            terms = terms + self.pairs.gradient * (1 - cosines.unflatten(1, (pairs, 2)).mean(2))
+        losses = weighted_bce(out[:, :images], self.labels, self.weights)
+        return losses + (terms * self.pair_weights).sum(1)
+
+
+def _halves(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The unsafe and the safe halves `(R, P, ...)` of pairs `(R, 2P, ...)`."""
+    return rows[:, 0::2], rows[:, 1::2]
 
 
 class StepRange(NamedTuple):
@@ -62,6 +81,7 @@ class EmbeddingDataModule(L.LightningDataModule):
         class_weight: see `LossSettings`.
         pairs: what is made of pairs: pair images are weighted up, and each step sees some whole pairs beside its
             images, an eighth as many.
+        all_pairs: each step sees all of a run's pairs, as L-BFGS must.
     """
 
     def __init__(
@@ -76,6 +96,7 @@ class EmbeddingDataModule(L.LightningDataModule):
         steps_per_batch: int = 1,
         class_weight: str = "none",
         pairs: PairSettings | None = None,
+        all_pairs: bool = False,
     ) -> None:
         super().__init__()
         self.embeddings, self.labels = embeddings, labels
@@ -89,7 +110,7 @@ class EmbeddingDataModule(L.LightningDataModule):
         for plan in plans:
             self._is_pair[torch.from_numpy(np.concatenate([plan.train[:0], *plan.parts[1:]]))] = True
         self._lift, self._share = self._pair_masses()
-        self._pair_stream, self._pair_rows = self._whole_pairs(max(1, batch_size // 8))
+        self._pair_stream, self._pair_rows = self._whole_pairs(batch_size if all_pairs else pairs_a_step(batch_size))
 
     def setup(self, stage: str) -> None:
         if self.trainer is not None:
@@ -130,7 +151,7 @@ class EmbeddingDataModule(L.LightningDataModule):
         if self._pair_stream is not None and steps:
             chosen = self._pair_stream.batch(batch.step)
             halves = self._pair_rows.gather(1, chosen.index.to(index.device)[:, :, None].expand(-1, -1, 2))  # (R, P, 2)
-            index = torch.cat([index, halves[:, :, 0], halves[:, :, 1]], dim=1)
+            index = torch.cat([index, halves.flatten(1)], dim=1)
             pair_weights = chosen.weight.to(index.device)
             pair_weights = pair_weights / pair_weights.sum(1, keepdim=True).clamp_min(1) * self._share[:, None]
         return BankBatch(batch.step, self._gather(index), labels, weights, pair_weights, self.pairs)
@@ -150,17 +171,17 @@ class EmbeddingDataModule(L.LightningDataModule):
             shares.append(lift * (0 if plan.pairs is None else len(plan.pairs)) / (real + lift * pair))
         return torch.tensor(lifts, dtype=torch.float32), torch.tensor(shares, dtype=torch.float32)
 
-    def _whole_pairs(self, pairs_a_step: int) -> tuple[IndexStream | None, Tensor]:
+    def _whole_pairs(self, a_step: int) -> tuple[IndexStream | None, Tensor]:
         """The order in which each head sees its pairs, and their rows `(R, K, 2)`; None where nothing is made of it."""
         pairs = [np.empty((0, 2), np.int64) if plan.pairs is None else plan.pairs for plan in self.plans]
         longest = max(map(len, pairs))
-        if not longest or not (self.pairs.centring or self.pairs.logistic):
+        if not longest or not self.pairs.needs_halves:
             return None, torch.empty(0)
         rows = np.zeros((len(pairs), longest, 2), dtype=np.int64)
         for r, own in enumerate(pairs):
             rows[r, : len(own)] = own
         order = [RunPlan(np.arange(len(own)), plan.seed) for own, plan in zip(pairs, self.plans, strict=True)]
-        return IndexStream(order, pairs_a_step), torch.from_numpy(rows)
+        return IndexStream(order, a_step), torch.from_numpy(rows)
 
     def _gather(self, index: Tensor) -> Tensor:
         """Rows `(R, B, D)` in a buffer that the next batch of the same shape overwrites.

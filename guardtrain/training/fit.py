@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from guardtrain.errors import ConfigError
 from guardtrain.heads import DirectHead, HeadBank, LinearBank, LinearHead, join_states
 from guardtrain.training.banks import full_batch_banks, linear_banks, stepped_banks
 from guardtrain.training.batches import RunPlan
@@ -55,6 +56,32 @@ class TrainingRecipe:
     optimizer: OptimizerSettings
     selection: SelectionSettings
     trainer: TrainerSettings
+
+    def __post_init__(self) -> None:
+        """Settle what the loss leaves to the head; refuse what the head, or the way it is found, knows no use for.
+
+        Raises:
+            ConfigError: a pair loss for heads trained by steps, and the head is linear, solved or found by L-BFGS.
+        """
+        if self.loss.pairs.gradient is None:
+            by_head = 0.0 if self.direct or self.full_batch else getattr(self.head, "pair_gradient", 0.0)
+            settled = replace(self.loss, pairs=replace(self.loss.pairs, gradient=by_head))
+            object.__setattr__(self, "loss", settled)  # the one way to do so where a dataclass is frozen
+        of_linear = {
+            "contrastive": "it learns no features that the loss could shape",
+            "gradient": "its gradient is the same everywhere; loss.pairs.logistic turns it to the pairs' differences",
+        }
+        for name, why in of_linear.items():
+            weight = getattr(self.loss.pairs, name)
+            if weight and (self.direct or self.full_batch or isinstance(self.head, LinearHead)):
+                if self.direct:
+                    why = "it is solved, not trained"
+                elif not isinstance(self.head, LinearHead):
+                    why = "L-BFGS finds no optimum of it (optimizer.kind=adamw trains with it)"
+                raise ConfigError(
+                    f"loss.pairs.{name} is {weight:g}, and the head '{self.head.name}' cannot use it: {why}. Set "
+                    f"loss.pairs.{name}=0, or take a head that is trained by steps: mlp, prototypes, tip_adapter_f."
+                )
 
     @property
     def label(self) -> str:
@@ -413,6 +440,7 @@ def _run_steps(work: _Work, plans: Sequence[RunPlan], hyper: Candidates, title: 
         steps_per_batch=1 if recipe.full_batch else STEPS_A_BATCH,
         class_weight=recipe.loss.class_weight,
         pairs=recipe.loss.pairs,
+        all_pairs=recipe.full_batch,
     )
     trainer = _trainer(
         work,

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from guardtrain.training.settings import PairSettings
 
+NOWHERE = -1e9  # a logit of what is not there: unlike -inf it has a gradient (zero) where nothing is
+
 
 def weighted_bce(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Binary cross-entropy, averaged with weights: `Σ w·BCE(logit, label) / Σ w`.
@@ -39,6 +41,34 @@ def pair_terms(unsafe: Tensor, safe: Tensor, pairs: PairSettings) -> Tensor:
     """
     centred = pairs.centring * ((unsafe + safe) / 2).square()
     return centred + pairs.logistic * F.softplus(safe - unsafe) if pairs.logistic else centred
+
+
+def contrastive_terms(unsafe: Tensor, safe: Tensor, there: Tensor, temperature: float) -> Tensor:
+    """PairCFR's contrastive loss (Qiu et al., ACL 2024, arXiv 2406.06633) among the halves of pairs.
+
+    With s the cosine of two halves' features over the temperature, P(i) the other halves of i's class and N(i) those of
+    the other class, i's own other half among them, a half counts
+    `-mean_{p in P(i)} log(exp(s_ip) / (exp(s_ip) + sum_{k in N(i)} exp(s_ik)))`, or nothing where P(i) is empty.
+
+    Args:
+        unsafe, safe: `(R, P, H)` features of the two halves.
+        there: `(R, P)` bool; pairs that are padding are neither drawn nor pushed.
+        temperature: τ.
+
+    Returns:
+        `(R, P)`, the mean of a pair's two halves.
+    """
+    # where all features are zero, ReLU passes no gradient on; with eps the gradient stays finite until there
+    unsafe, safe = (F.normalize(half, dim=-1, eps=1e-6) for half in (unsafe, safe))
+    across = unsafe @ safe.mT / temperature  # (R, P, P)
+    positive = there[:, None, :] & ~torch.eye(there.shape[1], dtype=torch.bool, device=there.device)
+    counts = positive.sum(2).clamp_min(1)
+    terms = []
+    for half, others in ((unsafe, across), (safe, across.mT)):
+        pushed = others.masked_fill(~there[:, None, :], NOWHERE).logsumexp(2, keepdim=True)
+        drawn = F.softplus(pushed - half @ half.mT / temperature)
+        terms.append((drawn * positive).sum(2) / counts)
+    return (terms[0] + terms[1]) / 2
 
 
 def class_weights(labels: Tensor, mode: str) -> Tensor:

@@ -28,24 +28,41 @@ class PairSettings:
         offset: how freely the real images have an intercept of their own (the penalty on it falls with the square): in
             confounded data their labels say little about where the boundary lies among counterfactuals. The head
             keeps the pairs' intercept. 0: one intercept for all. Linear heads only.
+        contrastive: weight of PairCFR's contrastive loss (Qiu et al., ACL 2024, arXiv 2406.06633) on the features that
+            the head's last layer reads: halves of one class are drawn together and away from those of the other, a
+            pair's own other half among them. Heads trained by steps that learn features only.
+        temperature: of the contrastive loss; PairCFR's for two classes.
+        gradient: weight of gradient supervision (Teney et al., ECCV 2020, arXiv 2004.09034): one minus the cosine
+            between the logit's gradient in the embedding and the pair's difference, at both halves. Heads trained by
+            steps that are not linear only. null: by the head, 1 for MLPs and 0 for others.
     """
 
     mass: float = 0.0
     centring: float = 0.0
     logistic: float = 0.0
     offset: float = 0.0
+    contrastive: float = 0.0
+    temperature: float = 0.3
+    gradient: float | None = 0.0
 
     @property
     def active(self) -> bool:
         """Whether a pair is anything but two images."""
         return any(getattr(self, f.name) for f in fields(self) if f.name != "temperature")
 
+    @property
+    def needs_halves(self) -> bool:
+        """Whether training by steps must see both halves of a pair in one step."""
+        return bool(self.centring or self.logistic or self.contrastive or self.gradient)
+
     def __post_init__(self) -> None:
         if not 0 <= self.mass < 1:
             raise ConfigError(f"loss.pairs.mass is a share in [0, 1); got {self.mass:g}.")
-        for name in ("centring", "logistic", "offset"):
-            if getattr(self, name) < 0:
+        for name in ("centring", "logistic", "offset", "contrastive", "gradient"):
+            if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"loss.pairs.{name} must be >= 0; got {getattr(self, name):g}.")
+        if self.temperature <= 0:
+            raise ConfigError(f"loss.pairs.temperature must be > 0; got {self.temperature:g}.")
 
 
 @dataclass

@@ -124,6 +124,72 @@ def test_rows_that_require_a_gradient_get_one():
     assert bank.weights[0].grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("hidden", [[7], [9, 5]], ids=str)
+def test_the_training_pass_gives_features_as_autograd_does(hidden, dropout):
+    """A loss on the features of some rows beside one on all logits, in used buffers, too."""
+    bank, embeddings = _bank(MLPHead(hidden=hidden, dropout=dropout))
+    bank, embeddings = bank.double(), embeddings.double()
+    rows = torch.stack([embeddings[i : i + 24] for i in range(3)])
+    for step in (3, 4):
+        results = {}
+        for mode in (True, False):
+            bank.train(mode).zero_grad()
+            logits, features = bank.with_features(rows, step, 10)
+            assert torch.equal(logits, bank(rows, step))
+            ((logits / 30).sin().sum() + (features * torch.linspace(-1, 2, 14)[:, None]).cos().sum()).backward()
+            results[mode] = [logits, features, *(p.grad.clone() for p in bank.parameters())]
+        torch.testing.assert_close(results[True], results[False], rtol=1e-6, atol=1e-9)
+    # the features are what the last layer reads
+    again = (features * bank.weights[-1].mT).sum(2) + bank.biases[-1]
+    torch.testing.assert_close(again, logits[:, 10:])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("hidden", [[7], [9, 5], [4, 8, 3]], ids=str)
+def test_slope_cosines_in_closed_form_are_those_of_autograd_differentiated_twice(hidden, dropout):
+    bank, embeddings = _bank(MLPHead(hidden=hidden, dropout=dropout))
+    bank, embeddings = bank.double(), embeddings.double()
+    rows = torch.stack([embeddings[i : i + 24] for i in range(3)])
+    directions = torch.randn(3, 7, 6, generator=torch.Generator().manual_seed(2)).double()
+    for step in (5, 6):  # the second time in buffers that have been used
+        watched = rows.clone().requires_grad_()
+        (slopes,) = torch.autograd.grad(bank.eval()(watched, step).sum(), watched, create_graph=True)
+        shown = torch.nn.functional.cosine_similarity(slopes[:, 10:], directions.repeat_interleave(2, 1), dim=2)
+        ours = bank.train().slope_cosines(rows, directions, step, 10)
+        torch.testing.assert_close(ours, shown, rtol=1e-6, atol=1e-9)
+        gradients = [torch.autograd.grad((found - 0.3).square().sum(), list(bank.weights)) for found in (ours, shown)]
+        torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-9)
+
+
+def test_slope_cosines_where_no_unit_is_above_zero_are_zero_and_teach_nothing():
+    bank, embeddings = _bank(MLPHead(hidden=[9]))
+    with torch.no_grad():
+        bank.biases[0].fill_(-1e4)
+    cosines = bank.train().slope_cosines(embeddings.expand(3, -1, -1), torch.ones(3, 20, 6))
+    cosines.sum().backward()
+    assert not cosines.any()
+    assert not any(weight.grad.any() for weight in bank.weights)
+
+
+def test_a_loss_on_slopes_adds_to_the_training_passs_gradients():
+    bank, embeddings = _bank(MLPHead(hidden=[9]))
+    rows = torch.stack([embeddings[i : i + 24] for i in range(3)])
+    apart = torch.zeros_like(bank.weights[0])
+    for parts in ((True, False), (False, True), (True, True)):
+        bank.train().zero_grad()
+        losses = [bank(rows).square().mean(), bank.slope_cosines(rows, torch.ones(3, 2, 6), None, 20).sum()]
+        sum(loss for loss, wanted in zip(losses, parts, strict=True) if wanted).backward()
+        apart += bank.weights[0].grad if parts != (True, True) else 0
+    torch.testing.assert_close(bank.weights[0].grad, apart, rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_without_features_says_which_setting_needs_them():
+    bank, embeddings = _bank(LinearHead())
+    with pytest.raises(ConfigError, match=r"loss\.pairs\.contrastive=0"):
+        bank.with_features(embeddings.expand(3, -1, -1))
+
+
 def test_a_head_drops_the_same_units_in_any_bank():
     definition = MLPHead(hidden=[9, 5], dropout=0.5)
     bank, embeddings = _bank(definition)

@@ -104,3 +104,24 @@ def test_fewer_images_than_prototypes_leave_the_rest_random() -> None:
 def test_impossible_settings_are_refused(settings) -> None:
     with pytest.raises(ConfigError, match="head"):
         PrototypeHead(**settings)
+
+
+def test_features_are_the_cosines_that_the_logits_are_made_of() -> None:
+    data = toy_data(40, 8)
+    bank = _started(PrototypeHead(prototypes=3, scale=7.0), data)
+    rows = torch.from_numpy(toy_data(20, 8, seed=1).x).expand(2, -1, -1)
+    found, features = bank.with_features(rows, None, 5)
+    torch.testing.assert_close(found, bank(rows))
+    unsafe, safe = (7 * features[:, :, part] for part in (slice(3, None), slice(3)))
+    torch.testing.assert_close(torch.logsumexp(unsafe, 2) - torch.logsumexp(safe, 2), found[:, 5:])
+    assert bool((features.abs() <= 1 + 1e-6).all())
+
+
+def test_slope_cosines_are_those_of_finite_differences() -> None:
+    bank = _started(PrototypeHead(prototypes=2, scale=7.0), toy_data(40, 8)).double()
+    rows = torch.from_numpy(toy_data(6, 8, seed=1).x).double().expand(2, -1, -1)
+    directions = torch.randn(2, 2, 8, generator=torch.Generator().manual_seed(0)).double()
+    steps = 1e-5 * torch.eye(8).double()
+    slopes = torch.stack([(bank(rows + step) - bank(rows - step)) / 2e-5 for step in steps], dim=2)[:, 2:]
+    expected = F.cosine_similarity(slopes, directions.repeat_interleave(2, 1), dim=2)
+    torch.testing.assert_close(bank.slope_cosines(rows, directions, None, 2), expected, rtol=1e-5, atol=1e-6)

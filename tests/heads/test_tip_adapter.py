@@ -77,6 +77,24 @@ def test_trained_keys_start_as_the_training_free_head_and_learn_as_published() -
     assert (bank.keys[1][bank.mass[1] == 0] == 0).all()  # padding stays padding
 
 
+def test_features_are_the_affinities_that_vote_and_padding_is_none() -> None:
+    sets = [toy_data(30, 8), toy_data(12, 8, seed=3)]
+    x = torch.from_numpy(np.concatenate([d.x for d in sets]))
+    y = torch.from_numpy(np.concatenate([d.y for d in sets]))
+    head = TipAdapterFHead().anchored(anchors(8))
+    both, alone = head.bank(2, 8), head.bank(1, 8)
+    both.start(x, y, [torch.arange(30), torch.arange(30, 42)])
+    alone.start(x, y, [torch.arange(30, 42)])
+    rows = torch.from_numpy(toy_data(20, 8, seed=1).x).expand(2, -1, -1)
+    found, features = both.with_features(rows, None, 5)
+    torch.testing.assert_close(found, both(rows))
+    votes = (features.unflatten(2, (2, -1)) * both.mass[:, None]).sum(3)
+    text = (F.normalize(rows, dim=-1) * both.text[:, None]).sum(2)
+    torch.testing.assert_close(votes[:, :, 1] - votes[:, :, 0] + text[:, 5:], found[:, 5:], rtol=1e-4, atol=1e-4)
+    own = alone.with_features(rows[1:], None, 5)[1]
+    torch.testing.assert_close(features[1][features[1] != 0].sum(), own.sum())
+
+
 def test_memory_of_trained_keys_is_told_and_free_ones_are_no_parameters() -> None:
     assert TipAdapterFHead().bank(1, 8).parameters_per_image == 8
     assert TipAdapterHead().bank(1, 8).parameters_per_image == 0

@@ -6,9 +6,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
-from guardtrain.heads import LinearHead, MLPHead
+from guardtrain.errors import ConfigError
+from guardtrain.heads import LinearHead, MLPHead, PrototypeHead, RidgeHead, TipAdapterFHead
 from guardtrain.training.batches import RunPlan
+from guardtrain.training.datamodule import EmbeddingDataModule
 from guardtrain.training.fit import TrainingRecipe, fit_bank
+from guardtrain.training.losses import contrastive_terms, squared_norms
 from guardtrain.training.settings import (
     LossSettings,
     OptimizerSettings,
@@ -16,6 +19,7 @@ from guardtrain.training.settings import (
     SelectionSettings,
     TrainerSettings,
 )
+from tests.heads.toys import anchors
 
 QUIET = TrainerSettings(accelerator="cpu", progress=False)
 
@@ -353,6 +357,87 @@ def test_pair_aware_heads_of_a_bank_are_those_trained_alone_and_choose_the_same(
         alone = fit_bank(recipe, x, y, [plan])
         assert alone.l2[0] == together.l2[r]
         torch.testing.assert_close(alone.probabilities(x)[0], together.probabilities(x)[r], rtol=0, atol=1e-4)
+
+
+# --- pair losses on features and gradients, by steps ---
+
+SHAPING = PairSettings(mass=0.5, centring=0.5, contrastive=0.5, gradient=0.5)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        MLPHead(hidden=[16], dropout=0.2),
+        MLPHead(hidden=[12, 8]),
+        PrototypeHead(prototypes=2, scale=20.0),
+        TipAdapterFHead().anchored(anchors(16)),
+    ],
+    ids=lambda head: f"{head.name}{getattr(head, 'hidden', '')}",
+)
+def test_a_head_shaped_by_pairs_is_the_same_in_a_bank_and_alone(head):
+    x, y, pairs = _pairs()
+    plans = [_pair_plan(pairs, 100, k, seed=k) for k in (3, 9, 10, 20, 40, 0)]
+    plans.append(_pair_plan(pairs, 100, 20, aware=False))
+    recipe = _recipe(head, loss=LossSettings(pairs=SHAPING), steps=100, batch_size=64)
+    together = fit_bank(recipe, x, y, plans)
+    assert not together.failed.any()
+    for r in range(len(plans)):
+        alone = fit_bank(recipe, x, y, plans[r : r + 1])
+        torch.testing.assert_close(alone.probabilities(x)[0], together.probabilities(x)[r], rtol=0, atol=1e-4)
+    plain = fit_bank(
+        _recipe(head, loss=LossSettings(pairs=PairSettings(mass=0.5)), steps=100, batch_size=64), x, y, plans
+    )
+    changed = (plain.probabilities(x) - together.probabilities(x)).abs().amax(1)
+    assert bool((changed[:5] > 1e-3).all())
+    assert bool((changed[5:] < 1e-5).all())  # no pairs, or none known
+
+
+@pytest.mark.parametrize("settings", [{"contrastive": 2.0}, {"gradient": 2.0}], ids=str)
+def test_pair_losses_do_to_held_out_pairs_what_they_are_for(settings):
+    """Features of one class come together, and away from the other's; gradients turn to the differences."""
+    x, y, pairs = _pairs(n_pairs=120)
+    plan = _pair_plan(pairs, 200, 20)
+    unsafe, safe = (x[half][None] for half in pairs[60:].T)
+
+    def measure(pair_settings: PairSettings) -> float:
+        bank = fit_bank(_recipe(MLPHead(hidden=[16]), loss=LossSettings(pairs=pair_settings)), x, y, [plan]).bank
+        if "gradient" in settings:
+            return 1 - bank.slope_cosines(unsafe, unsafe - safe).mean().item()
+        features = [bank.with_features(half)[1] for half in (unsafe, safe)]
+        return contrastive_terms(*features, torch.ones(1, len(unsafe[0]), dtype=torch.bool), 0.3).mean().item()
+
+    plain, shaped = measure(PairSettings(mass=0.5)), measure(PairSettings(mass=0.5, **settings))
+    assert shaped < (0.96 if "contrastive" in settings else 0.7) * plain
+
+
+@pytest.mark.parametrize("name", ["contrastive", "gradient"])
+@pytest.mark.parametrize(
+    ("head", "optimizer", "why"),
+    [
+        (LinearHead(), {}, "features|gradient is the same"),
+        (LinearHead(), {"kind": "adamw"}, "features|gradient is the same"),
+        (MLPHead(), {"kind": "lbfgs"}, "L-BFGS"),
+        (RidgeHead(), {}, "solved"),
+    ],
+    ids=["linear", "linear by adamw", "mlp by lbfgs", "solved"],
+)
+def test_heads_that_cannot_use_a_pair_loss_refuse_it(head, optimizer, why, name):
+    with pytest.raises(ConfigError, match=rf"loss\.pairs\.{name} is 0\.5, .*'{head.name}'.*({why}).*{name}=0"):
+        _recipe(head, loss=LossSettings(pairs=PairSettings(**{name: 0.5})), **optimizer)
+
+
+def test_an_mlp_of_whole_batches_reaches_an_optimum_with_pairs(caplog):
+    """More pairs than an eighth of the images: each evaluation must see them all."""
+    x, y, pairs = _pairs()
+    loss = LossSettings(l2=3.0, pairs=PairSettings(centring=0.5))
+    recipe = _recipe(MLPHead(hidden=[2]), loss=loss, kind="lbfgs", tolerance=1e-3)
+    plan = _pair_plan(pairs, 4, 40)
+    bank = fit_bank(recipe, x, y, [plan]).bank.double()
+    assert "not at their optimum" not in caplog.text
+    settings = {"class_weight": "balanced", "pairs": loss.pairs, "all_pairs": True}
+    data = EmbeddingDataModule(x.double(), y, [plan], batch_size=84, steps=1, steps_per_epoch=1, **settings)
+    (data.batch(0).losses(bank) + 3.0 / (2 * 84) * squared_norms(bank.parameters())).sum().backward()
+    assert max(p.grad.abs().max() for p in bank.parameters()) < 1e-2
 
 
 @pytest.mark.parametrize("pairs_settings", [PairSettings(), AWARE], ids=["plain", "pair-aware"])

@@ -1,0 +1,54 @@
+"""From config to recipe, and to what resume keys are made of."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from guardtrain.commands.recipe import build_recipe, recipe_settings
+from guardtrain.config import CurveConfig, conf_dir, register_schemas, typed
+from guardtrain.errors import ConfigError
+
+LINEAR = {"mass", "centring", "logistic", "offset"}  # what keys were made of before there were more pair losses
+
+
+def _made(*overrides: str):
+    register_schemas()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        settings = typed(compose("curve", overrides=list(overrides)), CurveConfig)
+    recipe = build_recipe(settings)
+    return recipe, recipe_settings(settings, recipe)
+
+
+@pytest.mark.parametrize("overrides", [[], ["loss=bce"], ["loss=bce", "head=mlp"], ["head=prototypes"]], ids=str)
+def test_pair_losses_that_are_off_leave_resume_keys_as_they_were(overrides: list[str]) -> None:
+    recipe, settings = _made(*overrides)
+    assert set(settings["loss"]["pairs"]) == LINEAR
+    assert recipe.loss.pairs.gradient == 0
+    assert _made(*overrides, "loss.pairs.temperature=0.7")[1] == settings
+
+
+def test_pair_losses_that_are_on_change_the_key() -> None:
+    base = ["head=mlp", "loss=bce"]
+    seen = [_made(*base)[1]]
+    for more in (
+        ["loss.pairs.gradient=1"],
+        ["loss.pairs.contrastive=1"],
+        ["loss.pairs.contrastive=1", "loss.pairs.temperature=0.7"],
+    ):
+        settings = _made(*base, *more)[1]
+        assert settings not in seen
+        seen.append(settings)
+
+
+def test_the_pair_aware_loss_leaves_gradient_supervision_to_the_head() -> None:
+    recipe, settings = _made("head=mlp")
+    assert recipe.loss.pairs.gradient == 1
+    assert settings == _made("head=mlp", "loss.pairs.gradient=1")[1]
+    assert _made("head=mlp", "optimizer.kind=lbfgs")[0].loss.pairs.gradient == 0
+
+
+@pytest.mark.parametrize("setting", ["contrastive", "gradient"])
+def test_a_linear_head_refuses_what_it_cannot_use(setting: str) -> None:
+    with pytest.raises(ConfigError, match=rf"loss\.pairs\.{setting} is 1, and the head 'linear'"):
+        _made(f"loss.pairs.{setting}=1")
