@@ -202,12 +202,10 @@ class _TrainingPass(torch.autograd.Function):
         weights, biases = list(bank.weights), list(bank.biases)
         low = product_dtype(bank.precision, x.device, x.shape[1]) == torch.bfloat16
         dtype = torch.bfloat16 if low else weights[0].dtype
-        hidden = work.buffer("x", x.shape, weights[0])
-        torch.sub(x, bank.input_mean[:, None, :], out=hidden)
-        hidden.mul_(bank.input_scale.reciprocal()[:, None, None])
+        hidden = work.standardised(x, bank.input_mean, bank.input_scale)
         for layer, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
             after = work.buffer(f"hidden{layer}", (*x.shape[:2], weight.shape[2]), weight)
-            rows = work.lowered(f"input{layer}", hidden, dtype)
+            rows = work.lowered(f"input{layer}", hidden, dtype) if layer else work.lowered_input(dtype)
             work.product(rows, work.lowered(f"weight{layer}", weight, dtype), after)
             after.add_(bias[:, None, :]).relu_()
             if masks:
@@ -295,6 +293,32 @@ class _SlopeCosines(torch.autograd.Function):
 class _Workspace(dict[str, Tensor]):
     """The buffers of a training pass, by name."""
 
+    # The rows in the buffers "x" and "input0", held so that no other tensor can take their place, and their versions: a
+    # run that sees all its images in every step standardises them once.
+    _source: tuple[tuple[Tensor, ...], tuple[int, ...]] | None = None
+    _lowered_source: tuple[tuple[Tensor, ...], tuple[int, ...]] | None = None
+
+    def standardised(self, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        """`(x - mean) / scale` for `x` `(R, B, D)`, in the buffer "x"."""
+        tensors = (x, mean, scale)
+        held = self._source
+        if (
+            held is None
+            or any(a is not b for a, b in zip(held[0], tensors, strict=True))
+            or held[1] != _versions(tensors)
+        ):
+            out = torch.sub(x, mean[:, None, :], out=self.buffer("x", x.shape, mean))
+            out.mul_(scale.reciprocal()[:, None, None])
+            self._source = tensors, _versions(tensors)
+        return self["x"]
+
+    def lowered_input(self, dtype: torch.dtype) -> Tensor:
+        """What `standardised` gave, as the products take it."""
+        if self["x"].dtype == dtype or "input0" not in self or self._lowered_source is not self._source:
+            self._lowered_source = self._source
+            return self.lowered("input0", self["x"], dtype)
+        return self["input0"]
+
     def buffer(self, name: str, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The buffer `name`, made anew where its shape, device or type has changed."""
         dtype, held = dtype or like.dtype, self.get(name)
@@ -317,6 +341,11 @@ class _Workspace(dict[str, Tensor]):
         else:
             low = self.buffer(f"product{tuple(out.shape)}", out.shape, left)
             out.copy_(torch.bmm(left, right, out=low))
+
+
+def _versions(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    """How often each was written to."""
+    return tuple(tensor._version for tensor in tensors)
 
 
 def _dropout_mask(dropout: float, key: tuple[int, ...], shape: tuple[int, int]) -> Tensor:

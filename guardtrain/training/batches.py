@@ -109,6 +109,7 @@ class IndexStream:
         self.plans, self.batch_size = plans, batch_size
         self.width = max(batch_width(len(plan.train), batch_size) for plan in plans)
         self._orders: dict[tuple[int, int, int], np.ndarray] = {}
+        self.constant = all(len(plan.train) <= batch_size for plan in plans)  # all runs see all their images each step
         self._constant: IndexBatch | None = None
 
     def batch(self, step: int) -> IndexBatch:
@@ -127,7 +128,7 @@ class IndexStream:
             index[r, : len(chosen)] = chosen
             weight[r, : len(chosen)] = 1
         batch = IndexBatch(step, torch.from_numpy(index), torch.from_numpy(weight))
-        if all(len(plan.train) <= self.batch_size for plan in self.plans):
+        if self.constant:
             self._constant = batch
         return batch
 

@@ -111,6 +111,7 @@ class EmbeddingDataModule(L.LightningDataModule):
             self._is_pair[torch.from_numpy(np.concatenate([plan.train[:0], *plan.parts[1:]]))] = True
         self._lift, self._share = self._pair_masses()
         self._pair_stream, self._pair_rows = self._whole_pairs(batch_size if all_pairs else pairs_a_step(batch_size))
+        self._same: BankBatch | None = None  # where every step sees the same rows
 
     def setup(self, stage: str) -> None:
         if self.trainer is not None:
@@ -119,6 +120,7 @@ class EmbeddingDataModule(L.LightningDataModule):
             self.class_weights = self.class_weights.to(device)
             self._is_pair, self._lift = self._is_pair.to(device), self._lift.to(device)
             self._share, self._pair_rows = self._share.to(device), self._pair_rows.to(device)
+            self._same = None
 
     @property
     def lightning_steps(self) -> int:
@@ -135,8 +137,13 @@ class EmbeddingDataModule(L.LightningDataModule):
         return _HeldOutBatch(self.plans)
 
     def batch(self, step: int) -> BankBatch:
-        """The rows of optimisation step `step` (from 0)."""
-        return self._bank_batch(self.stream.batch(step))
+        """The rows of optimisation step `step` (from 0); the same tensors where all steps see the same rows."""
+        if self._same is None:
+            batch = self._bank_batch(self.stream.batch(step))
+            if not self.stream.constant or self._pair_stream is not None:
+                return batch
+            self._same, self._rows = batch, None  # its rows are its own now
+        return self._same._replace(step=step)
 
     def on_after_batch_transfer(self, batch: IndexBatch | StepRange, dataloader_idx: int) -> BankBatch | StepRange:
         return self._bank_batch(batch, steps=False) if isinstance(batch, IndexBatch) else batch
