@@ -1,16 +1,26 @@
-"""Records from outside: a manifest, an image folder, embeddings in arrays."""
+"""Records from outside: manifests, image folders, tars, Parquet, the Hugging Face hub, embeddings in arrays."""
 
 from guardtrain.sources.arrays import ArraysSource
-from guardtrain.sources.base import BatchImageSource, EmbeddingSource, ImageSource, Source
+from guardtrain.sources.base import BatchImageSource, EmbeddingSource, EncodedImageSource, ImageSource, Source
+from guardtrain.sources.hugging_face import HuggingFaceSource
 from guardtrain.sources.image_folder import ImageFolderSource
 from guardtrain.sources.manifest import ManifestSource
+from guardtrain.sources.mapping import Derived, PairColumns
+from guardtrain.sources.parquet_images import ParquetImagesSource
+from guardtrain.sources.webdataset import WebDatasetSource
 
 __all__ = [
     "ArraysSource",
     "BatchImageSource",
+    "Derived",
     "EmbeddingSource",
+    "EncodedImageSource",
+    "HuggingFaceSource",
     "ImageFolderSource",
     "ImageSource",
     "ManifestSource",
+    "PairColumns",
+    "ParquetImagesSource",
     "Source",
+    "WebDatasetSource",
 ]

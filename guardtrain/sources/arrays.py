@@ -19,7 +19,8 @@ from guardtrain.sources.images import is_url
 from guardtrain.sources.manifest import records_of_split
 from guardtrain.sources.tables import as_record_columns, keep_where, listed, near, read_table
 
-_EDITED = {"safe": (True, False), "unsafe": (False, True), "none": (False, False), "both": (True, True)}
+# which halves of pairs went through an editor -> `edited` of (safe, unsafe)
+EDITED_HALVES = {"safe": (True, False), "unsafe": (False, True), "none": (False, False), "both": (True, True)}
 _ROW = "__row__"  # carries each record's row of the features array through the filters
 
 
@@ -159,8 +160,10 @@ class ArraysSource:
                 "must have the same shape: row i of both is pair i."
             )
         edited = "none" if self.edited is None else self.edited
-        if edited not in _EDITED:
-            raise DataError(f"{self._origin}: with pairs `edited` is one of {', '.join(_EDITED)}; it is '{edited}'.")
+        if edited not in EDITED_HALVES:
+            raise DataError(
+                f"{self._origin}: with pairs `edited` is one of {', '.join(EDITED_HALVES)}; it is '{edited}'."
+            )
         n = len(safe)
         pair_ids = self._default_ids(n) if self.pair_id is None else arrays.column(self.pair_id, n, "pair_id")
         names = [str(p) for p in pair_ids.to_pylist()]
@@ -168,7 +171,7 @@ class ArraysSource:
             "id": [f"{name}/{half}" for name in names for half in ("safe", "unsafe")],
             "label": np.tile(np.array([SAFE, UNSAFE], dtype=np.int8), n),
             "pair_id": np.repeat(np.array(names, dtype=object), 2),
-            "edited": np.tile(np.array(_EDITED[edited]), n),
+            "edited": np.tile(np.array(EDITED_HALVES[edited]), n),
         }
         twice = pa.array(np.repeat(np.arange(n), 2))
         for name in ("category", "source", "group", "split"):

@@ -45,6 +45,22 @@ class ImageSource(Source, Protocol):
 
 
 @runtime_checkable
+class EncodedImageSource(ImageSource, Protocol):
+    """An image source that also gives an image's file as it is stored, so that the caller may decode it itself."""
+
+    def encoded(self, i: int) -> bytes:
+        """The bytes of the file (JPEG, PNG, …) of record `i`, whole and unchanged; `image(i)` is what they decode to.
+
+        Safe to call from several threads at once. The bytes are not looked into: they may be no image at all.
+
+        Raises:
+            OSError: the bytes cannot be read.
+            DataError: the record has no image.
+        """
+        ...
+
+
+@runtime_checkable
 class BatchImageSource(ImageSource, Protocol):
     """An image source that gives many equally large images at once, without PIL in between."""
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from guardtrain.errors import DataError
 from guardtrain.records import SAFE, UNSAFE, Records
-from guardtrain.sources.images import EXTENSIONS, files_key, open_image
+from guardtrain.sources.images import EXTENSIONS, files_key, open_image, read_encoded
 from guardtrain.sources.tables import listed
 
 _LABELS = {"safe": SAFE, "unsafe": UNSAFE}
@@ -47,6 +47,10 @@ class ImageFolderSource:
     def image(self, i: int) -> Image.Image:
         """Image of record `i`, RGB."""
         return open_image(str(self._records.image_uri(i)))
+
+    def encoded(self, i: int) -> bytes:
+        """The file of record `i`, as it is."""
+        return read_encoded(str(self._records.image_uri(i)))
 
     @cached_property
     def _records(self) -> Records:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from guardtrain.errors import DataError
 from guardtrain.records import Records
+from guardtrain.sources.decoding import decode
 from guardtrain.sources.tables import listed
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
@@ -23,18 +24,35 @@ def open_image(uri: str) -> Image.Image:
     """The image at a local path or fsspec URL, decoded, as RGB; of an animation the first frame.
 
     EXIF orientation is not applied: neither open_clip's nor timm's own pipelines do, and embeddings should equal
-    theirs.
+    theirs. See `guardtrain.sources.decoding.decode`.
 
     Raises:
-        OSError: no such file, or not an image that Pillow can decode.
+        OSError: no such file, or not an image that can be decoded.
+    """
+    return decode(read_encoded(uri))
+
+
+def read_encoded(uri: str) -> bytes:
+    """The bytes of the image file at a local path or fsspec URL, as they are.
+
+    Raises:
+        OSError: no such file, or it cannot be read.
     """
     if is_url(uri):
         import fsspec
 
-        with fsspec.open(uri, "rb") as file, Image.open(file) as image:
-            return image.convert("RGB")
-    with Image.open(uri) as image:
-        return image.convert("RGB")
+        with fsspec.open(uri, "rb") as file:
+            return bytes(file.read())
+    return Path(uri).read_bytes()
+
+
+def decode_image(content: bytes) -> Image.Image:
+    """The image in the bytes of a file, as `open_image` gives it.
+
+    Raises:
+        OSError: not an image that Pillow can decode.
+    """
+    return decode(content)
 
 
 def files_key(records: Records, origin: str) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from guardtrain.errors import DataError
 from guardtrain.records import SCHEMA, SPLITS, Records
-from guardtrain.sources.images import files_key, is_url, open_image
+from guardtrain.sources.images import files_key, is_url, open_image, read_encoded
 from guardtrain.sources.tables import as_record_columns, read_table
 
 
@@ -55,10 +55,17 @@ class ManifestSource:
 
     def image(self, i: int) -> Image.Image:
         """Image of record `i`, RGB."""
+        return open_image(self._uri(i))
+
+    def encoded(self, i: int) -> bytes:
+        """The file of record `i`, as it is."""
+        return read_encoded(self._uri(i))
+
+    def _uri(self, i: int) -> str:
         uri = self._records.image_uri(i)
         if uri is None:
             raise DataError(f"Record {self._records.ids[i]} of the manifest {self.path} has no image.")
-        return open_image(uri)
+        return uri
 
     @cached_property
     def _records(self) -> Records:

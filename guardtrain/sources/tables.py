@@ -109,10 +109,11 @@ def _read_jsonl(content: bytes) -> pa.Table:
     names = list(dict.fromkeys(name for row in rows for name in row))
     if not names:
         raise ValueError("it is empty")
-    return pa.table({name: _jsonl_column([row.get(name) for row in rows]) for name in names})
+    return pa.table({name: values_column([row.get(name) for row in rows]) for name in names})
 
 
-def _jsonl_column(values: list[Any]) -> pa.Array:
+def values_column(values: list[Any]) -> pa.Array:
+    """Values as read from JSON as a column; those of mixed types as text."""
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # mixed types, such as ids 1 and "a"
@@ -203,24 +204,37 @@ def read_flags(column: pa.ChunkedArray | pa.Array, name: str, origin: str) -> pa
     return pa.array(np.asarray(flags, dtype=bool)[rows] if flags else np.zeros(0, bool))
 
 
-def keep_where(table: pa.Table, where: Mapping[str, Any], origin: str) -> pa.Table:
-    """The rows in which each column named in `where` equals its value, or one of its list of values.
+def rows_matching(table: pa.Table, where: Mapping[str, Any], origin: str, setting: str = "where") -> np.ndarray:
+    """(N,) bool: the rows in which each column named in `where` equals its value, or one of its list of values.
 
     Raises:
-        DataError: a column the table does not have, or no row left, with the values found.
+        DataError: a column the table does not have; `setting` says which setting named it.
     """
     keep = np.ones(table.num_rows, dtype=bool)
     for name, wanted in where.items():
         if name not in table.column_names:
             raise DataError(
-                f"where names '{name}', which {origin} does not have.{near(name, table.column_names)} "
+                f"{setting} names '{name}', which {origin} does not have.{near(name, table.column_names)} "
                 f"It has: {listed(table.column_names, 30)}."
             )
         many = isinstance(wanted, Sequence) and not isinstance(wanted, str)
         values = {text_of(v) for v in wanted} if many else {text_of(wanted)}
         texts, rows = _cell_texts(table[name])
         keep &= np.asarray([t in values for t in texts] or [False], dtype=bool)[rows]
+    return keep
+
+
+def keep_where(table: pa.Table, where: Mapping[str, Any], origin: str) -> pa.Table:
+    """The rows that match `where`; see `rows_matching`.
+
+    Raises:
+        DataError: a column the table does not have, or no row left, with the values found.
+    """
+    keep = np.ones(table.num_rows, dtype=bool)
+    for name, wanted in where.items():
+        keep &= rows_matching(table, {name: wanted}, origin)
         if not keep.any():
+            texts, _ = _cell_texts(table[name])
             raise DataError(f"where leaves no row of {origin}: '{name}' holds {listed(map(repr, texts))}.")
     return table.filter(pa.array(keep))
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from guardtrain.errors import DataError
-from guardtrain.sources import ImageFolderSource, ImageSource
+from guardtrain.sources import EncodedImageSource, ImageFolderSource
 
 
 def put(file: Path, colour: int = 0) -> None:
@@ -34,7 +34,8 @@ def test_labels_categories_and_ids_come_from_the_path(tmp_path: Path) -> None:
     assert records.labels.tolist() == [0, 1, 1]
     assert records.categories.tolist() == ["lamp", None, "fire"]
     assert set(records.sources) == {"mine"}
-    assert isinstance(source, ImageSource)
+    assert isinstance(source, EncodedImageSource)
+    assert [source.encoded(i) for i in range(3)] == [(tmp_path / name).read_bytes() for name in records.ids]
     assert source.image(0).getpixel((0, 0))[0] > 150
     assert source.content_key() == ImageFolderSource(str(tmp_path)).content_key()
 

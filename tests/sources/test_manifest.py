@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from guardtrain.errors import DataError
-from guardtrain.sources import ImageSource, ManifestSource
+from guardtrain.sources import EncodedImageSource, ManifestSource
 
 
 @pytest.fixture
@@ -42,7 +42,8 @@ def test_columns_are_renamed_and_the_image_is_the_id(folder: Path) -> None:
     assert records.ids.tolist() == ["pictures/a.png", "pictures/b.png", "pictures/c.png"]
     assert records.labels.tolist() == [0, 1, 1]
     assert records.categories.tolist() == ["fire", "fire", None]
-    assert isinstance(source, ImageSource)
+    assert isinstance(source, EncodedImageSource)
+    assert [source.encoded(i) for i in range(3)] == [(folder / name).read_bytes() for name in records.ids]
     assert [source.image(i).getpixel((0, 0))[0] for i in range(3)] == [10, 20, 30]
 
 
@@ -63,6 +64,7 @@ def test_a_table_and_its_images_behind_a_url() -> None:
     source = ManifestSource("memory://set/table.csv")
     assert source.records().image_uris() == ["memory://set/x/a.png"]
     assert source.image(0).getpixel((0, 0)) == (77, 77, 77)
+    assert source.encoded(0) == memory.cat("/set/x/a.png")
     assert source.content_key() != ManifestSource("memory://set/table.csv", image_root="memory://b").content_key()
 
 
@@ -182,6 +184,8 @@ def test_records_without_images_cannot_be_embedded(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,label,image\na,safe,\n")
     with pytest.raises(DataError, match=r"1 of 1 records of the manifest .* have no image: a"):
         ManifestSource(str(tmp_path / "t.csv")).content_key()
+    with pytest.raises(DataError, match=r"Record a of the manifest .* has no image"):
+        ManifestSource(str(tmp_path / "t.csv")).encoded(0)
 
 
 def test_the_content_key_follows_the_files_not_the_labels(folder: Path) -> None:

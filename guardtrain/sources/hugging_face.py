@@ -1,0 +1,244 @@
+"""Data sets of the Hugging Face hub, by name, or from a local copy without network."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from guardtrain.errors import ConfigError, DataError
+from guardtrain.sources.images import is_url
+from guardtrain.sources.parquet_rows import ParquetRows, decode_class_labels, holds_bytes
+from guardtrain.sources.paths import files_named
+from guardtrain.sources.row_source import RowImageSource
+from guardtrain.sources.rows import ImageRows, TableRows, located
+from guardtrain.sources.tables import listed, near, read_table
+
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
+_OURS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
+
+
+@dataclass
+class HuggingFaceSource(RowImageSource):
+    """Images of a data set of the Hugging Face hub, through `datasets` (`pip install 'guardtrain[hf]'`).
+
+    Args:
+        name: the data set, `OWNER/NAME`.
+        config, revision: its configuration; a branch, tag or commit.
+        split: one of its splits, such as `train`; None takes all, and their names as the records' `split`.
+        path: a local copy instead: a folder (or glob) of Parquet, CSV or JSONL files as on the hub, or what
+            `save_to_disk` wrote. No network and, but for the latter, no `datasets` is needed.
+        columns, labels, where, derive, constants, pairs, unpaired, source: see `RowMapping`. An image column is one of
+            type Image, of binary data, or the text column that `columns.image` names, of paths and URLs; files on the
+            hub are read with your login.
+
+    Images are read from memory-mapped or Parquet files one at a time. Ids default to the split (or the file's name) and
+    the row.
+
+    Raises (on `records`, `content_key`):
+        DataError: no access (gated, offline, not found), each with what to do; columns or values at fault.
+    """
+
+    name: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.name and not self.path:
+            raise ConfigError("A Hugging Face source needs a `name` on the hub, or the `path` of a local copy.")
+
+    @property
+    def _origin(self) -> str:
+        return f"the data set {self.path or self.name}"
+
+    @property
+    def _kept_split(self) -> str | None:
+        return None  # `split` is the hub's, and chosen on opening
+
+    def _open(self) -> ImageRows:
+        image = self.columns.get("image")
+        if self.path is None:
+            return ArrowRows(self._loaded_splits(), image, self._origin)
+        folder = Path(self.path).expanduser()
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            return ArrowRows(self._saved_splits(folder), image, self._origin)
+        files = split_files(self.path, self.config, self.split, self._origin)
+        rows = _file_rows([file for file, _ in files], image, self._origin)
+        if self.split is None and "split" not in rows.table.column_names and any(split for _, split in files):
+            lengths = _lengths(rows, files)
+            splits = [_OURS.get(split or "") for (_, split), n in zip(files, lengths, strict=True) for _ in range(n)]
+            rows.table = rows.table.append_column("split", pa.array(splits, pa.string()))
+        return rows
+
+    def _loaded_splits(self) -> dict[str, Any]:
+        """`datasets.Dataset`s by split, from the hub or its cache."""
+        datasets = _datasets()
+        assert self.name is not None
+        try:
+            found = datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision)
+        except Exception as error:  # of datasets, huggingface_hub, httpx, fsspec …
+            raise DataError(explained(error, self.name)) from error
+        return dict(found) if self.split is None else {self.split: found}
+
+    def _saved_splits(self, folder: Path) -> dict[str, Any]:
+        datasets = _datasets()
+        try:
+            found = datasets.load_from_disk(str(folder))
+        except Exception as error:
+            raise DataError(f"{self._origin} cannot be read: {str(error).splitlines()[0]}") from error
+        if not isinstance(found, dict):
+            return {self.split or "train": found}
+        if self.split is not None and self.split not in found:
+            raise DataError(f"{self._origin} has no split '{self.split}'. It has: {listed(found)}.")
+        return dict(found) if self.split is None else {self.split: found[self.split]}
+
+
+class ArrowRows:
+    """Rows of `datasets.Dataset`s, memory-mapped; several splits one after another."""
+
+    def __init__(self, splits: dict[str, Any], image: str | None, origin: str) -> None:
+        parts = [found.data.table for found in splits.values()]
+        schema = next(iter(splits.values())).features.arrow_schema
+        self._whole = pa.concat_tables(parts)
+        found = [field.name for field in self._whole.schema if holds_bytes(field.type)]
+        image = image or ("image" if "image" in found or not found else found[0])
+        if image not in self._whole.column_names:
+            raise DataError(
+                f"{origin} has no image column '{image}'.{near(image, self._whole.column_names)} Name it with "
+                f"columns={{image: …}}. It has: {listed(self._whole.column_names, 30)}."
+            )
+        self.image_columns = (image, *(name for name in found if name != image))
+        table = self._whole.drop_columns(
+            [c for c in self.image_columns if holds_bytes(self._whole.schema.field(c).type)]
+        )
+        for name in self.image_columns:
+            column = self._whole[name]
+            if pa.types.is_struct(column.type):
+                table = table.append_column(f"{name}.path", pc.struct_field(column, "path"))
+            elif not holds_bytes(column.type):
+                table = table.append_column(f"{name}.path", column)
+        table = decode_class_labels(table, schema)
+        if len(splits) > 1 and "split" not in table.column_names:
+            names = [_OURS.get(split) for split, part in zip(splits, parts, strict=True) for _ in range(part.num_rows)]
+            table = table.append_column("split", pa.array(names, pa.string()))
+        self.table = table
+        self.ids = [f"{s}/{i:06d}" for s, part in zip(splits, parts, strict=True) for i in range(part.num_rows)]
+        self.key = "\n".join(f"{split}|{found._fingerprint}" for split, found in splits.items())
+
+    def cell(self, row: int, column: str) -> bytes | str | None:
+        """See `ImageRows`."""
+        value = self._whole[column][row].as_py()
+        if isinstance(value, dict):
+            value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+        return value if isinstance(value, bytes) else located(value, "")
+
+    def uri(self, row: int, column: str) -> str | None:
+        """See `ImageRows`."""
+        return None if holds_bytes(self._whole.schema.field(column).type) else self.cell(row, column)  # type: ignore[return-value]
+
+
+def split_files(path: str, config: str | None, split: str | None, origin: str) -> list[tuple[str, str | None]]:
+    """The files of a local copy, each with its split by the hub's naming; None where the name does not say.
+
+    Such names are `data/train-00000-of-00002.parquet`, `test.csv` and `validation/0.parquet`.
+
+    Raises:
+        DataError: no files, or none of that split.
+    """
+    kinds = (".parquet", *_TABLES)
+    files = files_named(path, kinds, "Parquet, CSV or JSONL files")
+    folder = Path(path).expanduser()
+    if not is_url(path) and not folder.is_dir():
+        return [(file, None) for file in files]  # named one by one
+    base = path.rstrip("/") if is_url(path) else str(folder.absolute())
+    inside = {file: file.removeprefix(base).lstrip("/") for file in files}
+    if config is not None and (of := [f for f in files if config in inside[f].split("/")[:-1]]):
+        files = of
+    if parquet := [file for file in files if file.endswith(".parquet")]:
+        files = parquet  # metadata tables beside the data
+    known = {file: _split_of(inside[file]) for file in files}
+    if split is None or not any(known.values()):
+        if split not in (None, "train"):
+            raise DataError(
+                f"{origin} has no split '{split}': none of its files names one, such as {listed(files, 3)}."
+            )
+        return [(file, known[file]) for file in files]
+    wanted = [file for file in files if known[file] == split or _names_split(inside[file], split)]
+    if not wanted:
+        found = sorted({name for name in known.values() if name})
+        raise DataError(f"{origin} has no files of the split '{split}'; splits found: {listed(found)}.")
+    return [(file, split) for file in wanted]
+
+
+def _split_of(file: str) -> str | None:
+    return next((name for name in _OURS if _names_split(file, name)), None)
+
+
+def _names_split(file: str, split: str) -> bool:
+    return re.search(rf"(^|[/._-]){re.escape(split)}([/._-])", file) is not None
+
+
+def _file_rows(files: list[str], image: str | None, origin: str) -> Any:
+    parquet = [file for file in files if file.endswith(".parquet")]
+    if parquet and len(parquet) < len(files):
+        raise DataError(f"{origin} mixes Parquet and other files: {listed(files, 4)}. Name one kind with `path`.")
+    if parquet:
+        return ParquetRows(files, image, origin)
+    table = pa.concat_tables([read_table(file) for file in files], promote_options="permissive")
+    root = files[0].rpartition("/")[0]
+    return TableRows(table, image or "image", root, Path(files[0]).stem, origin)
+
+
+def _lengths(rows: Any, files: list[tuple[str, str | None]]) -> list[int]:
+    if isinstance(rows, ParquetRows):
+        return rows.lengths
+    return [read_table(file).num_rows for file, _ in files]
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(
+            "Data sets of the hub are read with the package `datasets`: pip install 'guardtrain[hf]'. A local copy of "
+            "Parquet files needs no package: give its folder as `path`."
+        ) from None
+    return datasets
+
+
+def explained(error: Exception, name: str) -> str:
+    """What is wrong and what to do about it."""
+    chain: list[BaseException] = [error]
+    while (further := chain[-1].__cause__ or chain[-1].__context__) is not None and further not in chain:
+        chain.append(further)
+    kinds = {kind.__name__ for one in chain for kind in type(one).__mro__}
+    text = " ".join(str(one) for one in chain)
+    page = f"https://huggingface.co/datasets/{name}"
+    copy = (
+        f"Or work from a local copy: where there is access, `hf download {name} --repo-type dataset --local-dir DIR`, "
+        "and here path=DIR (of this source)."
+    )
+    if "GatedRepoError" in kinds or "gated" in text.lower():
+        return (
+            f"The data set {name} is gated: (1) open {page}, log in and accept its terms (some are granted by hand, "
+            f"which takes days); (2) `hf auth login`, or set HF_TOKEN; (3) start again. {copy}"
+        )
+    if "OfflineModeIsEnabled" in kinds or "OfflineModeIsEnabled" in text:
+        return (
+            f"The data set {name} is not in the cache of `datasets`, and HF_HUB_OFFLINE forbids to fetch it: unset it "
+            f"where there is a network. {copy}"
+        )
+    if kinds & {"DatasetNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError"}:
+        return (
+            f"There is no data set {name} on the hub that you may see ({str(error).splitlines()[0]}): check the name "
+            f"(and revision) at {page}; a private one needs `hf auth login`. {copy}"
+        )
+    if kinds & {"ConnectionError", "ConnectError", "ConnectTimeout", "TimeoutException", "LocalEntryNotFoundError"}:
+        return f"The hub cannot be reached for the data set {name} ({str(error).splitlines()[0]}). {copy}"
+    return f"The data set {name} cannot be loaded: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

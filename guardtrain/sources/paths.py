@@ -1,0 +1,157 @@
+"""Which files a setting names: one, a folder, a glob, a brace pattern; local or on an fsspec file system."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from guardtrain.errors import DataError
+from guardtrain.sources.images import is_url
+from guardtrain.sources.rows import stat_key
+
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
+_LETTERS = re.compile(r"([a-zA-Z])\.\.([a-zA-Z])")
+
+
+def brace_expand(pattern: str) -> list[str]:
+    """What a shell's brace pattern stands for; ranges keep their leading zeros. Braces without `,` or `..` stay.
+
+    >>> brace_expand("shards/{00008..00010}.tar")
+    ['shards/00008.tar', 'shards/00009.tar', 'shards/00010.tar']
+    >>> brace_expand("{train,val}-{0..1}.tar")
+    ['train-0.tar', 'train-1.tar', 'val-0.tar', 'val-1.tar']
+    """
+    group = _first_group(pattern)
+    if group is None:
+        return [pattern]
+    start, stop = group
+    choices = _choices(pattern[start + 1 : stop - 1])
+    return [pattern[:start] + choice + rest for choice in choices for rest in brace_expand(pattern[stop:])]
+
+
+def _first_group(pattern: str) -> tuple[int, int] | None:
+    """Start and end of the first `{…}` that stands for several texts."""
+    for start in (i for i, c in enumerate(pattern) if c == "{"):
+        depth = 0
+        for i in range(start, len(pattern)):
+            depth += {"{": 1, "}": -1}.get(pattern[i], 0)
+            if depth == 0:
+                inner = pattern[start + 1 : i]
+                if len(_parts(inner)) > 1 or _RANGE.fullmatch(inner) or _LETTERS.fullmatch(inner):
+                    return start, i + 1
+                break
+    return None
+
+
+def _parts(inner: str) -> list[str]:
+    """The texts between the commas that are in no inner braces."""
+    parts, depth, last = [], 0, 0
+    for i, c in enumerate(inner):
+        depth += {"{": 1, "}": -1}.get(c, 0)
+        if c == "," and depth == 0:
+            parts.append(inner[last:i])
+            last = i + 1
+    return [*parts, inner[last:]]
+
+
+def _choices(inner: str) -> Iterator[str]:
+    if bounds := _RANGE.fullmatch(inner):
+        first, last = int(bounds[1]), int(bounds[2])
+        step = abs(int(bounds[3] or 1)) or 1
+        padded = any(re.match(r"-?0\d", text) for text in bounds.group(1, 2))
+        width = max(len(bounds[1]), len(bounds[2])) if padded else 0
+        numbers = range(first, last + 1, step) if last >= first else range(first, last - 1, -step)
+        return (f"{number:0{width}d}" for number in numbers)
+    if ends := _LETTERS.fullmatch(inner):
+        first, last = ord(ends[1]), ord(ends[2])
+        return map(chr, range(first, last + 1) if last >= first else range(first, last - 1, -1))
+    return itertools.chain.from_iterable(brace_expand(part) for part in _parts(inner))
+
+
+def files_named(path: str, suffixes: tuple[str, ...], what: str) -> list[str]:
+    """The files that `path` names, sorted where it does not give an order: absolute local paths, or URLs.
+
+    Args:
+        path: a file, a folder (searched through for `suffixes`), a glob or a brace pattern; local or an fsspec URL.
+        suffixes: endings looked for in a folder.
+        what: what the files are called in messages.
+
+    Raises:
+        DataError: nothing there.
+    """
+    return [file for pattern in brace_expand(path) for file in _files(pattern, suffixes, what)]
+
+
+def _files(pattern: str, suffixes: tuple[str, ...], what: str) -> list[str]:
+    found: list[str]
+    if is_url(pattern):
+        found = _urls(pattern, suffixes, what)
+    else:
+        file = Path(pattern).expanduser().absolute()
+        if file.is_dir():
+            found = sorted(str(f) for f in file.rglob("*") if f.name.endswith(suffixes) and f.is_file())
+        elif file.exists():
+            return [str(file)]
+        else:
+            anchor = Path(file.anchor)
+            found = sorted(str(f) for f in anchor.glob(str(file.relative_to(anchor)))) if _is_glob(pattern) else []
+    if not found:
+        inside = f" (endings looked for: {' '.join(suffixes)})" if not _is_glob(pattern) else ""
+        raise DataError(f"There are no {what} at {pattern}{inside}.")
+    return found
+
+
+def _is_glob(pattern: str) -> bool:
+    return any(c in pattern for c in "*?[")
+
+
+def _urls(pattern: str, suffixes: tuple[str, ...], what: str) -> list[str]:
+    import fsspec
+
+    if pattern.endswith(suffixes) and not _is_glob(pattern):
+        return [pattern]
+    try:
+        system, inner = fsspec.core.url_to_fs(pattern)
+        names = system.glob(inner) if _is_glob(pattern) else system.find(inner)
+    except (OSError, ValueError, ImportError) as error:
+        raise DataError(f"The {what} at {pattern} cannot be listed: {error}") from error
+    return sorted(system.unstrip_protocol(name) for name in names if _is_glob(pattern) or name.endswith(suffixes))
+
+
+def file_key(file: str, what: str) -> str:
+    """What changes when a file does: path, size and time; of a URL its size and its ETag, checksum or time.
+
+    Raises:
+        DataError: no such file.
+    """
+    if not is_url(file):
+        try:
+            return stat_key(Path(file))
+        except OSError:
+            raise DataError(f"There are no {what} at {file}.") from None
+    info = url_info(file, what)
+    known = next((info[name] for name in _VERSIONS if info.get(name) is not None), None)
+    return f"{file}|{info.get('size')}|{known}"
+
+
+_VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "checksum", "blob_id", "LastModified", "last_modified", "mtime")
+
+
+def url_info(url: str, what: str) -> dict[str, Any]:
+    """fsspec's `info` of a URL.
+
+    Raises:
+        DataError: no such file, or it cannot be reached.
+    """
+    import fsspec
+
+    try:
+        system, inner = fsspec.core.url_to_fs(url)
+        return dict(system.info(inner))
+    except FileNotFoundError:
+        raise DataError(f"There are no {what} at {url}.") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise DataError(f"The {what} at {url} cannot be reached: {error}") from error

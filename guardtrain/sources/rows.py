@@ -1,0 +1,120 @@
+"""What the sources that keep images inside tables and archives share: rows with image cells."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from guardtrain.errors import DataError
+from guardtrain.sources.images import is_url, read_encoded
+from guardtrain.sources.tables import near
+
+
+class ImageRows(Protocol):
+    """Rows whose image cells are read one at a time.
+
+    Attributes:
+        table: every column but the images themselves, one line a row; of an image column `c` that knows its files'
+            names, these as `c.path`; of one that holds paths or URLs, these under its own name, too.
+        ids: a default id for each row, independent of filters.
+        image_columns: names of the columns that hold images, the one that is meant where none is named first.
+        key: text that changes when what the images hold changes.
+    """
+
+    table: pa.Table
+    ids: list[str]
+    image_columns: tuple[str, ...]
+    key: str
+
+    def cell(self, row: int, column: str) -> bytes | str | None:
+        """The file's bytes, the path or URL of the file, or None where the cell is empty. Safe in several threads."""
+        ...
+
+    def uri(self, row: int, column: str) -> str | None:
+        """A path or fsspec URL that the image can be opened by, without reading it; None where there is none."""
+        ...
+
+
+class TableRows:
+    """Rows of a plain table whose image column holds paths or URLs."""
+
+    def __init__(self, table: pa.Table, image: str, root: str, stem: str, origin: str) -> None:
+        if image not in table.column_names:
+            raise DataError(
+                f"{origin} has no image column '{image}'.{near(image, table.column_names)} Name it with "
+                f"columns={{image: …}}. It has: {', '.join(table.column_names)}."
+            )
+        self._uris = [located(value, root) for value in table[image].to_pylist()]
+        self.table = table.append_column(f"{image}.path", table[image])
+        self.ids = [f"{stem}/{i:06d}" for i in range(table.num_rows)]
+        self.image_columns = (image,)
+        self.key = _uris_key(self._uris)
+
+    def cell(self, row: int, column: str) -> bytes | str | None:
+        """See `ImageRows`."""
+        return self._uris[row]
+
+    def uri(self, row: int, column: str) -> str | None:
+        """See `ImageRows`."""
+        return self._uris[row]
+
+
+def _uris_key(uris: list[str | None]) -> str:
+    """Of local files path, size and time; of URLs the URL: a changed file behind one cannot be seen."""
+    digest = hashlib.sha256()
+    for uri in uris:
+        digest.update(f"{uri}\0".encode())
+        if uri is not None and not is_url(uri) and (file := Path(uri)).is_file():
+            digest.update(f"{stat_key(file)}\0".encode())
+    return digest.hexdigest()
+
+
+def stat_key(file: Path) -> str:
+    """Absolute path, size and modification time of a local file."""
+    stat = file.stat()
+    return f"{file.absolute()}|{stat.st_size}|{stat.st_mtime_ns}"
+
+
+def located(uri: Any, root: str) -> str | None:
+    """A cell's path or URL, relative ones from `root`; a file on the hub through `hf://`, which knows the login."""
+    if uri is None or uri == "":
+        return None
+    text = str(uri)
+    if is_url(text):
+        return hub_uri(text)
+    if text.startswith("/") or not root:
+        return text
+    return f"{root.rstrip('/')}/{text}"
+
+
+def hub_uri(url: str) -> str:
+    """`https://huggingface.co/datasets/OWNER/NAME/resolve/REVISION/FILE` as `hf://datasets/…`, others as they are.
+
+    The hub's gated files need a login that plain https does not send.
+
+    >>> hub_uri("https://huggingface.co/datasets/a/b/resolve/main/x/1.jpg")
+    'hf://datasets/a/b@main/x/1.jpg'
+    >>> hub_uri("https://example.org/1.jpg")
+    'https://example.org/1.jpg'
+    """
+    prefix = "https://huggingface.co/datasets/"
+    parts = url.removeprefix(prefix).split("?")[0].split("/", 4)
+    if not url.startswith(prefix) or len(parts) < 5 or parts[2] != "resolve":
+        return url
+    return f"hf://datasets/{parts[0]}/{parts[1]}@{parts[3]}/{parts[4]}"
+
+
+def cell_bytes(rows: ImageRows, row: int, column: str, record_id: str, origin: str) -> bytes:
+    """The file of an image cell, as it is.
+
+    Raises:
+        OSError: it cannot be read.
+        DataError: the cell is empty.
+    """
+    cell = rows.cell(row, column)
+    if cell is None:
+        raise DataError(f"Record {record_id} of {origin} has no image (column '{column}' is empty).")
+    return cell if isinstance(cell, bytes) else read_encoded(cell)

@@ -1,0 +1,87 @@
+"""The Parquet files that img2dataset writes beside its tars, joined to the tars' samples."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+
+from guardtrain.errors import DataError
+from guardtrain.sources.images import is_url
+from guardtrain.sources.parquet_rows import open_parquet
+from guardtrain.sources.tables import text_of
+
+
+def with_sidecars(table: pa.Table, keys: list[str], tar_of: np.ndarray, tars: list[str]) -> pa.Table:
+    """`table` with those columns it lacks of the Parquet files beside the tars, matched by `key`.
+
+    Raises:
+        DataError: a file that cannot be read.
+    """
+    parts, found = [], False
+    for t, file in enumerate(_sidecars(tars)):
+        mine = np.flatnonzero(tar_of == t)
+        part = pa.table({"__key__": [keys[i].rsplit("/", 1)[-1] for i in mine]})
+        if file is not None:
+            try:
+                with open_parquet(file) as parquet:
+                    names = parquet.schema_arrow.names
+                    wanted = [name for name in names if name not in table.column_names and name != "key"]
+                    beside = parquet.read(columns=["key", *wanted]) if "key" in names and wanted else None
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(f"{file}, beside its tar, cannot be read: {str(error).splitlines()[0]}") from error
+            if beside is not None:
+                row_of = {str(key): i for i, key in enumerate(beside["key"].to_pylist())}
+                at = pa.array([row_of.get(key) for key in part["__key__"].to_pylist()], pa.int64())
+                for name in wanted:
+                    part = part.append_column(name, beside[name].take(at))
+                found = True
+        parts.append(part)
+    if not found:
+        return table
+    joined = stacked(parts).drop_columns(["__key__"])
+    for name in joined.column_names:
+        table = table.append_column(name, joined[name])
+    return table
+
+
+def stacked(tables: list[pa.Table]) -> pa.Table:
+    """The rows of all tables; a column that some lack is null there, one of differing types becomes text."""
+    kinds: dict[str, set[pa.DataType]] = {}
+    for table in tables:
+        for name in table.column_names:
+            kinds.setdefault(name, set()).add(table.schema.field(name).type)
+    mixed = {name for name, types in kinds.items() if len({t for t in types if not pa.types.is_null(t)}) > 1}
+    same = []
+    for table in tables:
+        for name in mixed & set(table.column_names):
+            texts = pa.array([text_of(v) for v in table[name].to_pylist()], pa.string())
+            table = table.set_column(table.schema.get_field_index(name), name, texts)
+        same.append(table)
+    return pa.concat_tables(same, promote_options="default")
+
+
+def _sidecars(tars: list[str]) -> list[str | None]:
+    """The Parquet file beside each tar, where there is one; folders are listed once."""
+    listings: dict[str, set[str]] = {}
+    found: list[str | None] = []
+    for tar in tars:
+        folder, _, name = tar.rpartition("/")
+        if folder not in listings:
+            listings[folder] = _listing(folder)
+        beside = f"{name.split('.tar')[0].removesuffix('.tgz')}.parquet"
+        found.append(f"{folder}/{beside}" if beside in listings[folder] else None)
+    return found
+
+
+def _listing(folder: str) -> set[str]:
+    if not is_url(folder):
+        return {entry.name for entry in Path(folder).iterdir()}
+    import fsspec
+
+    try:
+        system, inner = fsspec.core.url_to_fs(folder)
+        return {PurePosixPath(name).name for name in system.ls(inner, detail=False)}
+    except Exception:  # plain https has no listing, and each file system its own error for it
+        return set()
