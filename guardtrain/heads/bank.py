@@ -134,6 +134,9 @@ class HeadBank(nn.Module, ABC):
         """Parameters a head gets with each training image (in `start`), for estimates of memory; 0 for most."""
         return 0
 
+    def release(self) -> None:
+        """Free the buffers that training keeps from step to step; called at its end."""
+
     def standardised_product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """`((x - mean) / scale) @ weight + bias` without a centred copy of `x` for each head.
 

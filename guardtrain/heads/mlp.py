@@ -79,6 +79,11 @@ class MLPBank(HeadBank):
         self._idle: list[_Workspace] = []  # buffers of finished training passes
         self._idle_cosines: list[_Workspace] = []  # and of finished `_SlopeCosines`
 
+    def release(self) -> None:
+        self._gradients.clear()
+        self._idle.clear()
+        self._idle_cosines.clear()
+
     @torch.no_grad()
     def reset(self, seeds: Sequence[int]) -> None:
         """See `HeadBank.reset`; heads of one seed start alike, so their weights are drawn once."""

@@ -122,6 +122,9 @@ class EmbeddingDataModule(L.LightningDataModule):
             self._share, self._pair_rows = self._share.to(device), self._pair_rows.to(device)
             self._same = None
 
+    def teardown(self, stage: str) -> None:
+        self._rows = self._same = None
+
     @property
     def lightning_steps(self) -> int:
         """How many batches Lightning sees in all."""

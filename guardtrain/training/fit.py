@@ -36,6 +36,7 @@ from guardtrain.training.settings import LossSettings, OptimizerSettings, Select
 log = logging.getLogger(__name__)
 
 STEPS_A_BATCH = 10  # steps of AdamW that Lightning sees as one batch
+SCORED_AT_ONCE = 2**26  # numbers in the layers of all heads: 256 MiB
 
 
 class HeadDefinition(Protocol):
@@ -145,10 +146,17 @@ class FittedBank:
 
         NaN for heads that failed.
         """
-        blocks = [torch.cat([torch.sigmoid(bank(block)) for bank in self.banks]) for block in embeddings.split(rows)]
-        found = torch.cat(blocks, dim=1)
+        found = torch.cat([_scored(bank, embeddings, rows) for bank in self.banks])
         found[torch.from_numpy(self.failed)] = torch.nan
         return found
+
+
+def _scored(bank: HeadBank, embeddings: Tensor, rows: int) -> Tensor:
+    """`(R, N)` probabilities; fewer rows at a time (a power of two) where the layers of all heads are wide."""
+    width = sum(p.shape[0] * p.shape[-1] for p in bank.parameters() if p.ndim == 3)
+    while rows > 64 and rows * width > SCORED_AT_ONCE:
+        rows //= 2
+    return torch.cat([torch.sigmoid(bank(block)) for block in embeddings.split(rows)], dim=1)
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,15 @@ class GuardModule(L.LightningModule):
     def configure_optimizers(self) -> BankAdamW | BankLBFGS:
         return self.make_optimizer(self)
 
+    def on_fit_end(self) -> None:
+        """Free what training alone needs: Lightning's objects refer to each other, and so outlive the fit."""
+        optimizer = self._optimizer()
+        if isinstance(optimizer, BankAdamW):
+            optimizer.state.clear()
+        for parameter in self.bank.parameters():
+            parameter.grad = None
+        self.bank.release()
+
     def unfinished_heads(self) -> int:
         """How many heads L-BFGS left before their optimum; 0 with AdamW, which has no such end."""
         optimizer = self._optimizer()
