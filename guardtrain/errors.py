@@ -23,3 +23,7 @@ class StoreError(GuardtrainError):
 
 class MixtureError(GuardtrainError):
     """A mixture the pools cannot supply; the message gives what there is and what is needed."""
+
+
+class GuardError(GuardtrainError):
+    """A guard that is incomplete, damaged or of a newer format, or that is asked for what it cannot do."""

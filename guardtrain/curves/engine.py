@@ -22,7 +22,7 @@ from guardtrain.metrics import record_pairs, record_slices, sliced_guard_metrics
 from guardtrain.mixtures import ARMS, Mixer, Mixture, Pool
 from guardtrain.training.batches import RunPlan
 from guardtrain.training.fit import FittedBank, TrainingRecipe, fit_bank
-from guardtrain.training.pools import Pools
+from guardtrain.training.pools import DrawnRows, Pools
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -34,6 +34,7 @@ _EVALUATIONS = 600  # what L-BFGS takes to an optimum, in steps on as many image
 _FOLD_SHARE = 0.1  # of that for a linear head of a fold: it starts near its optimum and stops far from it
 
 FALSE_POSITIVE_RATE = 0.05
+_TEST_ROWS = 32_768  # scored at once: a multiple of what a head scores at once, so the numbers are the same
 _SHOWN = 5  # runs set aside that are named before "and N more"
 _COLUMNS = {"recall_at_fpr": "recall_at_fpr5"}  # the table says which rate
 
@@ -124,14 +125,15 @@ def run_curve(
     missing = [run for run in runs if run.key not in done]
     if len(missing) < len(runs):
         say(f"{len(runs) - len(missing)} of {len(runs)} runs are there already")
-    embeddings, labels = torch.from_numpy(pools.matrix), torch.from_numpy(pools.labels)
+    drawn = pools.drawn(run.mixture for run in missing)
+    embeddings, labels = torch.from_numpy(drawn.matrix), torch.from_numpy(drawn.labels)
     finished, size = 0, FIRST_COMMIT
     block_of = {} if recipe.direct else _blocks(runs, recipe, embeddings.shape[1])
     set_aside: list[Run] = []
     while finished < len(missing):
         rest = missing[finished:]
         batch = [run for run in rest if block_of[run.key] == block_of[rest[0].key]] if block_of else rest[:size]
-        plans = [run_plan(pools, mixer, run.mixture, recipe) for run in batch]
+        plans = [run_plan(pools, mixer, run.mixture, recipe, drawn) for run in batch]
         title = f"training {finished + len(batch)} of {len(missing)} runs"
         checkpoints = folder / "checkpoints" / _banked(batch, recipe, memory_gb)
         fitted = fit_bank(
@@ -207,8 +209,9 @@ def train_run(
     Raises:
         DataError: its head is not finite.
     """
-    embeddings, labels = torch.from_numpy(pools.matrix), torch.from_numpy(pools.labels)
-    plan = run_plan(pools, make_mixer(pools), run.mixture, recipe)
+    drawn = pools.drawn([run.mixture])
+    embeddings, labels = torch.from_numpy(drawn.matrix), torch.from_numpy(drawn.labels)
+    plan = run_plan(pools, make_mixer(pools), run.mixture, recipe, drawn)
     fitted = fit_bank(recipe, embeddings, labels, [plan], memory_gb=memory_gb, folder=checkpoints, loggers=loggers)
     if fitted.failed.any():
         raise DataError(
@@ -230,22 +233,31 @@ def make_mixer(pools: Pools) -> Mixer:
     return Mixer(Pool.from_records(pools.real.records, name="real"), pairs)
 
 
-def run_plan(pools: Pools, mixer: Mixer, mixture: Mixture, recipe: TrainingRecipe) -> RunPlan:
-    """A mixture's images and pairs as rows of the pools' matrix, with folds where the run chooses hyper-parameters.
+def run_plan(
+    pools: Pools, mixer: Mixer, mixture: Mixture, recipe: TrainingRecipe, drawn: DrawnRows | None = None
+) -> RunPlan:
+    """A mixture's images and pairs as rows of the pools' matrix (or of `drawn`'s), with folds where the run chooses
+    hyper-parameters.
 
     A run whose scarcer class has fewer groups than `selection.folds` has as many folds as these; with one group it has
     none, and chooses nothing. See `Mixer.folds`.
     """
     folds = mixer.folds(mixture, recipe.selection.folds) if recipe.chooses(mixture.n_images) else None
-    return RunPlan(pools.rows(mixture), mixture.seed, folds=folds, split=mixture.n_real, pairs=pools.pair_rows(mixture))
+    rows, pairs = pools.rows(mixture), pools.pair_rows(mixture)
+    if drawn is not None:
+        rows, pairs = drawn.places(rows), drawn.places(pairs)
+    return RunPlan(rows, mixture.seed, folds=folds, split=mixture.n_real, pairs=pairs)
 
 
 def score_tests(fitted: FittedBank, pools: Pools) -> dict[str, np.ndarray]:
-    """`(R, N)` float32 probabilities for each test set."""
-    return {
-        test: fitted.probabilities(torch.from_numpy(np.array(part.matrix, dtype=np.float32))).numpy()
-        for test, part in pools.tests.items()
-    }
+    """`(R, N)` float32 probabilities for each test set, a block at a time where it lies in a store."""
+    scored = {}
+    for test, part in pools.tests.items():
+        blocks = (part.matrix[start : start + _TEST_ROWS] for start in range(0, len(part), _TEST_ROWS))
+        scored[test] = np.concatenate(
+            [fitted.probabilities(torch.from_numpy(np.array(b, dtype=np.float32))).numpy() for b in blocks], axis=1
+        )
+    return scored
 
 
 def _rows(

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from guardtrain.embeddings import quarantine
 from guardtrain.embeddings.store import Embeddings, EmbeddingStore, Plan, read_plan
 from guardtrain.encoders.resolve import resolve_spec
 from guardtrain.encoders.spec import LOADABLE, EncoderSettings, EncoderSpec, external_spec, require_same
@@ -24,12 +25,17 @@ def embed(
     workers: int | None = None,
     progress: bool | None = None,
     label: str | None = None,
+    text: str | None = None,
+    on_error: str = "quarantine",
+    retry: bool = False,
 ) -> Embeddings:
-    """The embeddings of `source`'s records, in their order.
+    """The embeddings of `source`'s records, in their order, but for those that could not be embedded.
 
     Images: the store of this encoder and these images under `cache_dir` is read, without torch, where it is complete;
     otherwise it is made, or gone on with. What is returned is always what the files hold, so it does not depend on
     whether they were there. The records are the source's own of today, so a corrected label needs no new embedding.
+    Records that were set aside (see `extract`) are left out, and so is the other half of their pair; a warning says so
+    each time.
 
     Embeddings: they are returned as they are.
 
@@ -38,7 +44,7 @@ def embed(
         encoder: settings or a spec; None where the source brings embeddings. An embedding source that records its
             encoder (a store) must have been made by this one.
         cache_dir: where stores and resolved specs are kept.
-        shard_size, storage, workers, progress, label: see `extract`.
+        shard_size, storage, workers, progress, label, text, on_error, retry: see `extract`.
 
     Raises:
         ConfigError: images and no encoder.
@@ -57,11 +63,12 @@ def embed(
         raise ConfigError(f"The source {_named(source)} gives images: an encoder must be set.")
     spec = _spec(encoder, cache)
     records = source.records()
-    folder = store_folder(cache, spec, records, source.content_key(), storage)
-    store = _complete(folder)
-    if store is None:
-        from guardtrain.embeddings.extraction import SHARD_SIZE, extract
+    from guardtrain.embeddings.extraction import SHARD_SIZE, content_key, extract, set_aside_in
 
+    folder = store_folder(cache, spec, records, content_key(source, records, text), storage)
+    store = _complete(folder)
+    whole = store is not None and len(store) == len(records)
+    if store is None or (not whole and (retry or on_error == "raise")):
         store = extract(
             source,
             encoder,
@@ -72,9 +79,21 @@ def embed(
             progress=progress,
             label=label,
             spec=spec,
+            text=text,
+            on_error=on_error,
+            retry=retry,
         )
     store.require(spec)
-    return Embeddings(records, store.matrix(), store.spec)
+    if len(store) == len(records):
+        return Embeddings(records, store.matrix(), store.spec)
+    plan = read_plan(folder)
+    assert plan is not None, "the store was made here"
+    set_aside = set_aside_in(folder, plan)
+    kind = "images" if text is None else "texts"
+    quarantine.refuse_too_many(set_aside, len(records), kind)
+    stored, rows, halves = quarantine.rows_left(records, set_aside)
+    quarantine.warn(set_aside, len(records), label or kind, folder, halves)
+    return Embeddings(records.take(rows), store.matrix().take(stored), store.spec)
 
 
 def store_folder(cache: Path, spec: EncoderSpec, records: Records, content_key: str, storage: str = "float32") -> Path:

@@ -1,20 +1,24 @@
-"""Images to a store: resumable shard by shard, safe to kill at any moment."""
+"""Images or texts to a store: resumable shard by shard, safe to kill at any moment, nothing lost."""
 
 from __future__ import annotations
 
-import os
 import sys
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from guardtrain.embeddings import quarantine
+from guardtrain.embeddings.arithmetic import AUTO, choose_arithmetic
+from guardtrain.embeddings.forwarding import EmbeddedRows, Forwarder, torch_threads
+from guardtrain.embeddings.progress import reported
+from guardtrain.embeddings.quarantine import SetAside
+from guardtrain.embeddings.reading import Reader, TextReader, make_reader
 from guardtrain.embeddings.store import (
     PLAN_FILE,
     EmbeddingStore,
@@ -25,17 +29,18 @@ from guardtrain.embeddings.store import (
     read_plan,
     write_shard,
 )
+from guardtrain.embeddings.writing import LOCK_FILE, named_failures
 from guardtrain.encoders import EncoderSettings, EncoderSpec, load_encoder, resolve_spec
-from guardtrain.errors import ConfigError, DataError, GuardtrainError, StoreError
+from guardtrain.errors import ConfigError, DataError, StoreError
 from guardtrain.records import Records
-from guardtrain.sources.base import BatchImageSource, ImageSource
+from guardtrain.sources.base import EncodedImageSource, ImageSource
 
 if TYPE_CHECKING:
     from guardtrain.encoders.encoder import Encoder
 
 SHARD_SIZE = 4096
 STORAGE = ("float32", "float16")
-_AHEAD = 2  # batches decoded beyond the one the encoder works on
+ON_ERROR = ("quarantine", "raise")
 
 
 def extract(
@@ -51,55 +56,219 @@ def extract(
     label: str | None = None,
     spec: EncoderSpec | None = None,
     load: Callable[[EncoderSettings | EncoderSpec], Encoder] = load_encoder,
+    text: str | None = None,
+    on_error: str = "quarantine",
+    retry: bool = False,
 ) -> EmbeddingStore:
-    """Embed every image of `source` into the store at `folder`; what is there already is kept.
+    """Embed every record of `source` into the store at `folder`; what is there already is kept.
 
     Killed at any moment, it goes on at the first shard that is not wholly written, and the files end up the same byte
     for byte. One process at a time writes to a folder; another waits.
 
+    What cannot be read (a truncated file, another format, a missing one, a decompression bomb) is set aside: the store
+    has no row of it, and `quarantine.parquet` in its folder lists id, uri and reason. More than half of the records is
+    an error all the same.
+
+    With `encoder.dtype=auto` the arithmetic is bfloat16 where that is quicker and gives float32's embeddings (see
+    `choose_arithmetic`); `extraction.json` says which it was, and a store is finished as it was begun.
+
     Args:
-        source: images and records; with `images` (see `BatchImageSource`) and images of the model's size, no PIL.
+        source: images and records. The quickest of what it has is used: `images` (see `BatchImageSource`), `encoded`
+            (see `EncodedImageSource`; the files' sha256 becomes a column of the metadata), `image`.
         encoder: settings, or the spec of an encoder used before.
         shard_size: rows a shard. A store begun with another size keeps it.
         batch_size: images a forward pass; default: the settings'. It can change the last bits of a float, so results
             with different batch sizes agree within rounding only.
         storage: float32 or float16 on disk.
-        workers: threads that read and decode; default: the processors there are.
+        workers: threads that read, decode and, on the CPU, embed; default: the processors there are.
         progress: a bar, True or False; None shows one on a terminal, and elsewhere a line at the start and the end.
         label: what is embedded, for the progress bar and lines; default: images.
         spec: what `encoder` resolves to, where the caller knows it already.
         load: how to load the encoder.
+        text: embed this column of the records (prompts, captions) with the encoder's text tower, in place of images.
+        on_error: `quarantine`, or `raise` at the first record that cannot be embedded.
+        retry: try the records in quarantine again, and nothing else. Their files may have changed since; all others
+            must hold what they held.
 
     Raises:
-        ConfigError: a shard size, batch size or storage type that is not allowed.
-        DataError: no records, missing images, or an image that cannot be read, with its record and file.
+        ConfigError: a shard size, batch size, storage type or `on_error` that is not allowed.
+        DataError: no records, more than half of them unreadable, or with `on_error=raise` the first that is.
         EncoderError: see `load_encoder`.
-        StoreError: embeddings that are not finite, or a folder that holds other work.
+        StoreError: embeddings that are not finite, a folder that holds other work or cannot be written to.
     """
     if shard_size < 1 or (batch_size is not None and batch_size < 1):
         raise ConfigError(f"shard_size and batch_size must be at least 1; they are {shard_size} and {batch_size}.")
-    if storage not in STORAGE:
-        raise ConfigError(f"storage must be one of {', '.join(STORAGE)}; it is '{storage}'.")
+    for name, value, allowed in (("storage", storage, STORAGE), ("on_error", on_error, ON_ERROR)):
+        if value not in allowed:
+            raise ConfigError(f"{name} must be one of {', '.join(allowed)}; it is '{value}'.")
     folder = Path(folder).expanduser()
     records = source.records()
     if not len(records):
         raise DataError(f"{label or 'The source'} holds no records, so there is nothing to embed.")
     spec = spec or (encoder if isinstance(encoder, EncoderSpec) else resolve_spec(encoder))
-    plan = Plan(len(records), shard_size, records.digest(), source.content_key(), spec.fingerprint, storage)
+    plan = Plan(
+        len(records), shard_size, records.digest(), content_key(source, records, text), spec.fingerprint, storage
+    )
+    what, kind = label or ("images" if text is None else "texts"), "images" if text is None else "texts"
     with _only_writer(folder):
-        plan = _continued(folder, plan)
-        todo = [i for i in range(plan.shards) if committed(folder, plan, i) is None]
-        if todo:
-            model = load(_with_batch_size(encoder, batch_size))
-            begin(folder, plan, model.spec)
-            rows = sum(stop - start for start, stop in map(plan.bounds, todo))
-            # Threads deliberately: as many as processors we may run on, whatever torch guesses from the machine.
-            with (
-                _torch_threads(workers or _processors()),
-                _reported(progress, plan.rows, plan.rows - rows, f"{label or 'images'} with {spec.label}") as advance,
-            ):
-                _write_shards(source, records, model, folder, plan, todo, workers or _processors(), advance)
+        begun = _continued(folder, plan, source if retry and text is None else None)
+        plan = begun or plan
+        missing = _missing(folder, plan, retry)
+        if missing:
+            settings = _with_batch_size(encoder, batch_size)
+            model = load(settings)
+            reader = make_reader(source, records, model, text)
+            if begun is None and isinstance(encoder, EncoderSettings) and encoder.dtype == AUTO:
+                model = choose_arithmetic(model, reader, plan.rows, lambda: load(settings))
+                reader = make_reader(source, records, model, text)
+                plan = replace(plan, arithmetic=model.arithmetic)
+            elif plan.arithmetic != model.arithmetic:
+                model.use_bfloat16()
+            with named_failures(folder):
+                begin(folder, plan, model.spec)
+            _write_shards(folder, plan, records, reader, model, missing, workers, progress, f"{what} with {spec.label}",
+                          kind, on_error)  # fmt: skip
+        set_aside = set_aside_in(folder, plan)
+        with named_failures(folder):
+            quarantine.write_list(folder, set_aside)
+    if set_aside and on_error == "raise":
+        raise _unreadable(set_aside[0])
+    quarantine.refuse_too_many(set_aside, plan.rows, kind)
+    quarantine.warn(set_aside, plan.rows, what, folder)
     return EmbeddingStore.open(folder)
+
+
+def content_key(source: ImageSource, records: Records, text: str | None = None) -> str:
+    """The key of what is embedded: the source's, or that of its texts."""
+    return source.content_key() if text is None else TextReader(records, text).content_key()
+
+
+def set_aside_in(folder: Path, plan: Plan) -> list[SetAside]:
+    """The records that a complete store of this plan lacks, in their order."""
+    found: list[SetAside] = []
+    for number in range(plan.shards):
+        shard = committed(folder, plan, number)
+        if shard is not None and shard.rows != len(range(*plan.bounds(number))):
+            found += quarantine.noted(shard.metadata)
+    return found
+
+
+def embed_shards(
+    records: Records,
+    forwarder: Forwarder,
+    shards: Sequence[Sequence[int]],
+    advance: Callable[[int], None] = lambda rows: None,
+) -> Generator[tuple[EmbeddedRows, list[SetAside]], None, None]:
+    """What goes into each shard: the embeddings of its rows, and the records that have none.
+
+    This is all an engine needs of one: it may run anywhere, in any order, and `write_shard` takes what it gives.
+
+    Args:
+        records: of the source.
+        forwarder: a model on the source's records.
+        shards: the rows of each.
+        advance: told how many rows each step was.
+    """
+    pair_ids = records.pair_ids
+    with closing(forwarder.run(shards, advance)) as results:
+        for result in results:
+            yield (
+                result,
+                [
+                    SetAside(f.row, str(records.ids[f.row]), records.image_uri(f.row), pair_ids[f.row], f.reason)
+                    for f in result.failures
+                ],
+            )
+
+
+def _write_shards(
+    folder: Path,
+    plan: Plan,
+    records: Records,
+    reader: Reader,
+    model: Encoder,
+    missing: dict[int, list[int]],
+    workers: int | None,
+    progress: bool | None,
+    what: str,
+    kind: str,
+    on_error: str,
+) -> None:
+    forwarder = Forwarder(reader, model, workers)
+    rows = sum(map(len, missing.values()))
+    lost = 0
+    # Threads deliberately: as many as processors we may run on, whatever torch guesses from the machine.
+    with torch_threads(forwarder.threads), reported(progress, plan.rows, plan.rows - rows, what, kind) as advance:
+        made = embed_shards(records, forwarder, list(missing.values()), advance)
+        with closing(made):
+            for number, (result, set_aside) in zip(missing, made, strict=True):
+                if set_aside and on_error == "raise":
+                    raise _unreadable(set_aside[0])
+                lost += len(set_aside)
+                _write(folder, plan, number, records, result, set_aside, len(missing[number]))
+                if lost > quarantine.MOST_SET_ASIDE * plan.rows:
+                    break  # and say so, once they are listed
+    if forwarder.idle_seconds > 1:
+        print(
+            f"The GPU waited {forwarder.idle_seconds:.0f} s for images: more processors, smaller images or a nearer "
+            "source would make it quicker.",
+            file=sys.stderr,
+        )
+
+
+def _write(
+    folder: Path,
+    plan: Plan,
+    number: int,
+    records: Records,
+    result: EmbeddedRows,
+    set_aside: list[SetAside],
+    tried: int,
+) -> None:
+    """Write a shard of new rows, together with those it has where only its quarantine was tried again."""
+    start, stop = plan.bounds(number)
+    rows, matrix, digests = list(result.rows), result.matrix, list(result.digests)
+    if tried < stop - start:
+        before = committed(folder, plan, number)
+        assert before is not None, "only whole shards are retried in part"
+        lost = {each.row for each in quarantine.noted(before.metadata)}
+        rows = [row for row in range(start, stop) if row not in lost] + rows
+        order = np.argsort(rows)
+        matrix = np.concatenate([np.load(before.matrix, allow_pickle=False), matrix])[order]
+        digests = [*_digests(before.metadata), *digests]
+        digests = [digests[i] for i in order] if digests else []
+        rows = sorted(rows)
+    kept = records.take(rows)
+    if digests and "sha256" not in kept.table.column_names:
+        kept = Records(kept.table.append_column("sha256", pa.array(digests, pa.string())), kept.root)
+    with named_failures(folder):
+        write_shard(folder, plan, number, matrix, kept, set_aside)
+
+
+def _digests(metadata: Path) -> list[str]:
+    if "sha256" not in pq.read_schema(metadata).names:
+        return []
+    return [str(digest) for digest in pq.read_table(metadata, columns=["sha256"])["sha256"].to_pylist()]
+
+
+def _missing(folder: Path, plan: Plan, retry: bool) -> dict[int, list[int]]:
+    """Shard -> rows to embed: all of those not written; with `retry` the set-aside ones of those that are."""
+    missing: dict[int, list[int]] = {}
+    for number in range(plan.shards):
+        start, stop = plan.bounds(number)
+        shard = committed(folder, plan, number)
+        if shard is None:
+            missing[number] = list(range(start, stop))
+        elif retry and shard.rows < stop - start:
+            missing[number] = [each.row for each in quarantine.noted(shard.metadata)]
+    return missing
+
+
+def _unreadable(each: SetAside) -> DataError:
+    return DataError(
+        f"The image of record {each.id} ({each.uri}) cannot be read: {each.reason}. Mend the file, leave the record "
+        "out, or have it set aside with on_error=quarantine."
+    )
 
 
 def _with_batch_size(encoder: EncoderSettings | EncoderSpec, batch_size: int | None) -> EncoderSettings | EncoderSpec:
@@ -108,8 +277,12 @@ def _with_batch_size(encoder: EncoderSettings | EncoderSpec, batch_size: int | N
     return replace(encoder, batch_size=batch_size)
 
 
-def _continued(folder: Path, plan: Plan) -> Plan:
-    """The plan to go on with: the one in the folder where it is of the same work, whatever its shard size."""
+def _continued(folder: Path, plan: Plan, retried: ImageSource | None) -> Plan | None:
+    """The plan to go on with: the one in the folder where it is of the same work, whatever its shard size.
+
+    Args:
+        retried: a source some of whose files may have changed, if none that is embedded did.
+    """
     begun = read_plan(folder)
     if begun is None:
         if is_store(folder):
@@ -117,96 +290,41 @@ def _continued(folder: Path, plan: Plan) -> Plan:
                 f"The folder {folder} holds embeddings that guardtrain did not write, or has lost its {PLAN_FILE}: "
                 "choose another folder, or delete that one. A store of others is read as it is, with StoreSource."
             )
-        return plan
-    if replace(begun, shard_size=plan.shard_size) == plan:
+        return None
+    own = ("shard_size", "arithmetic")  # the store's, whatever is asked for today
+    differing = [name for name in vars(plan) if name not in own and getattr(plan, name) != getattr(begun, name)]
+    if differing == ["content_key"] and retried is not None and _same_files(folder, begun, retried):
+        return replace(begun, content_key=plan.content_key)
+    if not differing:
         return begun
-    differing = [name for name in vars(plan) if name != "shard_size" and getattr(plan, name) != getattr(begun, name)]
     raise StoreError(
         f"The folder {folder} holds a store of other work (other {', '.join(differing)}): choose another folder, or "
         "delete that one."
     )
 
 
-def _write_shards(
-    source: ImageSource,
-    records: Records,
-    model: Encoder,
-    folder: Path,
-    plan: Plan,
-    todo: list[int],
-    workers: int,
-    advance: Callable[[int], None],
-) -> None:
-    # Batches start anew with each shard: the same images share a forward pass whether or not a run was interrupted.
-    batches = [
-        (shard, np.arange(first, min(first + model.batch_size, stop)))
-        for shard in todo
-        for start, stop in [plan.bounds(shard)]
-        for first in range(start, stop, model.batch_size)
-    ]
-    parts: list[np.ndarray] = []
-    for (shard, rows), inputs in zip(batches, _inputs(source, records, model, batches, workers), strict=True):
-        parts.append(model.forward(inputs).cpu().numpy())
-        start, stop = plan.bounds(shard)
-        if rows[-1] + 1 == stop:
-            write_shard(folder, plan, shard, np.concatenate(parts), records.take(np.arange(start, stop)))
-            parts = []
-        advance(len(rows))
+def _same_files(folder: Path, plan: Plan, source: ImageSource) -> bool:
+    """Whether every file that is embedded still holds the bytes it did."""
+    import hashlib
 
-
-def _inputs(
-    source: ImageSource, records: Records, model: Encoder, batches: list[tuple[int, np.ndarray]], workers: int
-) -> Iterator[Any]:
-    """The model's input for each batch, decoded a few batches ahead while the model works."""
-    import torch
-
-    def one(i: int) -> torch.Tensor:
-        try:
-            return model.preprocess(source.image(i))
-        except GuardtrainError:
-            raise
-        except Exception as error:  # Pillow's plugins and fsspec's file systems raise errors of any kind
-            raise DataError(
-                f"The image of record {records.ids[i]} ({records.image_uri(i)}) cannot be read: {error!r}. "
-                "Mend the file, or leave the record out."
-            ) from error
-
-    def whole(rows: np.ndarray) -> torch.Tensor:
-        return model.prepare(source.images(rows))  # type: ignore[attr-defined]
-
-    batched = isinstance(source, BatchImageSource)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    pending: deque[list[Future[torch.Tensor]]] = deque()
-    try:
-        for number in range(len(batches) + _AHEAD):
-            if number < len(batches):
-                rows = batches[number][1]
-                pending.append(
-                    [pool.submit(whole, rows)] if batched else [pool.submit(one, int(i)) for i in rows],
-                )
-            if number >= _AHEAD:
-                done = [future.result() for future in pending.popleft()]
-                yield done[0] if batched else torch.stack(done)
-    finally:
-        # On an error or Ctrl-C, do not decode what nobody will use.
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _processors() -> int:
-    """Processors this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _torch_threads(number: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    if not isinstance(source, EncodedImageSource):
+        return False
+    for number in range(plan.shards):
+        shard = committed(folder, plan, number)
+        if shard is None:
+            return False  # embed what is left first: of its files nothing is known
+        lost = {each.row for each in quarantine.noted(shard.metadata)}
+        rows = [row for row in range(*plan.bounds(number)) if row not in lost]
+        digests = _digests(shard.metadata)
+        if len(digests) != len(rows):
+            return False
+        for row, digest in zip(rows, digests, strict=True):
+            try:
+                if hashlib.sha256(source.encoded(row)).hexdigest() != digest:
+                    return False
+            except OSError:
+                return False
+    return True
 
 
 @contextmanager
@@ -214,40 +332,15 @@ def _only_writer(folder: Path) -> Iterator[None]:
     """The lock of a store. The system gives it up when its holder dies, kill -9 included."""
     from filelock import FileLock, Timeout
 
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"Another process is writing {folder}: waiting for it.", file=sys.stderr, flush=True)
-        lock.acquire()
+    with named_failures(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock: Any = FileLock(folder / LOCK_FILE)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"Another process is writing {folder}: waiting for it.", file=sys.stderr, flush=True)
+            lock.acquire()
     try:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _reported(progress: bool | None, total: int, done: int, what: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, or one line at the start and one at the end."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if progress is False:
-        yield lambda rows: None
-        return
-    if progress or console.is_terminal:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task(f"Embedding {what}", total=total, completed=done)
-            yield lambda rows: bar.advance(task, rows)
-        return
-    started = time.perf_counter()
-    kept = f", {done:,} done before" if done else ""
-    print(f"Embedding {what}: {total:,} images{kept}", file=sys.stderr, flush=True)
-    yield lambda rows: None
-    seconds = time.perf_counter() - started
-    rate = (total - done) / max(seconds, 1e-9)
-    print(f"Embedded {total - done:,} images in {seconds:.1f} s ({rate:.0f} a second)", file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from guardtrain.embeddings.checksums import write_checksums
+from guardtrain.embeddings.contents import Contents, read_contents
+from guardtrain.embeddings.quarantine import SetAside, annotated, noted, whole_pairs
+from guardtrain.embeddings.rows import MatrixFile, StoredRows
+from guardtrain.embeddings.shards import (
+    MATRIX_FOLDER,
+    METADATA_FOLDER,
+    Shard,
+    file_names,
+    matrix_shape,
+    metadata_rows,
+    shard_numbers,
+    whole_shard,
+)
 from guardtrain.encoders.spec import EncoderSpec, external_spec, require_same
 from guardtrain.errors import StoreError
 from guardtrain.files import replace_file
@@ -20,9 +33,6 @@ from guardtrain.records import SCHEMA, Records
 
 ENCODER_FILE = "encoder.json"
 PLAN_FILE = "extraction.json"
-_MATRIX_FOLDER, _METADATA_FOLDER = "img_emb", "metadata"
-_MATRIX_NAME = r"img_emb_(\d+)\.npy"
-_CHECK_ROWS = 65536  # rows a step of the finiteness check, so that a memory-mapped matrix is not read whole
 
 
 @dataclass(frozen=True)
@@ -31,12 +41,13 @@ class Embeddings:
 
     Args:
         records: N records.
-        matrix: (N, D) float16 or float32, row i belonging to record i; may be memory-mapped, read-only.
+        matrix: (N, D) float16 or float32, row i belonging to record i; of a store, rows that are read where they are
+            indexed.
         spec: the encoder that made it.
     """
 
     records: Records
-    matrix: np.ndarray
+    matrix: np.ndarray | StoredRows
     spec: EncoderSpec
 
     def __post_init__(self) -> None:
@@ -52,9 +63,10 @@ class Embeddings:
         return int(self.matrix.shape[1])
 
     def take(self, indices: np.ndarray | Sequence[int]) -> Embeddings:
-        """The rows at `indices`, in that order, copied."""
+        """The rows at `indices`, in that order; copied, but where they lie in a store."""
         rows = np.asarray(indices, dtype=np.int64)
-        return Embeddings(self.records.take(rows), self.matrix[rows], self.spec)
+        matrix = self.matrix.take(rows) if isinstance(self.matrix, StoredRows) else self.matrix[rows]
+        return Embeddings(self.records.take(rows), matrix, self.spec)
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,7 @@ class Plan:
         records_digest, content_key: which records and images (see `Records.digest`, `Source.content_key`).
         fingerprint: the encoder's.
         storage: float32 or float16, the type on disk.
+        arithmetic: float32 or bfloat16, what the forward pass was computed in; no part of what work it is.
     """
 
     rows: int
@@ -75,6 +88,7 @@ class Plan:
     content_key: str
     fingerprint: str
     storage: str = "float32"
+    arithmetic: str = "float32"
 
     @property
     def shards(self) -> int:
@@ -84,17 +98,6 @@ class Plan:
     def bounds(self, shard: int) -> tuple[int, int]:
         """First row of a shard and the row after its last."""
         return shard * self.shard_size, min((shard + 1) * self.shard_size, self.rows)
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One shard's files and the number of its rows."""
-
-    number: int
-    matrix: Path
-    metadata: Path
-    rows: int
-    dim: int
 
 
 @dataclass(frozen=True)
@@ -121,14 +124,17 @@ class EmbeddingStore:
             EncoderError: an `encoder.json` that cannot be read.
         """
         folder = Path(path).expanduser()
-        if not (folder / _MATRIX_FOLDER).is_dir():
+        if not (folder / MATRIX_FOLDER).is_dir():
             found = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else []
             raise StoreError(
-                f"There is no embedding store at {folder}: it must hold {_MATRIX_FOLDER}/ and {_METADATA_FOLDER}/"
+                f"There is no embedding store at {folder}: it must hold {MATRIX_FOLDER}/ and {METADATA_FOLDER}/"
                 + (f"; it holds {', '.join(found)}." if found else ".")
             )
-        plan = read_plan(folder)
-        shards = _shards(folder) if plan is None else _planned_shards(folder, plan)
+        contents, plan = read_contents(folder), read_plan(folder)
+        if contents is not None:
+            shards = _listed_shards(folder, contents)
+        else:
+            shards = _shards(folder) if plan is None else _planned_shards(folder, plan)
         dims = {shard.dim for shard in shards}
         if len(dims) > 1:
             raise StoreError(f"The shards of {folder} have different dimensions: {', '.join(map(str, sorted(dims)))}.")
@@ -151,21 +157,16 @@ class EmbeddingStore:
         require_same(self.spec, wanted, f"the store {self.path}")
         return self
 
-    def matrix(self) -> np.ndarray:
-        """(N, D) float16 or float32: memory-mapped where there is one shard, else read into one array.
+    def matrix(self) -> StoredRows:
+        """(N, D) float16 where all of it is, else float32; only what is indexed is read, and refused if not finite."""
+        files = [MatrixFile(shard.matrix, shard.rows) for shard in self.shards]
+        half = all(shard.dtype == np.float16 for shard in self.shards)
+        return StoredRows(files, self.dim, np.float16 if half else np.float32)
 
-        Raises:
-            StoreError: values that are not finite, with the shard and its first such row.
-        """
-        parts = []
-        for shard in self.shards:
-            part = np.load(shard.matrix, mmap_mode="r", allow_pickle=False)
-            for start in range(0, len(part), _CHECK_ROWS):
-                bad = np.flatnonzero(~np.isfinite(part[start : start + _CHECK_ROWS]).all(axis=1))
-                if len(bad):
-                    raise StoreError(f"{shard.matrix} holds values that are not finite, first in row {start + bad[0]}.")
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.shards[0].dim
 
     def metadata(self) -> pa.Table:
         """The metadata of all shards, as it is on disk."""
@@ -183,7 +184,14 @@ class EmbeddingStore:
         table = self.metadata()
         if "image_path" in table.column_names and "image" in table.column_names:
             table = table.drop_columns(["image_path"])  # written for clip-retrieval's tools
-        return Embeddings(Records.from_table(table, origin=f"the store {self.path}"), self.matrix(), self.spec)
+        matrix, rows = self.matrix(), self.whole_pairs(table)
+        if rows is not None:
+            table, matrix = table.take(pa.array(rows)), matrix.take(rows)
+        return Embeddings(Records.from_table(table, origin=f"the store {self.path}"), matrix, self.spec)
+
+    def whole_pairs(self, table: pa.Table) -> np.ndarray | None:
+        """The rows of `metadata` but halves of pairs whose other half could not be embedded; None for all of them."""
+        return whole_pairs(table, [each for shard in self.shards for each in noted(shard.metadata)])
 
 
 def _planned_shards(folder: Path, plan: Plan) -> tuple[Shard, ...]:
@@ -197,49 +205,36 @@ def _planned_shards(folder: Path, plan: Plan) -> tuple[Shard, ...]:
     return tuple(written)
 
 
+def _listed_shards(folder: Path, contents: Contents) -> tuple[Shard, ...]:
+    """The shards of a store that was joined, thinned out or added to: those on its list."""
+    files = shard_numbers(folder)
+    there = [number for number, _ in contents.shards if None not in files.get(number, (None, None))]
+    if len(there) < len(contents.shards) or not there:
+        raise StoreError(
+            f"The store {folder} is not complete: {len(there)} of {len(contents.shards)} shards are written. Run the "
+            "command that was writing it again; it goes on from there. If shards were lost, `guardtrain store verify "
+            f"path={folder}` says which."
+        )
+    shards = tuple(whole_shard(folder, number, files[number]) for number, _ in contents.shards)
+    for shard, (number, rows) in zip(shards, contents.shards, strict=True):
+        if shard.rows != rows:
+            raise StoreError(f"Shard {number} of the store {folder} has {shard.rows} rows; it was written with {rows}.")
+    return shards
+
+
 def _shards(folder: Path) -> tuple[Shard, ...]:
     """The shards of a store that others wrote, in order; clip-retrieval pads numbers to the digits it needs."""
-    matrices = _numbered(folder / _MATRIX_FOLDER, _MATRIX_NAME)
-    metadata = _numbered(folder / _METADATA_FOLDER, r"metadata_(\d+)\.parquet")
+    files = shard_numbers(folder)
+    matrices = [number for number, (matrix, _) in files.items() if matrix is not None]
     if not matrices:
-        raise StoreError(f"The store {folder} has no {_MATRIX_FOLDER}/img_emb_*.npy.")
-    if alone := sorted(matrices.keys() ^ metadata.keys()):
-        number = alone[0]
-        has, lacks = ("embeddings", "metadata") if number in matrices else ("metadata", "embeddings")
-        raise StoreError(f"Shard {number} of the store {folder} has {has} and no {lacks}.")
-    if gaps := sorted(set(range(max(matrices) + 1)) - matrices.keys()):
+        raise StoreError(f"The store {folder} has no {MATRIX_FOLDER}/img_emb_*.npy.")
+    for number, both in files.items():
+        if None in both:
+            has, lacks = ("embeddings", "metadata") if both[0] is not None else ("metadata", "embeddings")
+            raise StoreError(f"Shard {number} of the store {folder} has {has} and no {lacks}.")
+    if gaps := sorted(set(range(max(matrices) + 1)) - files.keys()):
         raise StoreError(f"The store {folder} lacks shard {gaps[0]}: it has {len(matrices)}, up to {max(matrices)}.")
-    shards = []
-    for number in sorted(matrices):
-        rows, dim = _matrix_shape(matrices[number])
-        if (noted := _metadata_rows(metadata[number])) != rows:
-            raise StoreError(f"Shard {number} of the store {folder} has {rows} embeddings and metadata of {noted}.")
-        shards.append(Shard(number, matrices[number], metadata[number], rows, dim))
-    return tuple(shards)
-
-
-def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
-    if not folder.is_dir():
-        return {}
-    matches = ((re.fullmatch(pattern, p.name), p) for p in folder.iterdir())
-    return {int(m.group(1)): p for m, p in matches if m}
-
-
-def _matrix_shape(file: Path) -> tuple[int, int]:
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise StoreError(f"{file} is no whole array: {error}") from error
-    if array.ndim != 2 or array.dtype not in (np.float16, np.float32, np.float64):
-        raise StoreError(f"{file} must be (rows, dimensions) of floating type; it is {array.shape} {array.dtype}.")
-    return int(array.shape[0]), int(array.shape[1])
-
-
-def _metadata_rows(file: Path) -> int:
-    try:
-        return int(pq.read_metadata(file).num_rows)
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{file} is no whole Parquet file: {error}") from error
+    return tuple(whole_shard(folder, number, both) for number, both in files.items())
 
 
 # ---------------------------------------------------------------- writing
@@ -247,11 +242,7 @@ def _metadata_rows(file: Path) -> int:
 
 def shard_files(folder: Path, plan: Plan, shard: int) -> tuple[Path, Path]:
     """Matrix and metadata file of a shard that we write: four digits, or as many as are needed."""
-    digits = max(4, len(str(plan.shards - 1)))
-    return (
-        folder / _MATRIX_FOLDER / f"img_emb_{shard:0{digits}d}.npy",
-        folder / _METADATA_FOLDER / f"metadata_{shard:0{digits}d}.parquet",
-    )
+    return file_names(folder, shard, plan.shards)
 
 
 def committed(folder: Path, plan: Plan, shard: int) -> Shard | None:
@@ -261,17 +252,17 @@ def committed(folder: Path, plan: Plan, shard: int) -> Shard | None:
     if not (matrix.is_file() and metadata.is_file()):
         return None
     try:
-        rows, dim = _matrix_shape(matrix)
-        if rows != stop - start or _metadata_rows(metadata) != rows:
+        rows, dim, dtype = matrix_shape(matrix)
+        if metadata_rows(metadata) != rows or (rows != stop - start and rows + len(noted(metadata)) != stop - start):
             return None
     except StoreError:
         return None
-    return Shard(shard, matrix, metadata, rows, dim)
+    return Shard(shard, matrix, metadata, rows, dim, dtype)
 
 
 def is_store(folder: Path) -> bool:
     """Whether embeddings of anybody's lie in the folder."""
-    return bool(_numbered(folder / _MATRIX_FOLDER, _MATRIX_NAME))
+    return any(matrix is not None for matrix, _ in shard_numbers(folder).values())
 
 
 def read_plan(folder: Path) -> Plan | None:
@@ -291,28 +282,35 @@ def read_plan(folder: Path) -> Plan | None:
 
 def begin(folder: Path, plan: Plan, spec: EncoderSpec) -> None:
     """Make the folders, and note spec and plan."""
-    for sub in (_MATRIX_FOLDER, _METADATA_FOLDER):
+    for sub in (MATRIX_FOLDER, METADATA_FOLDER):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     _write(folder / ENCODER_FILE, lambda file: file.write(spec.to_json().encode()))
     _write(folder / PLAN_FILE, lambda file: file.write((json.dumps(asdict(plan), indent=2) + "\n").encode()))
 
 
-def write_shard(folder: Path, plan: Plan, shard: int, matrix: np.ndarray, records: Records) -> None:
+def write_shard(
+    folder: Path,
+    plan: Plan,
+    shard: int,
+    matrix: np.ndarray,
+    records: Records,
+    set_aside: Sequence[SetAside] = (),
+) -> None:
     """Write a shard whole or not at all: matrix first, metadata last.
 
     Args:
         matrix: (rows, D); stored as `plan.storage`.
         records: the shard's records; image paths are stored absolute, and again as `image_path`, which is the name
             clip-retrieval's tools look for.
+        set_aside: the plan's other records of this shard, which have no embedding.
 
     Raises:
         StoreError: rows that do not fit the plan, or values that are not finite (in `plan.storage`).
     """
     start, stop = plan.bounds(shard)
-    if len(matrix) != stop - start or len(records) != stop - start:
-        raise StoreError(
-            f"Shard {shard} has {stop - start} rows; got {len(matrix)} embeddings, {len(records)} records."
-        )
+    rows = stop - start - len(set_aside)
+    if len(matrix) != rows or len(records) != rows:
+        raise StoreError(f"Shard {shard} has {rows} rows; got {len(matrix)} embeddings, {len(records)} records.")
     with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is refused below
         stored = np.ascontiguousarray(matrix, dtype=plan.storage)
     if (bad := np.flatnonzero(~np.isfinite(stored).all(axis=1))).size:
@@ -324,8 +322,24 @@ def write_shard(folder: Path, plan: Plan, shard: int, matrix: np.ndarray, record
     if "image_path" not in table.column_names:
         table = table.append_column("image_path", uris)
     matrix_file, metadata_file = shard_files(folder, plan, shard)
-    _write(matrix_file, lambda file: np.save(file, stored, allow_pickle=False))
-    _write(metadata_file, lambda file: pq.write_table(table, file))
+    write_files(folder, matrix_file, metadata_file, stored, annotated(table, set_aside))
+
+
+def write_files(folder: Path, matrix_file: Path, metadata_file: Path, matrix: np.ndarray, table: pa.Table) -> None:
+    """Write a shard's files in the order that makes it whole at once: matrix, checksums, metadata.
+
+    Args:
+        folder: the store's.
+        matrix_file, metadata_file: the shard's files.
+        matrix: (rows, D), as it is to be stored.
+        table: of as many rows.
+    """
+    content = pa.BufferOutputStream()
+    pq.write_table(table, content)
+    metadata = memoryview(content.getvalue())
+    _write(matrix_file, lambda file: np.save(file, matrix, allow_pickle=False))
+    write_checksums(folder, matrix_file, metadata_file, metadata)
+    _write(metadata_file, lambda file: file.write(metadata))
 
 
 def _write(file: Path, writer: Callable[[BinaryIO], object]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from guardtrain.embeddings.rows import StoredRows
 from guardtrain.embeddings.store import EmbeddingStore
 from guardtrain.errors import DataError
 from guardtrain.records import SCHEMA, Records
@@ -50,13 +51,12 @@ class StoreSource:
         """The checked records; read once."""
         return self._loaded[0]
 
-    def embeddings(self) -> np.ndarray:
-        """(N, D) float16 or float32, row i belonging to record i."""
+    def embeddings(self) -> StoredRows:
+        """(N, D) float16 or float32, row i belonging to record i; read where it is indexed."""
         rows = self._loaded[1]
         matrix = self._store.matrix()
-        matrix = matrix.astype(np.float32) if matrix.dtype == np.float64 else matrix
         whole = len(rows) == len(matrix) and bool((rows == np.arange(len(matrix))).all())
-        return matrix if whole else matrix[rows]
+        return matrix if whole else matrix.take(rows)
 
     def encoder_description(self) -> dict[str, Any]:
         """The spec in the store's `encoder.json`; of a store without, only that it is clip-retrieval's."""
@@ -85,6 +85,8 @@ class StoreSource:
         if "image_path" in table.column_names and "image_path" not in columns.values():
             columns.setdefault("image", "image_path") if "image" not in names else None
         table = table.append_column(_ROW, pa.array(np.arange(len(table))))
+        if (whole := self._store.whole_pairs(table)) is not None:
+            table = table.take(pa.array(whole))
         if self.manifest is None:
             table = as_record_columns(table, columns=columns, labels=self.labels, where=self.where, origin=origin)
             table = _with_id(table, origin)

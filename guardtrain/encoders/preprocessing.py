@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 from guardtrain.encoders.spec import EncoderSpec
 
 _CROP_MODE = {"shortest": "center", "squash": "squash", "longest": "border"}
+_ARITHMETIC = ("ToTensor", "MaybeToTensor", "Normalize")  # of the libraries' transforms: done for a batch at once
 
 
 def image_transform(spec: EncoderSpec) -> Callable[[Image.Image], torch.Tensor]:
@@ -20,11 +22,18 @@ def image_transform(spec: EncoderSpec) -> Callable[[Image.Image], torch.Tensor]:
     It is open_clip's `image_transform_v2` or timm's `create_transform` with the spec's values, so that it equals
     what the library itself does with that model; images of other modes become RGB first.
     """
+    transform = _transform(spec)
+    if spec.family == "open_clip":
+        return lambda image: transform(image)  # converts to RGB itself
+    return lambda image: transform(image.convert("RGB"))
+
+
+def _transform(spec: EncoderSpec) -> Any:
     if spec.family == "open_clip":
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
         height, width = _size(spec)
-        transform = image_transform_v2(
+        return image_transform_v2(
             PreprocessCfg(
                 size=height if height == width else (height, width),
                 mean=spec.mean,
@@ -35,10 +44,9 @@ def image_transform(spec: EncoderSpec) -> Callable[[Image.Image], torch.Tensor]:
             ),
             is_train=False,
         )
-        return lambda image: transform(image)  # converts to RGB itself
     from timm.data import create_transform
 
-    transform = create_transform(
+    return create_transform(
         input_size=(3, *_size(spec)),
         is_training=False,
         interpolation=spec.interpolation or "bicubic",
@@ -47,28 +55,51 @@ def image_transform(spec: EncoderSpec) -> Callable[[Image.Image], torch.Tensor]:
         crop_pct=spec.crop_pct,
         crop_mode=_CROP_MODE[spec.resize_mode or "shortest"],
     )
-    return lambda image: transform(image.convert("RGB"))
+
+
+def image_geometry(spec: EncoderSpec) -> Callable[[Image.Image], np.ndarray]:
+    """A function from an RGB image to the model's pixels, (H, W, 3) uint8: `image_transform` without its arithmetic.
+
+    `batch_input` does that, for a batch at once and where the model is: a quarter of the bytes go there.
+    """
+    steps = [step for step in _transform(spec).transforms if type(step).__name__ not in _ARITHMETIC]
+
+    def geometry(image: Image.Image) -> np.ndarray:
+        for step in steps:
+            image = step(image)
+        return np.asarray(image)
+
+    return geometry
+
+
+def resized_size(spec: EncoderSpec) -> tuple[int, int]:
+    """(height, width) that an image is resized to before it is cropped; of the shorter side where it is that."""
+    height, width = _size(spec)
+    if spec.family != "timm":
+        return height, width
+    return math.floor(height / (spec.crop_pct or 1.0)), math.floor(width / (spec.crop_pct or 1.0))
 
 
 def needs_no_resampling(spec: EncoderSpec, height: int, width: int) -> bool:
     """Whether an image of this size passes the spec's resizing and cropping unchanged."""
-    size = _size(spec)
-    resized = tuple(math.floor(s / (spec.crop_pct or 1.0)) for s in size) if spec.family == "timm" else size
-    return (height, width) == size == resized
+    return (height, width) == _size(spec) == resized_size(spec)
 
 
-def batch_input(spec: EncoderSpec, images: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Equally large images to the model's input, without PIL; see `needs_no_resampling`.
+def batch_input(
+    spec: EncoderSpec, images: np.ndarray | torch.Tensor, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """Equally large images to the model's input, without PIL; see `needs_no_resampling` and `image_geometry`.
 
     Args:
-        images: (B, H, W, 3) uint8.
+        images: (B, H, W, 3) uint8, an array or a tensor.
         device: where the arithmetic is done; the uint8 batch is what travels there.
 
     Returns:
         (B, 3, H, W) float32, the same arithmetic as `image_transform`'s (scale to 0..1, subtract, divide).
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
-    scaled = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    tensor = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
+    pixels = tensor.to(device, non_blocking=True).permute(0, 3, 1, 2)
+    scaled = pixels.to(torch.float32).div_(255)  # channels last, as the images are
     mean = torch.tensor(spec.mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
     std = torch.tensor(spec.std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
     return scaled.sub_(mean).div_(std)

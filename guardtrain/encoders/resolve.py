@@ -115,6 +115,11 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
+def arithmetic(settings: EncoderSettings) -> str:
+    """The arithmetic that an encoder's numbers are those of: `auto` promises float32's."""
+    return "float32" if settings.dtype == "auto" else settings.dtype
+
+
 def close_names(name: str, allowed: Iterable[str]) -> str:
     """`Close: a, b.` for an unknown model or tag, else the first few allowed."""
     allowed = list(allowed)
@@ -174,7 +179,7 @@ def _resolve_open_clip(settings: EncoderSettings) -> Resolved:
         output=settings.output,
         quick_gelu=quick_gelu if settings.quick_gelu is None else settings.quick_gelu,
         normalize=settings.normalize,
-        dtype=settings.dtype,
+        dtype=arithmetic(settings),
         model_kwargs=dict(settings.model_kwargs),
         model_config=model_config,
         name=settings.name or (folder.name if folder is not None and revision is None else _label(settings)),
@@ -297,7 +302,7 @@ def _resolve_timm(settings: EncoderSettings) -> Resolved:
         crop_pct=float(settings.crop_pct or data["crop_pct"]),
         output="pooled",
         normalize=settings.normalize,
-        dtype=settings.dtype,
+        dtype=arithmetic(settings),
         model_kwargs=dict(settings.model_kwargs),
         name=settings.name or _label(settings),
         location=settings.checkpoint,

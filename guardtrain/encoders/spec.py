@@ -15,7 +15,7 @@ LOADABLE = ("open_clip", "timm")
 OUTPUTS = ("projected", "pooled")
 RESIZE_MODES = ("shortest", "squash", "longest")
 INTERPOLATIONS = {"open_clip": ("bicubic", "bilinear"), "timm": ("bicubic", "bilinear", "nearest", "lanczos")}
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16")
 LOCAL_DIR = "local-dir"
 
 
@@ -40,7 +40,11 @@ class EncoderSettings:
         output: projected (CLIP's joint space), or pooled (what goes into the projection). Ignored by timm, whose
             output is always pooled.
         normalize: scale embeddings to unit norm.
-        dtype: arithmetic of the forward pass, float32 or bfloat16 (autocast).
+        dtype: arithmetic of the forward pass. `auto` gives float32's embeddings and counts as float32 everywhere, a
+            store made on any machine as good as another: many images under a large model are embedded in bfloat16
+            where the machine computes in it and a sample of these images shows that it changes no embedding by more
+            than a cosine of 3e-5 (see `guardtrain.embeddings.arithmetic`). `float32` is float32 to the last bit.
+            `bfloat16` is bfloat16 whatever it changes, and another encoder.
         quick_gelu: the activation OpenAI's weights were trained with; None takes what the tag says.
         model_kwargs: further arguments of the model's constructor.
         batch_size: images a forward pass.
@@ -60,7 +64,7 @@ class EncoderSettings:
     crop_pct: float | None = None
     output: str = "projected"
     normalize: bool = True
-    dtype: str = "float32"
+    dtype: str = "auto"
     quick_gelu: bool | None = None
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 256
@@ -117,7 +121,7 @@ class EncoderSpec:
         output: projected or pooled.
         quick_gelu: the activation actually used; None where the family has no such choice.
         normalize: unit-norm embeddings; None where unknown.
-        dtype: arithmetic of the forward pass.
+        dtype: arithmetic of the forward pass; float32 also where it was another that gives the same embeddings.
         model_kwargs: further constructor arguments; for external, whatever else the user says.
         model_config: the architecture of a `local-dir` or `hf-hub:` model.
         name, location, dim, versions: for information: what users call it, where its weights lay, the embedding's

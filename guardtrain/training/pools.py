@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from guardtrain.errors import ConfigError, DataError
 from guardtrain.metrics import record_pairs
 from guardtrain.mixtures import Mixture, Pool, hold_out
 
+_BLOCK_ROWS = 8192  # rows read at once of what lies in a store
 # What of a record decides which mixtures it is drawn for, how it is judged, and in which slices.
 _DECIDING = ("id", "label", "category", "source", "pair_id", "group")
 
@@ -28,6 +29,25 @@ class HoldOut:
     groups: int | None = None
     fraction: float | None = None
     split: str | None = None
+
+
+@dataclass(frozen=True)
+class DrawnRows:
+    """What some runs train on, gathered once.
+
+    Args:
+        rows: `(n,)` int64, ascending: rows of `Pools.matrix`.
+        matrix: `(n, D)` float32.
+        labels: `(n,)` int64.
+    """
+
+    rows: np.ndarray
+    matrix: np.ndarray
+    labels: np.ndarray
+
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """Where rows of `Pools.matrix` (of any shape) lie in `matrix`; they must be among those drawn."""
+        return np.searchsorted(self.rows, rows)
 
 
 @dataclass(frozen=True)
@@ -54,14 +74,34 @@ class Pools:
     @cached_property
     def matrix(self) -> np.ndarray:
         """`(N_real + N_pairs, D)` float32: the real pool's rows, then the pair pool's."""
-        parts = [self.real.matrix] + ([] if self.pairs is None else [self.pairs.matrix])
-        return np.concatenate([np.asarray(part, dtype=np.float32) for part in parts])
+        return self._gathered(np.arange(len(self.labels)))
 
     @cached_property
     def labels(self) -> np.ndarray:
         """`(N_real + N_pairs,)` int64, in the order of `matrix`."""
         parts = [self.real.records.labels] + ([] if self.pairs is None else [self.pairs.records.labels])
         return np.concatenate(parts).astype(np.int64)
+
+    def drawn(self, mixtures: Iterable[Mixture]) -> DrawnRows:
+        """The rows of `matrix` that any of `mixtures` trains on, and no others: all that a curve needs in memory."""
+        used = np.zeros(len(self.labels), dtype=bool)
+        for mixture in mixtures:
+            used[self.rows(mixture)] = True
+        rows = np.flatnonzero(used)
+        return DrawnRows(rows, self._gathered(rows), self.labels[rows])
+
+    def _gathered(self, rows: np.ndarray) -> np.ndarray:
+        """`(n, D)` float32: ascending `rows` of `matrix`, a block at a time where they lie in a store."""
+        out = np.empty((len(rows), self.real.dim), dtype=np.float32)
+        first = np.searchsorted(rows, len(self.real))
+        for part, own, into in (
+            (self.real, rows[:first], out[:first]),
+            (self.pairs, rows[first:] - len(self.real), out[first:]),
+        ):
+            for start in range(0, len(own), _BLOCK_ROWS):
+                assert part is not None
+                into[start : start + _BLOCK_ROWS] = part.matrix[own[start : start + _BLOCK_ROWS]]
+        return out
 
     def rows(self, mixture: Mixture) -> np.ndarray:
         """`(n,)` int64 rows of `matrix` of a mixture's images, real ones first."""
@@ -99,7 +139,8 @@ class Pools:
             h.update(name.encode())
             for column in _DECIDING:
                 h.update(json.dumps(part.records.column(column).tolist()).encode())
-            h.update(np.ascontiguousarray(part.matrix).tobytes())
+            for start in range(0, len(part), _BLOCK_ROWS):
+                h.update(np.ascontiguousarray(part.matrix[start : start + _BLOCK_ROWS]).data)
         return h.hexdigest()
 
 

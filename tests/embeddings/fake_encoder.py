@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,16 +24,20 @@ class FakeEncoder:
     def __init__(self, batch_size: int = 3) -> None:
         self.spec = replace(SPEC, dim=6)
         self.batch_size = batch_size
+        self.rows_a_pass = batch_size
+        self.dim, self.needed, self.arithmetic = 6, (4, 4), "float32"
+        self.device = torch.device("cpu")
         self.batches: list[int] = []
 
-    def preprocess(self, image: Image.Image) -> torch.Tensor:
-        return torch.from_numpy(np.array(image.convert("RGB").resize((4, 4)))).permute(2, 0, 1).float() / 255
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(image.resize((4, 4)))
 
-    def prepare(self, images: np.ndarray) -> torch.Tensor:
-        return torch.stack([self.preprocess(Image.fromarray(image)) for image in images])
+    def accepts_batches(self, height: int, width: int) -> bool:
+        return (height, width) == (4, 4)
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        self.batches.append(len(inputs))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.batches.append(len(images))
+        inputs = images.permute(0, 3, 1, 2).float() / 255
         return torch.cat([inputs.mean((2, 3)), inputs[:, :, 0, 0] - inputs[:, :, 3, 3]], dim=1)
 
 
@@ -58,6 +63,25 @@ class Pictures:
         return Image.fromarray(self.pixels(i))
 
 
+class EncodedPictures(Pictures):
+    """The same as PNG files; `damaged` maps records to the bytes they have instead."""
+
+    def __init__(self, n: int, at: Any = None, delay: float = 0.0, damaged: dict[int, bytes] | None = None) -> None:
+        super().__init__(n, at, delay)
+        self.damaged = damaged or {}
+
+    def image(self, i: int) -> Image.Image:
+        raise AssertionError("the bytes were there")
+
+    def encoded(self, i: int) -> bytes:
+        time.sleep(self.delay)
+        if self.at is not None:
+            self.at(i)
+        file = io.BytesIO()
+        Image.fromarray(self.pixels(i)).save(file, "PNG")
+        return self.damaged.get(i, file.getvalue())
+
+
 class BatchedPictures(Pictures):
     """The same with the fast path; its `image` is never to be called."""
 
@@ -71,4 +95,4 @@ class BatchedPictures(Pictures):
 def expected(n: int) -> np.ndarray:
     """The embeddings of `Pictures(n)`, computed one at a time."""
     encoder, source = FakeEncoder(), Pictures(n)
-    return torch.cat([encoder.forward(encoder.preprocess(source.image(i))[None]) for i in range(n)]).numpy()
+    return torch.cat([encoder.forward(torch.from_numpy(source.pixels(i))[None]) for i in range(n)]).numpy()

@@ -90,7 +90,7 @@ def test_a_warm_cache_imports_no_torch(folder: Path, tmp_path: Path, settings: E
         "from guardtrain.encoders import EncoderSettings\n"
         "from guardtrain.sources import ManifestSource\n"
         f"found = embed(ManifestSource({str(folder / 'table.csv')!r}), {settings!r}, {str(cache)!r})\n"
-        "print(found.matrix.tobytes().hex(), [m for m in ('torch', 'timm', 'open_clip') if m in sys.modules])"
+        "print(found.matrix[:].tobytes().hex(), [m for m in ('torch', 'timm', 'open_clip') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"{np.asarray(matrix).tobytes().hex()} []\n"

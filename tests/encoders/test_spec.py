@@ -146,7 +146,7 @@ def test_settings_are_a_structured_config() -> None:
     [
         ("family", "keras", "must be one of open_clip, timm; it is 'keras'"),
         ("output", "logits", "must be one of projected, pooled"),
-        ("dtype", "float16", "must be one of float32, bfloat16"),
+        ("dtype", "float16", "must be one of auto, float32, bfloat16"),
         ("resize_mode", "crop", "must be one of shortest, squash, longest"),
         ("interpolation", "nearest", "must be one of bicubic, bilinear; it is 'nearest'"),
         ("mean", [0.5], "three numbers"),

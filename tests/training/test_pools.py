@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from guardtrain.embeddings import Embeddings
+from guardtrain.embeddings.rows import MatrixFile, StoredRows
 from guardtrain.encoders.spec import external_spec
 from guardtrain.errors import ConfigError, DataError, EncoderError
 from guardtrain.mixtures import Mixer, Pool
 from guardtrain.records import Records
-from guardtrain.training.pools import HoldOut, describe, make_pools
+from guardtrain.training.pools import HoldOut, Pools, describe, make_pools
 
 
 def _embeddings(n: int, prefix: str, pairs: bool = False, name: str = "toy", **columns: object) -> Embeddings:
@@ -47,6 +51,65 @@ def test_rows_of_a_mixture_are_its_images() -> None:
     np.testing.assert_array_equal(pools.matrix[rows[:4]], real.matrix[mixture.real])
     np.testing.assert_array_equal(pools.matrix[rows[4:]], pairs.matrix[mixture.pairs])
     np.testing.assert_array_equal(pools.labels[rows[4:]], pairs.records.labels[mixture.pairs])
+
+
+def test_the_rows_drawn_are_those_of_the_mixtures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guardtrain.training.pools._BLOCK_ROWS", 3)
+    real, pairs = _embeddings(20, "r"), _embeddings(20, "p", pairs=True)
+    pools = make_pools("toy", {"real": real, "pairs": pairs}, {"t": _embeddings(10, "t")}, seed=0)
+    np.testing.assert_array_equal(pools.matrix, np.concatenate([real.matrix, pairs.matrix]))
+    mixer = Mixer(Pool.from_records(real.records), Pool.from_records(pairs.records))
+    mixtures = [
+        mixer.mix(budget=8, ratio=ratio, arm="replace", control="paired", seed=seed)
+        for ratio, seed in [(0.5, 1), (0.0, 2)]
+    ]
+    drawn = pools.drawn(mixtures)
+    used = np.unique(np.concatenate([pools.rows(mixture) for mixture in mixtures]))
+    assert drawn.rows.tolist() == used.tolist()
+    assert drawn.matrix.dtype == np.float32
+    for mixture in mixtures:
+        rows = pools.rows(mixture)
+        np.testing.assert_array_equal(drawn.matrix[drawn.places(rows)], pools.matrix[rows])
+        np.testing.assert_array_equal(drawn.labels[drawn.places(rows)], pools.labels[rows])
+        whole = pools.pair_rows(mixture)
+        assert drawn.places(whole).shape == whole.shape
+        np.testing.assert_array_equal(drawn.rows[drawn.places(whole)], whole)
+    assert pools.drawn([]).matrix.shape == (0, 4)
+
+
+def test_pools_of_a_store_are_those_of_its_rows_in_memory(tmp_path: Path) -> None:
+    """And nothing of the store is copied to memory but what is asked for."""
+    n, dim = 4000, 64
+    real, test = _embeddings(n, "r"), _embeddings(10, "t")
+    matrix = np.random.default_rng(0).normal(size=(n, dim)).astype(np.float16)
+    files = []
+    for i, part in enumerate(np.split(matrix, 4)):
+        np.save(tmp_path / f"{i}.npy", part)
+        files.append(MatrixFile(tmp_path / f"{i}.npy", len(part)))
+    spec = external_spec({"name": "toy"}, dim)
+    held = Embeddings(test.records, np.ones((10, dim), np.float16), spec)
+
+    def pools(rows: np.ndarray | StoredRows) -> Pools:
+        own = Embeddings(real.records, rows, spec)
+        return make_pools("toy", {"real": own}, {"t": held, "near": HoldOut("real", fraction=0.25)}, seed=0)
+
+    stored = pools(StoredRows(files, dim, np.float16))
+    assert isinstance(stored.real.matrix, StoredRows)
+    assert isinstance(stored.tests["near"].matrix, StoredRows)
+    assert stored.digest == pools(matrix).digest
+    np.testing.assert_array_equal(stored.matrix, pools(matrix).matrix)
+    mixture = Mixer(Pool.from_records(stored.real.records), None).mix(
+        budget=16, ratio=0, arm="replace", control="paired", seed=1
+    )
+    tracemalloc.start()
+    try:
+        stored.real.take(np.arange(len(stored.real))[::-1])
+        drawn = stored.drawn([mixture])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert drawn.matrix.shape == (16, dim)
+    assert peak < matrix.nbytes / 2
 
 
 def test_val_and_test_records_are_never_trained_on() -> None:

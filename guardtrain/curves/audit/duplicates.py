@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from guardtrain.curves.audit.geometry import unit
+from guardtrain.embeddings.rows import StoredRows
 
 _BLOCK = 2048
 
@@ -37,8 +38,8 @@ class NearDuplicates:
 
 
 def near_duplicates(
-    a: tuple[str, np.ndarray, np.ndarray],
-    b: tuple[str, np.ndarray, np.ndarray],
+    a: tuple[str, np.ndarray, np.ndarray | StoredRows],
+    b: tuple[str, np.ndarray, np.ndarray | StoredRows],
     *,
     threshold: float = 0.999,
     most: int = 20_000,
@@ -62,7 +63,7 @@ def near_duplicates(
     parts = []
     for name, ids, matrix in (a, b):
         rows = np.arange(len(ids)) if len(ids) <= most else np.sort(rng.permutation(len(ids))[:most])
-        parts.append((name, np.asarray(ids)[rows], unit(np.asarray(matrix)[rows].astype(np.float32)), len(ids)))
+        parts.append((name, np.asarray(ids)[rows], unit(matrix[rows].astype(np.float32)), len(ids)))
     (name_a, ids_a, x, of_a), (name_b, ids_b, y, of_b) = parts
     listed: list[tuple[str, str, float]] = []
     count, seen = 0, np.zeros(len(y), dtype=bool)

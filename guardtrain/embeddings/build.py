@@ -1,0 +1,191 @@
+"""A store made of rows of others: whole shards are linked, the rest is written anew, nothing is computed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from guardtrain.embeddings.checksums import checksums_file
+from guardtrain.embeddings.contents import Contents, read_contents
+from guardtrain.embeddings.quarantine import annotated, noted, write_list
+from guardtrain.embeddings.rows import MatrixFile, StoredRows
+from guardtrain.embeddings.selection import row_ids
+from guardtrain.embeddings.shards import Shard, file_names, matrix_shape, metadata_rows
+from guardtrain.embeddings.store import ENCODER_FILE, EmbeddingStore, is_store, read_plan, write_files
+from guardtrain.embeddings.writing import only_writer
+from guardtrain.errors import StoreError
+from guardtrain.files import replace_file
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A shard to be: rows `(n,)`, ascending, of shards of others counted through all of them, or one of these whole."""
+
+    rows: np.ndarray
+    whole: Shard | None = None
+
+
+def pieces_of(shards: Sequence[Shard], kept: np.ndarray) -> list[Piece]:
+    """How rows of `shards` make up a new store: a shard that is kept whole stays as it is, others are filled up.
+
+    Args:
+        shards: in order.
+        kept: `(n,)` int64 rows, ascending, counted through all of them.
+    """
+    starts = np.cumsum([0, *(shard.rows for shard in shards)])
+    bounds = np.searchsorted(kept, starts)
+    size = max(1, *(shard.rows for shard in shards))
+    pieces: list[Piece] = []
+    waiting: list[np.ndarray] = []
+
+    def flush(all_of_it: bool) -> None:
+        rows = np.concatenate([*waiting, np.empty(0, np.int64)])
+        cut = len(rows) if all_of_it else len(rows) // size * size
+        pieces.extend(Piece(rows[start : min(start + size, cut)]) for start in range(0, cut, size))
+        waiting[:] = [rows[cut:]] if cut < len(rows) else []
+
+    for number, shard in enumerate(shards):
+        own = kept[bounds[number] : bounds[number + 1]]
+        if len(own) == shard.rows and shard.rows:
+            flush(all_of_it=True)
+            pieces.append(Piece(own, shard))
+        else:
+            waiting.append(own)
+            flush(all_of_it=False)
+    flush(all_of_it=True)
+    return pieces
+
+
+def build_store(
+    out: str | Path,
+    sources: Sequence[EmbeddingStore],
+    kept: np.ndarray,
+    what: str,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> EmbeddingStore:
+    """The store at `out` of the rows `kept` of `sources`; a part that is there already, of the same work, is kept.
+
+    Args:
+        out: its folder.
+        sources: one or more, of one encoder; the spec is the first one's.
+        kept: `(n,)` int64 rows, ascending, counted through all of them.
+        what: the operation, a part of what tells this work from other work.
+        advance: told how many rows each step was.
+
+    Raises:
+        StoreError: no rows, `out` holds other work or is a source, another process writes there, or it cannot be
+            written to.
+    """
+    folder = Path(out).expanduser()
+    if not len(kept):
+        raise StoreError(f"No row is left for the store {folder}, so it is not made.")
+    if any(folder.resolve() == source.path.resolve() for source in sources):
+        raise StoreError(f"out is the store {folder} itself; give the new one a folder of its own.")
+    shards = [shard for source in sources for shard in source.shards]
+    pieces = pieces_of(shards, kept)
+    work = Contents(tuple((i, len(piece.rows)) for i, piece in enumerate(pieces)), _key(what, shards, kept))
+    with only_writer(folder):
+        if read_contents(folder) != work:
+            if is_store(folder) or read_contents(folder) is not None or read_plan(folder) is not None:
+                raise StoreError(f"The folder {folder} holds another store: choose another folder, or delete that one.")
+            if (sources[0].path / ENCODER_FILE).is_file():
+                text = sources[0].spec.to_json()
+                replace_file(folder / ENCODER_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+            work.write(folder)
+        for number, piece in enumerate(pieces):
+            _write_piece(folder, file_names(folder, number, len(pieces)), shards, piece)
+            advance(len(piece.rows))
+        store = EmbeddingStore.open(folder)
+        list_set_aside(store)
+    return store
+
+
+def list_set_aside(store: EmbeddingStore) -> None:
+    """Write the store's `quarantine.parquet` from the notes in its shards, without what another of them has."""
+    latest = {each.id: each for shard in store.shards for each in noted(shard.metadata)}
+    if latest:
+        there = set(row_ids(store.metadata(), f"the store {store.path}"))
+        write_list(store.path, [each for each in latest.values() if each.id not in there])
+
+
+def _key(what: str, shards: Sequence[Shard], kept: np.ndarray) -> str:
+    digest = hashlib.sha256(what.encode())
+    for shard in shards:
+        stat = shard.matrix.stat()
+        digest.update(f"{shard.matrix.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    digest.update(np.ascontiguousarray(kept, dtype=np.int64).data)
+    return digest.hexdigest()
+
+
+def _write_piece(folder: Path, names: tuple[Path, Path], shards: Sequence[Shard], piece: Piece) -> None:
+    matrix, metadata = names
+    if _is_whole(matrix, metadata, len(piece.rows)):
+        return
+    if piece.whole is not None:
+        link_shard(folder, names, piece.whole)
+        return
+    rows = StoredRows([MatrixFile(shard.matrix, shard.rows) for shard in shards], shards[0].dim, _dtype(shards))
+    write_files(folder, matrix, metadata, rows[piece.rows], metadata_of(shards, piece.rows))
+
+
+def _is_whole(matrix: Path, metadata: Path, rows: int) -> bool:
+    if not (matrix.is_file() and metadata.is_file()):
+        return False
+    try:
+        return matrix_shape(matrix)[0] == rows == metadata_rows(metadata)
+    except StoreError:
+        return False
+
+
+def _dtype(shards: Sequence[Shard]) -> type[np.floating]:
+    return np.float16 if all(shard.dtype == np.float16 for shard in shards) else np.float32
+
+
+def link_shard(folder: Path, names: tuple[Path, Path], shard: Shard) -> None:
+    """The same files under other names, and checksums under those; the metadata comes last, as it marks a shard."""
+    matrix, metadata = names
+    link_file(shard.matrix, matrix)
+    sums = checksums_file(shard.matrix.parent.parent, shard.matrix)
+    if sums.is_file():
+        text = sums.read_text(encoding="utf-8")
+        for old, new in ((shard.matrix, matrix), (shard.metadata, metadata)):
+            text = text.replace(f"{old.parent.name}/{old.name}\n", f"{new.parent.name}/{new.name}\n")
+        replace_file(checksums_file(folder, matrix), lambda path: path.write_text(text, encoding="utf-8"))
+    link_file(shard.metadata, metadata)
+
+
+def link_file(file: Path, to: Path) -> None:
+    """`to` is the same file as `file`, which nobody writes into, or a copy where a file system has no such links."""
+
+    def write(temporary: Path) -> None:
+        try:
+            os.link(file, temporary)
+        except OSError:
+            shutil.copyfile(file, temporary)
+
+    to.unlink(missing_ok=True)  # renaming a file onto itself under another name would leave both
+    replace_file(to, write)
+
+
+def metadata_of(shards: Sequence[Shard], rows: np.ndarray) -> pa.Table:
+    """The metadata of `rows`, ascending and counted through all shards; only their shards' files are read."""
+    starts = np.cumsum([0, *(shard.rows for shard in shards)])
+    bounds = np.searchsorted(rows, starts)
+    tables = [
+        pq.read_table(shard.metadata).take(pa.array(rows[first:last] - start))
+        for shard, start, first, last in zip(shards, starts, bounds, bounds[1:], strict=False)
+        if last > first
+    ]
+    # The notes of what is missing from the shards go along: halves of pairs must be known to have lost the other.
+    touched = (shard for shard, first, last in zip(shards, bounds, bounds[1:], strict=False) if last > first)
+    notes = [each for shard in touched for each in noted(shard.metadata)]
+    table = pa.concat_tables(tables, promote_options="permissive").replace_schema_metadata(None)
+    return annotated(table, notes)

@@ -1,0 +1,224 @@
+"""Stores made of rows of others: filtered, deduplicated, merged; they hold the right rows, and nothing is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from guardtrain.embeddings import EmbeddingStore, StoreSource
+from guardtrain.embeddings.build import build_store, pieces_of
+from guardtrain.embeddings.merge import merge_stores
+from guardtrain.embeddings.quarantine import SetAside
+from guardtrain.embeddings.selection import distinct_rows, matching_rows, read_ids, write_record_table
+from guardtrain.embeddings.store import Plan, begin, write_shard
+from guardtrain.embeddings.verify import verify_store
+from guardtrain.encoders.spec import EncoderSpec
+from guardtrain.errors import ConfigError, DataError, EncoderError, StoreError
+from guardtrain.records import Records
+from tests.embeddings.fake_encoder import SPEC
+from tests.embeddings.test_store import clip_retrieval_store, noise, records_of, write
+
+
+def store_of(folder: Path, records: Records, matrix: np.ndarray, spec: EncoderSpec = SPEC, shard: int = 4) -> Path:
+    plan = Plan(len(records), shard, records.digest(), "key", spec.fingerprint)
+    begin(folder, plan, spec)
+    for i in range(plan.shards):
+        rows = np.arange(*plan.bounds(i))
+        write_shard(folder, plan, i, matrix[rows], records.take(rows))
+    return folder
+
+
+@given(n=st.integers(1, 20), size=st.integers(1, 8), data=st.data())
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_rows_make_a_store_of_these_rows(
+    tmp_path_factory: pytest.TempPathFactory, n: int, size: int, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("built")
+    write(folder / "a", noise(n), size, "float16")
+    store = EmbeddingStore.open(folder / "a")
+    kept = np.array(sorted(data.draw(st.sets(st.integers(0, n - 1), min_size=1))), dtype=np.int64)
+    built = build_store(folder / "b", [store], kept, "test")
+    np.testing.assert_array_equal(built.matrix(), store.matrix()[kept])
+    assert built.matrix().dtype == np.float16
+    assert built.spec == store.spec
+    assert built.metadata().equals(store.metadata().take(pa.array(kept)))
+    assert verify_store(folder / "b").ok
+    pieces = pieces_of(store.shards, kept)
+    np.testing.assert_array_equal(np.concatenate([piece.rows for piece in pieces]), kept)
+    assert max(len(piece.rows) for piece in pieces) <= size
+
+
+def test_whole_shards_are_linked_and_others_filled_up(tmp_path: Path) -> None:
+    write(tmp_path / "a", noise(20), 4)
+    store = EmbeddingStore.open(tmp_path / "a")
+    kept = np.array([0, 1, 2, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, 17])
+    built = build_store(tmp_path / "b", [store], kept, "test")
+    assert [shard.rows for shard in built.shards] == [4, 2, 4, 4, 1]
+    linked = [shard.matrix.stat().st_ino for shard in store.shards[2:4]]
+    assert [shard.matrix.stat().st_ino for shard in built.shards[2:4]] == linked
+
+
+def test_a_part_is_known_to_be_one_and_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a", noise(20), 4)
+    store, kept = EmbeddingStore.open(tmp_path / "a"), np.arange(19)
+
+    def stop(rows: int) -> Iterator[None]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_store(tmp_path / "b", [store], kept, "test", stop)
+    with pytest.raises(StoreError, match="is not complete: 1 of 5 shards are written"):
+        EmbeddingStore.open(tmp_path / "b")
+    before = (tmp_path / "b" / "img_emb" / "img_emb_0000.npy").stat().st_ctime_ns
+    assert len(build_store(tmp_path / "b", [store], kept, "test")) == 19
+    assert (tmp_path / "b" / "img_emb" / "img_emb_0000.npy").stat().st_ctime_ns == before
+    with pytest.raises(StoreError, match="holds another store"):
+        build_store(tmp_path / "b", [store], kept[1:], "test")
+    with pytest.raises(StoreError, match="out is the store"):
+        build_store(tmp_path / "a", [store], kept, "test")
+    with pytest.raises(StoreError, match="No row is left"):
+        build_store(tmp_path / "c", [store], kept[:0], "test")
+    assert not (tmp_path / "c").exists()
+
+
+def test_matching_rows(tmp_path: Path) -> None:
+    write(tmp_path / "a", noise(9), 4)  # pairs (0, 1) … (6, 7); even rows are safe and of category fire
+    store = EmbeddingStore.open(tmp_path / "a")
+    assert matching_rows(store, where={"width": [0, 10, 80]}).tolist() == [0, 1, 8]
+    assert matching_rows(store, ids=["r8", "r1", "r0"]).tolist() == [0, 1, 8]
+    with pytest.raises(DataError, match=r"one half of 4 pairs of the store .*: p0, p1, p2 and 1 more"):
+        matching_rows(store, where={"category": "fire"})
+    assert matching_rows(store, where={"category": "fire"}, halves="drop").tolist() == [8]
+    assert matching_rows(store, where={"category": "fire"}, ids=["r2", "r8"], halves="complete").tolist() == [2, 3, 8]
+    with pytest.raises(DataError, match="Nothing but halves"):
+        matching_rows(store, ids=["r1"], halves="drop")
+    with pytest.raises(DataError, match=r"1 of 2 ids are not in the store .*: x"):
+        matching_rows(store, ids=["r1", "x"])
+    with pytest.raises(DataError, match="where names 'colour'"):
+        matching_rows(store, where={"colour": 1})
+    with pytest.raises(DataError, match="'split' holds None"):
+        matching_rows(store, split="test")
+    with pytest.raises(ConfigError, match="halves is 'some'"):
+        matching_rows(store, halves="some")
+
+
+def test_ids_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("r1\n\n r2 \n")
+    (tmp_path / "ids.csv").write_text("id,x\n01,a\n2,b\n")
+    assert read_ids(str(tmp_path / "ids.txt")) == ["r1", "r2"]
+    assert read_ids(str(tmp_path / "ids.csv")) == ["01", "2"]
+    with pytest.raises(DataError, match="cannot be read"):
+        read_ids(str(tmp_path / "none"))
+    (tmp_path / "x.csv").write_text("ids\n1\n")
+    with pytest.raises(DataError, match=r"no column 'id'\. Did you mean 'ids'"):
+        read_ids(str(tmp_path / "x.csv"))
+
+
+def test_a_record_table_refers_to_rows_of_the_store(tmp_path: Path) -> None:
+    write(tmp_path / "a", noise(9), 4)
+    store, rows = EmbeddingStore.open(tmp_path / "a"), np.array([2, 3, 8])
+    write_record_table(store, rows, tmp_path / "some.parquet")
+    source = StoreSource(str(tmp_path / "a"), manifest=str(tmp_path / "some.parquet"))
+    assert source.records().ids.tolist() == ["r2", "r3", "r8"]
+    assert source.records().pair_ids.tolist() == ["p1", "p1", None]
+    np.testing.assert_array_equal(source.embeddings(), store.matrix()[rows])
+
+
+def test_a_record_table_of_a_store_of_clip_retrieval(tmp_path: Path) -> None:
+    clip_retrieval_store(tmp_path / "s", 3)
+    store = EmbeddingStore.open(tmp_path / "s")
+    rows = matching_rows(store, where={"caption": "a"})
+    write_record_table(store, rows, tmp_path / "some.parquet")
+    assert pq.read_table(tmp_path / "some.parquet")["id"].to_pylist() == ["/data/0.jpg", "/data/2.jpg", "/data/4.jpg"]
+    built = build_store(tmp_path / "b", [store], rows, "filter")
+    assert built.spec == store.spec
+    assert not (tmp_path / "b" / "encoder.json").exists()
+
+
+def _copies(folder: Path, hashed: list[str | None] | None, pair_id: list[str | None] | None = None) -> EmbeddingStore:
+    """Six images; rows 3 and 4 are copies of rows 0 and 1."""
+    matrix = noise(6)
+    matrix[3:5] = matrix[:2]
+    columns = {} if hashed is None else {"sha256": hashed}
+    records = Records.from_columns(
+        id=list("abcdef"), label=[0, 1, 0, 0, 0, 1], pair_id=pair_id or [None] * 6, **columns
+    )
+    return EmbeddingStore.open(store_of(folder, records, matrix))
+
+
+def test_distinct_rows(tmp_path: Path) -> None:
+    found = distinct_rows(_copies(tmp_path / "rows", None))
+    assert (found.rows.tolist(), found.removed, found.by) == ([0, 1, 2, 5], 2, "embedding")
+    assert found.disputed == ("b", "e")  # b is unsafe, its copy e safe
+    found = distinct_rows(_copies(tmp_path / "hash", ["1", "2", "1", "3", "4", "5"]))
+    assert (found.rows.tolist(), found.by, found.disputed) == ([0, 1, 3, 4, 5], "sha256", ())
+    found = distinct_rows(_copies(tmp_path / "some", ["1", "1", "2", None, None, "3"]))
+    assert (found.rows.tolist(), found.disputed) == ([0, 2, 3, 4, 5], ("a", "b"))
+
+
+def test_a_half_of_a_pair_is_kept_and_its_copies_go(tmp_path: Path) -> None:
+    pairs = [None, "q", None, "p", "q", "p"]
+    found = distinct_rows(_copies(tmp_path / "s", None, pairs))
+    assert found.rows.tolist() == [1, 2, 3, 4, 5]  # not row 0, whose copy 3 is half of a pair
+    assert (found.removed, found.paired) == (1, 1)
+
+
+def test_a_half_whose_other_half_was_set_aside_is_no_record_to_keep(tmp_path: Path) -> None:
+    records, matrix = records_of(8), noise(8)  # pairs (0, 1), (2, 3) …
+    plan = Plan(8, 4, records.digest(), "key", SPEC.fingerprint)
+    begin(tmp_path / "a", plan, SPEC)
+    lost = SetAside(2, "r2", "/pictures/2.jpg", "p1", "cut")
+    write_shard(tmp_path / "a", plan, 0, matrix[[0, 1, 3]], records.take([0, 1, 3]), [lost])
+    write_shard(tmp_path / "a", plan, 1, matrix[4:], records.take([4, 5, 6, 7]))
+    store = EmbeddingStore.open(tmp_path / "a")
+    assert matching_rows(store, where={"width": [0, 10, 30, 60, 70]}).tolist() == [0, 1, 5, 6]
+    assert distinct_rows(store).rows.tolist() == [0, 1, 3, 4, 5, 6]
+    assert verify_store(tmp_path / "a").ok
+    write(tmp_path / "b", noise(2), 4)
+    merged = merge_stores([tmp_path / "b", tmp_path / "a"], tmp_path / "ba", duplicates="first")
+    assert len(merged) == 7
+    assert merged.read().records.ids.tolist() == ["r0", "r1", "r4", "r5", "r6", "r7"]
+    assert pq.read_table(tmp_path / "ba" / "quarantine.parquet")["id"].to_pylist() == ["r2"]
+
+
+def test_merging(tmp_path: Path) -> None:
+    matrix = noise(9)
+    records = records_of(9)
+    store_of(tmp_path / "a", records.take(np.arange(6)), matrix[:6])
+    more = Records.from_columns(id=["r6", "r7", "r8"], label=[0, 1, 0], colour=["red", None, "blue"])
+    store_of(tmp_path / "b", more, matrix[6:], shard=2)
+    merged = merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "ab")
+    np.testing.assert_array_equal(merged.matrix(), matrix)
+    both = merged.read().records
+    assert both.ids.tolist() == [f"r{i}" for i in range(9)]
+    assert both.column("colour").tolist() == [None] * 6 + ["red", None, "blue"]
+    assert [shard.matrix.stat().st_ino for shard in merged.shards] == [
+        shard.matrix.stat().st_ino for name in "ab" for shard in EmbeddingStore.open(tmp_path / name).shards
+    ]
+    assert verify_store(tmp_path / "ab").ok
+    with pytest.raises(DataError, match=r"6 ids are in the stores more than once: r0 \(.*a and .*ab\), r1"):
+        merge_stores([tmp_path / "a", tmp_path / "ab"], tmp_path / "c")
+    first = merge_stores([tmp_path / "b", tmp_path / "ab"], tmp_path / "c", duplicates="first")
+    np.testing.assert_array_equal(first.matrix(), np.concatenate([matrix[6:], matrix[:6]]))
+    with pytest.raises(ConfigError, match="two stores or more; got 1"):
+        merge_stores([tmp_path / "a"], tmp_path / "d")
+    with pytest.raises(ConfigError, match="allowed: error, first"):
+        merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "d", duplicates="last")
+
+
+def test_stores_of_different_encoders_are_not_merged(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    write(tmp_path / "a", noise(3), 4)
+    records = Records.from_columns(id=["x"], label=[0])
+    store_of(tmp_path / "b", records, noise(1), replace(SPEC, normalize=True))
+    with pytest.raises(EncoderError, match=r"the store .*b .* differ in normalize: True, not False"):
+        merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
+    assert not (tmp_path / "c").exists()
