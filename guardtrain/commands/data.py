@@ -66,9 +66,14 @@ def _load_pools(data: DataSettings, encoder: EncoderSettings, cache_dir: str, sa
 
 
 def embed_source(
-    source: Any, place: str, encoder: EncoderSettings, cache_dir: str, say: Callable[[str], None]
+    source: Any,
+    place: str,
+    encoder: EncoderSettings,
+    cache_dir: str,
+    say: Callable[[str], None],
+    **options: Any,
 ) -> Embeddings:
-    """The embeddings of one source, from the cache, from the source itself, or computed now."""
+    """The embeddings of one source, from the cache, from the source itself, or computed now; options are `embed`'s."""
     from guardtrain.embeddings import embed
 
     brings = hasattr(source, "embeddings")
@@ -79,7 +84,7 @@ def embed_source(
         )
     started = time.perf_counter()
     settings = None if encoder.family == PRECOMPUTED else encoder
-    result = embed(source, settings, cache_dir, label=place)
+    result = embed(source, settings, cache_dir, label=place, **options)
     seconds = time.perf_counter() - started
     say(f"{place}: {len(result):,} records, {result.dim} dimensions ({seconds:.1f} s)")
     return result

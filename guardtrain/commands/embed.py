@@ -1,10 +1,11 @@
-"""`guardtrain embed`: images of a source → a store."""
+"""`guardtrain embed`: images (or texts) of a source → a store."""
 
 from __future__ import annotations
 
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -23,14 +24,26 @@ def run(config: DictConfig) -> None:
         raise ConfigError("source brings its embeddings already; use it as data.real, data.pairs or data.test.NAME.")
     if settings.encoder.family == PRECOMPUTED:
         raise ConfigError(f"encoder={PRECOMPUTED} embeds nothing; choose another.")
+    if settings.input == "text" and settings.encoder.family != "open_clip":
+        raise ConfigError(
+            "input=text needs an encoder that reads text: only CLIP models (encoder.family=open_clip) do."
+        )
+    options: dict[str, Any] = {
+        "shard_size": settings.shard_size,
+        "storage": settings.storage,
+        "workers": settings.workers,
+        "text": settings.text_column if settings.input == "text" else None,
+        "on_error": settings.on_error,
+        "retry": settings.retry,
+    }
     if settings.out is None:
-        embed_source(source, "source", settings.encoder, settings.cache_dir, log.info)
+        embed_source(source, "source", settings.encoder, settings.cache_dir, log.info, **options)
         return
 
     from guardtrain.embeddings.extraction import extract
 
     started = time.perf_counter()
-    store = extract(source, settings.encoder, Path(settings.out), shard_size=settings.shard_size)
+    store = extract(source, settings.encoder, Path(settings.out), **options)
     seconds = time.perf_counter() - started
     count = len(store)
     log.info("%s: %s embeddings in %.1f s (%.0f a second)", settings.out, f"{count:,}", seconds, count / seconds)

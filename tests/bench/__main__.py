@@ -27,6 +27,7 @@ from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.metrics import auroc
 from guardtrain.scenes import SceneSource
 from guardtrain.training.progress import quiet_lightning
+from tests.bench.embed import bench_embed
 from tests.bench.linear import bench_linear
 from tests.bench.mlp import bench_mlp
 
@@ -89,6 +90,7 @@ def main(parts: Sequence[str]) -> None:
         "mlp": bench_mlp,
         "metrics": bench_metrics,
         "extraction": bench_extraction,
+        "embed": bench_embed,
         "start": bench_start,
     }
     for name in parts or benches:

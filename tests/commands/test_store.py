@@ -1,0 +1,121 @@
+"""`guardtrain store` from end to end on the embedded scenes: what it does, what it says, what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from guardtrain.embeddings import EmbeddingStore
+from guardtrain.embeddings.verify import verify_store
+from tests.embeddings.test_store import clip_retrieval_store, noise, write
+
+
+def test_a_store_is_embedded_and_added_to(run, tmp_path: Path) -> None:
+    run("embed", "source=scenes", "source.n=24", "out=a", "shard_size=10")
+    text = run("store", "append", "path=a", "source=scenes", "source.n=30")
+    assert "24 of 30 records are there already" in text
+    assert "a: 30 embeddings, 6 of them new" in text
+    text = run("store", "info", "path=a")
+    assert "30 x 256 float32 in 4 shards" in text
+    assert "label       0 15, 1 15" in text
+    assert "encoder     demo (open_clip)" in text
+    assert verify_store("a").ok  # unit norms among it
+
+
+def test_filtering_and_merging(run, tmp_path: Path) -> None:
+    write(tmp_path / "a", noise(30), 8)
+    ids = [f"r{i}" for i in range(5)]
+    Path("ids.txt").write_text("\n".join(ids))
+    assert "halves=complete" in run("store", "filter", "path=a", "ids=ids.txt", "out=b", code=2)
+    assert "b: 6 of 30 rows of a" in run("store", "filter", "path=a", "ids=ids.txt", "halves=complete", "out=b")
+    run("store", "filter", "path=a", "ids=ids.txt", "halves=drop", "out=b.parquet")
+    assert pq.read_table("b.parquet")["id"].to_pylist() == ids[:4]
+    assert "6 ids are in the stores more than once" in run("store", "merge", "paths=[a,b]", "out=c", code=2)
+    assert "c: 30 embeddings of 2 stores" in run("store", "merge", "paths=[b,a]", "out=c", "duplicates=first")
+    np.testing.assert_array_equal(EmbeddingStore.open("c").matrix(), noise(30))
+
+
+def test_damage_is_shown_and_said_what_to_do_about(run, tmp_path: Path) -> None:
+    write(tmp_path / "s", noise(9), 3)
+    text = run("store", "verify", "path=s")
+    assert text.count("  whole") == 3
+    (tmp_path / "s" / "img_emb" / "img_emb_0001.npy").write_bytes(b"cut")
+    text = run("store", "verify", "path=s", code=2)
+    assert "       1          –      –  –         img_emb/img_emb_0001.npy is no whole array" in text
+    assert "s is damaged: 1 of 3 shards. Delete s/img_emb/img_emb_0001.npy s/metadata/metadata_0001.parquet" in text
+    assert "run the `guardtrain embed` that made it again" in text
+    text = run("store", "verify", "path=s", "repair=true", code=2)
+    assert "deleted   s/img_emb/img_emb_0001.npy" in text
+    text = run("store", "verify", "path=s", code=2)
+    assert "img_emb/img_emb_0001.npy is missing" in text
+    write(tmp_path / "s", noise(9), 3)
+    run("store", "verify", "path=s")
+    (tmp_path / "s" / "encoder.json").write_text("{}")
+    assert "wrong: encoder.json: The encoder spec lacks" in run("store", "verify", "path=s", code=2)
+
+
+def test_many_shards_are_not_all_listed(run, tmp_path: Path) -> None:
+    write(tmp_path / "s", noise(50), 1)
+    assert "All 50 are whole." in run("store", "verify", "path=s")
+    (tmp_path / "s" / "metadata" / "metadata_0031.parquet").unlink()
+    text = run("store", "verify", "path=s", code=2)
+    assert "metadata/metadata_0031.parquet is missing" in text
+    assert "49 others are whole." in text
+
+
+def test_a_store_of_clip_retrieval(run, tmp_path: Path) -> None:
+    clip_retrieval_store(tmp_path / "s", 3)
+    assert "6 x 4 float16 in 3 shards" in run("store", "info", "path=s")
+    text = run("store", "verify", "path=s")
+    assert "of an encoder that is not known" in text
+    assert "whole (no checksums)" in text
+    assert "does not say which encoder made it" in run("store", "append", "path=s", "source=scenes", code=2)
+    assert "3 of 6 rows of s" in run("store", "filter", "path=s", "where={caption: a}", "out=a")
+    matrix = noise(6, 4)
+    matrix[[3, 5]] = matrix[0]
+    for i in range(3):
+        np.save(tmp_path / "s" / "img_emb" / f"img_emb_{i}.npy", matrix[2 * i : 2 * i + 2])
+    text = run("store", "dedup", "path=s", "out=d")
+    assert "2 of 6 images are there before, by their embeddings (no column sha256 here)" in text
+    assert len(EmbeddingStore.open("d")) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["vrify", "path=s"], "There is no action 'vrify'. Did you mean 'verify'? Allowed: info, verify"),
+        (["path=s"], "no value yet: action"),
+        ([], "no value yet: action"),
+        (["verify"], "`store verify` needs path: give path=…"),
+        (["verify", "path=none"], "There is no embedding store at none"),
+        (["info", "path=none"], "There is no embedding store at none"),
+        (["verify", "path=s", "out=x"], "`store verify` has no setting 'out'. Allowed: path, repair."),
+        (["verify", "path=s", "paht=x"], "There is no setting 'paht'. Did you mean 'path'?"),
+        (["append", "path=s"], "`store append` needs source: give source=manifest source.path=PATH"),
+        (["append", "path=s", "source=nothing"], "Available options in 'source'"),
+        (["merge", "out=x", "paths=[s]"], "two stores or more; got 1"),
+        (["filter", "path=s", "out=x"], "needs something to keep rows by"),
+        (["filter", "path=s", "out=x", "where=fire"], "where must be a mapping"),
+        (["filter", "path=s", "out=x", "where={colour: red}"], "where names 'colour'"),
+        (["filter", "path=s", "out=s", "ids=ids.txt"], "ids of ids.txt cannot be read"),
+        (["filter", "path=s", "out=s", "where={width: 80}"], "out is the store s itself"),
+        (["dedup", "path=s", "out=file/x"], "The store file/x could not be written to: Not a directory"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_named(run, tmp_path: Path, arguments: list[str], message: str) -> None:
+    write(tmp_path / "s", noise(9), 3)
+    (tmp_path / "file").write_text("")
+    text = run("store", *arguments, code=2)
+    assert message in text
+    assert "Traceback" not in text
+
+
+def test_help_lists_the_actions(run) -> None:
+    for arguments in (["--help"], ["verify", "--help"]):
+        text = run("store", *arguments)
+        assert "usage: guardtrain store {info|verify|append|merge|filter|dedup} [GROUP=OPTION]" in text
+        assert "guardtrain store verify path=stores/photos" in text
