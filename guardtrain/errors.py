@@ -21,6 +21,10 @@ class StoreError(GuardtrainError):
     """An embedding store that is incomplete, damaged, or not what was asked for."""
 
 
+class EngineError(GuardtrainError):
+    """Workers that cannot be had, or that die."""
+
+
 class MixtureError(GuardtrainError):
     """A mixture the pools cannot supply; the message gives what there is and what is needed."""
 

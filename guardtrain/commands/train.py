@@ -16,12 +16,17 @@ from guardtrain.commands.loggers import training_loggers
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.config import TrainConfig, plain, typed
 from guardtrain.curves.results import METRICS
+from guardtrain.errors import DataError, GuardError
 from guardtrain.mixtures import counts
 
 if TYPE_CHECKING:
+    import pandas as pd
     from lightning.pytorch.loggers import Logger
 
+    from guardtrain.curves.engine import Run
     from guardtrain.curves.results import ResultRow
+    from guardtrain.training.fit import TrainingRecipe
+    from guardtrain.training.pools import Pools
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +77,44 @@ def run(config: DictConfig) -> None:
         log.info("\n%s\n", slices)
     log.info("head      %s", folder / "head.safetensors")
     log.info("results   %s", folder / RESULTS_FILE)
+    if settings.guard:
+        _make_guard(settings, pools, planned, recipe, frame)
     log.info("%.1f s in all", time.perf_counter() - started)
+
+
+def _make_guard(
+    settings: TrainConfig, pools: Pools, planned: Run, recipe: TrainingRecipe, results: pd.DataFrame
+) -> None:
+    """End with a guard of the head in `out/guard`, or say in a line why there is none: the head is there either way."""
+    from guardtrain.commands.export import GUARD_FOLDER, describe_run, export, find_validation, summary_of
+    from guardtrain.guards.directory import guarded_run
+    from guardtrain.guards.onnx_export import require_onnx
+    from guardtrain.guards.settings import GuardSettings
+    from guardtrain.heads.artifact import load_head, read_description
+
+    folder = Path(settings.out)
+    out = folder / GUARD_FOLDER
+    if guarded_run(out) == planned.key:
+        log.info("guard     %s (there already)", out)
+        return
+    wanted = GuardSettings()
+    try:
+        require_onnx()
+    except GuardError as error:
+        wanted.onnx = False
+        log.info("no head.onnx in the guard: %s", error)
+    bank = load_head(folder, recipe.head).bank
+    chosen = read_description(folder).get("chosen", {})
+    log.info("making a guard of it")
+    try:
+        trained = describe_run(settings, pools, planned, bank, recipe, chosen, results, neighbours=False)
+        validation = find_validation(wanted, settings, pools, planned, log.info)
+        exported = export(out, trained, validation, wanted, settings, lambda _: None)
+    except (DataError, GuardError) as error:
+        log.info("no guard is made: %s", error)
+        return
+    log.info("guard     %s", out)
+    log.info("\n%s\n", summary_of(exported))
 
 
 def _log_tests(loggers: Sequence[Logger], rows: Sequence[ResultRow]) -> None:

@@ -49,7 +49,7 @@ def test_embed_and_train_from_the_store(run, files) -> None:
         "~data.test.counterfactual",
         "mixture={budget: 64, ratio: 0.0}",
     ]
-    assert "in_domain" in run("train", *arguments, "encoder=demo")
+    assert "in_domain" in run("train", *arguments, "encoder=demo", "guard=false")
     # the store says which encoder made it, and another is refused
     refusal = run("train", *arguments, "encoder=demo", "encoder.normalize=false", code=2)
     assert "normalize" in refusal

@@ -15,7 +15,7 @@ from guardtrain.metrics import guard_metrics_collection, record_pair_index
 from guardtrain.scenes import SceneSource
 from tests.commands.conftest import SMALL_DATA
 
-TRAIN = ["train", *SMALL_DATA, "mixture.budget=128"]
+TRAIN = ["train", *SMALL_DATA, "mixture.budget=128", "guard=false"]
 OUT = Path("outputs/train/scenes")
 
 
@@ -53,7 +53,7 @@ def test_a_run_that_is_there_is_not_trained_again(run) -> None:
 
 def test_train_and_curve_agree_on_the_same_run(run) -> None:
     fixed = [*SMALL_DATA, "head=linear"]
-    run("train", *fixed, "selection=fixed", "mixture.budget=64", "mixture.seed=1")
+    run("train", *fixed, "guard=false", "selection=fixed", "mixture.budget=64", "mixture.seed=1")
     run("curve", *fixed, "grid.budgets=[64]", "grid.ratios=[0.5]", "grid.seeds=2")
     single = ResultsTable(OUT / "results.parquet").read()
     curve = ResultsTable("outputs/curve/scenes/results.parquet").read()

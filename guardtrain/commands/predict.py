@@ -1,0 +1,177 @@
+"""`guardtrain predict`: images judged by a guard → a table of probabilities and decisions."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from guardtrain.config import PredictConfig, typed
+from guardtrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from guardtrain.guards.predicting import ImageJudge
+
+STDOUT = "-"
+_OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/:]*=|~[A-Za-z_]")
+# Hydra's own flags that take the next argument.
+_FLAGS = ("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
+          "--experimental-rerun")  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+
+def as_overrides(arguments: Sequence[str]) -> list[str]:
+    """Arguments that are paths, and no settings, as the setting `inputs`.
+
+    A path with `=` in its name needs `./` before it, or it would be a setting.
+
+    >>> as_overrides(["guard=g", "a.jpg", "my photos", "out=-"])
+    ['guard=g', 'out=-', "inputs=['a.jpg','my photos']"]
+    """
+    paths: list[str] = []
+    others: list[str] = []
+    for argument in arguments:
+        value_of_flag = bool(others) and others[-1] in _FLAGS
+        setting = argument.startswith("-") or _OVERRIDE.match(argument) is not None
+        (others if setting or value_of_flag or not argument else paths).append(argument)
+    if not paths:
+        return others
+    return [*others, f"inputs=[{','.join(map(_quoted, paths))}]"]
+
+
+def _quoted(text: str) -> str:
+    """A value in Hydra's grammar that is this text, whatever it holds."""
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # no interpolation
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)  # backslashes count double before a quote only
+    ending = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{ending * chr(92)}'"
+
+
+def run(config: DictConfig) -> None:
+    """Judge what `config` (see `PredictConfig`) names; a prediction that was cut off goes on."""
+    settings = typed(config, PredictConfig)
+    if settings.out == STDOUT:
+        _log_to_stderr()
+    _check(settings)
+
+    from guardtrain.guards.guard import Guard
+    from guardtrain.guards.prediction_inputs import input_images
+
+    total = sum(1 for _ in input_images(settings.inputs))
+    guard = Guard.load(
+        settings.guard, revision=settings.revision, checkpoint=settings.checkpoint, device=settings.device
+    )
+    point = guard.points[settings.point or guard.default_point].name
+    if settings.explain:
+        guard.neighbours  # noqa: B018  (refused before anything is read)
+
+    from guardtrain.guards.predicting import ImageJudge
+
+    judge = ImageJudge(guard, round(settings.max_megapixels * 1e6))
+    log.info("guard       %s, point %s, on %s", guard.name, point, guard.spec.label)
+    try:
+        counts = (
+            _to_stdout(settings, judge, point) if settings.out == STDOUT else _to_file(settings, judge, point, total)
+        )
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    for line in summary(counts):
+        log.info("%s", line)
+    if settings.out != STDOUT:
+        log.info("written     %s", settings.out)
+
+
+def summary(counts: Counter[str]) -> list[str]:
+    """How many images were decided how, and how many could not be read."""
+    total = sum(counts.values())
+    lines = [f"images      {total:,}"]
+    for key, name in (("unsafe", "flagged"), ("review", "review"), ("safe", "safe"), ("", "unreadable")):
+        if counts[key] or key in ("unsafe", "safe"):
+            lines.append(f"{name:<12}{counts[key]:,} ({counts[key] / total:.1%})")
+    return lines
+
+
+def _check(settings: PredictConfig) -> None:
+    from guardtrain.guards.prediction_file import SUFFIXES
+
+    if not settings.inputs:
+        raise ConfigError(
+            "There is nothing to judge: name files or folders, such as `guardtrain predict guard=DIR photos`."
+        )
+    out = Path(settings.out).expanduser()
+    if settings.out != STDOUT and out.suffix not in SUFFIXES:
+        raise ConfigError(
+            f"out is '{settings.out}'; it ends in {', '.join(SUFFIXES)}, or is {STDOUT} for JSON lines on stdout."
+        )
+    if settings.out != STDOUT and out.exists() and not settings.overwrite:
+        raise ConfigError(f"{out} is there already; give another out=…, or overwrite=true.")
+
+
+def _to_file(settings: PredictConfig, judge: ImageJudge, point: str, total: int) -> Counter[str]:
+    from guardtrain.embeddings.progress import reported
+    from guardtrain.guards.bulk import judged, parts_of
+    from guardtrain.guards.prediction_file import PredictionFile, schema
+    from guardtrain.guards.prediction_inputs import content_key, input_images
+
+    guard = judge.guard
+    plan = {
+        "guard": guard.about["sha256"],
+        "point": point,
+        "explain": settings.explain,
+        "max_megapixels": settings.max_megapixels,
+        "part_size": settings.part_size,
+    }
+    columns = schema(bool(guard.category_points), settings.explain > 0)
+    counts: Counter[str] = Counter()
+    number = 0
+    with PredictionFile(Path(settings.out).expanduser(), plan, columns).writing() as file:
+        todo = parts_of(input_images(settings.inputs), settings.part_size)
+        with reported(settings.progress, total, 0, f"images for the guard {guard.name}") as advance:
+            for number, images in enumerate(todo):
+                key = content_key(images)
+                table = file.part(number, key)
+                if table is None:
+                    rows = judged(
+                        judge, images, point=point, explain=settings.explain, workers=settings.workers, advance=advance
+                    )
+                    table = file.write_part(number, key, rows)
+                else:
+                    advance(len(images))
+                counts.update(_decisions(table["decision"].to_pylist()))
+        file.finish(number + 1)
+    return counts
+
+
+def _to_stdout(settings: PredictConfig, judge: ImageJudge, point: str) -> Counter[str]:
+    from guardtrain.guards.bulk import judged, parts_of
+    from guardtrain.guards.prediction_file import json_line
+    from guardtrain.guards.prediction_inputs import input_images
+
+    counts: Counter[str] = Counter()
+    size = min(settings.part_size, 16 * judge.guard.encoder.rows_a_pass)  # whoever reads along need not wait long
+    for images in parts_of(input_images(settings.inputs), size):
+        rows = judged(judge, images, point=point, explain=settings.explain, workers=settings.workers)
+        sys.stdout.writelines(json_line(row) for row in rows)
+        sys.stdout.flush()
+        counts.update(_decisions(row["decision"] for row in rows))
+    return counts
+
+
+def _decisions(values: Iterable[Any]) -> Iterable[str]:
+    return (value or "" for value in values)
+
+
+def _log_to_stderr() -> None:
+    """What is told must not come between the rows."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)

@@ -1,0 +1,43 @@
+"""`guardtrain serve`: a guard as a web service."""
+
+from __future__ import annotations
+
+import logging
+
+from omegaconf import DictConfig
+
+from guardtrain.config import ServeConfig, typed
+from guardtrain.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> None:
+    """Serve the guard that `config` (see `ServeConfig`) names, until SIGINT or SIGTERM."""
+    settings = typed(config, ServeConfig)
+    try:
+        from guardtrain.guards.serving.app import create_app
+        from guardtrain.guards.serving.running import serve
+    except ImportError as error:
+        raise ConfigError(
+            f"The server needs a package that is not here ({error.name}): pip install 'guardtrain[serve]'."
+        ) from error
+
+    from guardtrain.guards.guard import Guard
+    from guardtrain.guards.predicting import ImageJudge
+    from guardtrain.guards.serving.service import GuardService
+
+    guard = Guard.load(
+        settings.guard, revision=settings.revision, checkpoint=settings.checkpoint, device=settings.device
+    )
+    judge = ImageJudge(guard, round(settings.max_megapixels * 1e6))
+    judge.warm_up()
+    service = GuardService(judge, settings)
+
+    def started(address: str) -> None:
+        log.info("guard     %s on %s", guard.name, guard.spec.label)
+        log.info("points    %s (default: %s)", ", ".join(guard.points), guard.default_point)
+        log.info("serving   %s  (POST /v1/predict; /v1/guard /metrics /readyz /openapi.json)", address)
+
+    serve(create_app(service), settings, started)
+    log.info("ended; all that was taken is answered")

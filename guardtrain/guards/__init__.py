@@ -1,0 +1,1 @@
+"""The guard: calibrated, thresholded for a target, exported, loaded and used."""

@@ -1,0 +1,106 @@
+"""Many images judged by a guard, part by part: read, decoded and embedded at once, in memory that does not grow."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from guardtrain.embeddings.forwarding import EmbeddedRows, Forwarder, torch_threads
+from guardtrain.embeddings.reading import Failure, Inputs
+from guardtrain.errors import GuardtrainError
+from guardtrain.guards.predicting import ImageJudge
+from guardtrain.guards.prediction_inputs import InputImage
+from guardtrain.sources.images import read_encoded
+
+
+class ImageFiles:
+    """Images by their files, for a `Forwarder`; see `guardtrain.embeddings.reading.Reader`."""
+
+    files = True
+
+    def __init__(self, images: Sequence[InputImage], judge: ImageJudge) -> None:
+        self._images, self._judge = images, judge
+
+    def read(self, row: int) -> bytes:
+        """The bytes of the image's file."""
+        uri = self._images[row].uri
+        if uri is None:
+            raise OSError("the table names no image")
+        return read_encoded(uri)
+
+    def inputs(self, rows: Sequence[int], contents: Sequence[Any]) -> Inputs:
+        """Pixels at the model's size; a content that is an exception is one that `read` raised."""
+        import torch
+
+        read: list[int] = []
+        pixels: list[np.ndarray] = []
+        failures: list[Failure] = []
+        for row, content in zip(rows, contents, strict=True):
+            try:
+                if isinstance(content, Exception):
+                    raise content
+                pixels.append(self._judge.pixels(content))
+                read.append(row)
+            except (OSError, ValueError, ImportError, GuardtrainError) as error:  # of disks, file systems and decoders
+                failures.append(Failure(row, reason(error)))
+        return Inputs(read, torch.from_numpy(np.stack(pixels)) if pixels else None, [], failures)
+
+
+def parts_of(images: Iterable[InputImage], size: int) -> Generator[list[InputImage], None, None]:
+    """So many images at a time, the last time fewer."""
+    left = iter(images)
+    while part := list(itertools.islice(left, size)):
+        yield part
+
+
+def judged(
+    judge: ImageJudge,
+    images: Sequence[InputImage],
+    *,
+    point: str,
+    explain: int = 0,
+    workers: int | None = None,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> list[dict[str, Any]]:
+    """A row an image, in order, as of `Predictions.rows`; of an image that cannot be read its error.
+
+    Args:
+        judge: the guard in steps.
+        images: that fit into memory as embeddings.
+        point: the operating point's name.
+        explain: how many of the nearest training images to name.
+        workers: threads; None for the processors there are.
+        advance: told how many images each step was.
+    """
+    forwarder = Forwarder(ImageFiles(images, judge), judge.guard.encoder, workers)
+    with torch_threads(forwarder.threads), closing(forwarder.run([range(len(images))], advance)) as results:
+        return rows_of(judge, images, next(results), point, explain)
+
+
+def rows_of(
+    judge: ImageJudge, images: Sequence[InputImage], embedded: EmbeddedRows, point: str, explain: int
+) -> list[dict[str, Any]]:
+    """A row an image: what the guard says of its embedding, or why there is none."""
+    ids = [images[row].id for row in embedded.rows]
+    found = judge.guard.predict(embedded.matrix, point=point, explain=explain, ids=ids)
+    unread = {"probability": None, "decision": None, "point": found.point}
+    rows: list[dict[str, Any]] = [{"id": image.id, **unread} for image in images]
+    for row, said in zip(embedded.rows, found.rows(), strict=True):
+        rows[row] = said
+    for failure in embedded.failures:
+        rows[failure.row]["error"] = failure.reason
+        if found.categories is not None:
+            rows[failure.row]["categories"] = {}
+        if found.neighbours is not None:
+            rows[failure.row]["neighbours"] = []
+    return rows
+
+
+def reason(error: Exception) -> str:
+    """One line that says what was wrong."""
+    text = "no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split())[:500] or type(error).__name__

@@ -1,0 +1,96 @@
+"""The model card of a guard: `README.md` with Hugging Face's front matter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from guardtrain.guards.directory import CARD, GUARD_ONNX, HEAD_ONNX, PROGRAM
+from guardtrain.guards.operating_points import OperatingPoint, ThreeWay
+
+if TYPE_CHECKING:
+    from guardtrain.guards.export import GuardParts
+
+_TEMPLATE = "card.md.jinja"
+_TAGS = ("image-safety", "content-moderation", "guardtrain")
+_METRICS = ("roc_auc", "average_precision", "f1", "brier_score")  # as the hub names them
+_OTHER = "other"
+
+
+def write_card(folder: Path, parts: GuardParts, content: Mapping[str, Any]) -> None:
+    """Write `README.md` of a guard whose other files are in `folder`.
+
+    Args:
+        parts: the guard.
+        content: what `config.json` will hold.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("guardtrain.guards", ""),
+        autoescape=False,  # Markdown
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = _cell
+    text = environment.get_template(_TEMPLATE).render(
+        front=_front_matter(content),
+        about=content,
+        guard=parts,
+        spec=parts.run.spec,
+        two_way=[_row(point, parts) for point in parts.points.points if isinstance(point, OperatingPoint)],
+        three_way=[point for point in parts.points.points if isinstance(point, ThreeWay)],
+        warnings=_warnings(parts),
+        shown=parts.points.default if isinstance(parts.points[parts.points.default], OperatingPoint) else None,
+        share=content["validation"]["unsafe"] / content["validation"]["images"],
+        files={name: (folder / name).is_file() for name in (HEAD_ONNX, GUARD_ONNX, PROGRAM)},
+        agreement={item["file"]: item for item in content["agreement"]},
+    )
+    (folder / CARD).write_text(text, encoding="utf-8")
+
+
+def _front_matter(content: Mapping[str, Any]) -> str:
+    """YAML between the dashes, checked and written by the hub's own class."""
+    from huggingface_hub import ModelCardData
+
+    family, model = content["encoder"]["family"], content["encoder"]["model"]
+    data = ModelCardData(
+        license=content["licence"] or _OTHER,
+        library_name="guardtrain",
+        pipeline_tag="image-classification",
+        tags=[*_TAGS, *([family] if family in ("open_clip", "timm") else [])],
+        metrics=list(_METRICS),
+        base_model=model.removeprefix("hf-hub:") if model.startswith("hf-hub:") else None,
+    )
+    return str(data.to_yaml())
+
+
+def _row(point: OperatingPoint, parts: GuardParts) -> dict[str, Any]:
+    """A point as the card's table shows it."""
+    at = float(parts.calibration.calibrator.probabilities(np.array([point.threshold]))[0])
+    promise = "–"
+    if point.bound is not None:
+        side = "≤" if point.rule.kind == "fpr" else "≥"
+        promise = f"{point.rule.kind} {side} {point.bound:.3f} ({point.rule.confidence:.0%})"
+    return {"point": point, "probability": f"{at:.3f}", "promise": promise}
+
+
+def _warnings(parts: GuardParts) -> list[str]:
+    """What validation cannot promise, and what else is to know, once each."""
+    lines = [
+        f"{point.name}: {text}" for point in parts.points.points for text in (*map(str, point.warnings), *point.notes)
+    ]
+    return list(dict.fromkeys([*lines, *parts.notes]))
+
+
+def _cell(value: Any) -> str:
+    """A value in a table of Markdown."""
+    if value is None or value != value:
+        return "–"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,299 @@
+"""From a trained head and validation images to a guard's directory: calibrate, set thresholds, write, verify."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from guardtrain.encoders.resolve import versions
+from guardtrain.encoders.spec import EncoderSpec
+from guardtrain.errors import ConfigError, DataError, GuardError
+from guardtrain.guards.calibration import Isotonic
+from guardtrain.guards.calibration_choice import Calibration, choose_calibration
+from guardtrain.guards.card import write_card
+from guardtrain.guards.conformal import three_way
+from guardtrain.guards.directory import NEIGHBOURS, move_into_place, new_folder, write_config
+from guardtrain.guards.guard import Guard, head_logits
+from guardtrain.guards.head_file import portable_definition, write_bank
+from guardtrain.guards.neighbours import Neighbours
+from guardtrain.guards.operating_points import OperatingPoint, OperatingPoints
+from guardtrain.guards.settings import GuardSettings
+from guardtrain.guards.thresholds import category_points, operating_points
+from guardtrain.guards.validation import Validation
+
+if TYPE_CHECKING:
+    from guardtrain.encoders.encoder import Encoder
+    from guardtrain.guards.onnx_export import Agreement
+    from guardtrain.heads.bank import HeadBank
+
+_COMPARED = 512  # validation images that exported programs are compared on
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRun:
+    """A head and what is known of its training.
+
+    Args:
+        bank: a bank of one.
+        spec: the encoder whose embeddings it reads.
+        definition: of the head, `{_target_: ..., ...}`.
+        training: data, mixture, chosen hyper-parameters and recipe, as plain data.
+        tests: its metrics on each test set, as plain data.
+        categories: of the training images, in order.
+        data: origin and licence of each source, as plain data.
+        neighbours: the training images.
+        notes: what a reader of the card should know besides.
+    """
+
+    bank: HeadBank
+    spec: EncoderSpec
+    definition: Mapping[str, Any]
+    training: Mapping[str, Any]
+    tests: Sequence[Mapping[str, Any]] = ()
+    categories: Sequence[str] = ()
+    data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    neighbours: Neighbours | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """A guard that was written, loaded again and found to be the same.
+
+    Args:
+        guard: as loaded.
+        agreements: of the exported programs.
+        notes: what the user should know.
+    """
+
+    guard: Guard
+    agreements: tuple[Agreement, ...]
+    notes: tuple[str, ...]
+
+
+def export_guard(
+    out: Path,
+    run: TrainedRun,
+    validation: Validation,
+    settings: GuardSettings,
+    *,
+    encoder: Callable[[], Encoder] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Exported:
+    """Calibrate a head, set its thresholds and write it as a guard.
+
+    Args:
+        out: the guard's directory; a guard that is there is replaced, anything else is not.
+        run: the head.
+        validation: images that it was not trained on.
+        settings: what decides.
+        encoder: loads the run's encoder, for programs that take pixels.
+        say: tells the user what takes its time.
+
+    Raises:
+        ConfigError: a rule that is none; DataError: validation without one of the classes.
+        GuardError: something else lies at `out`, onnx is missing, or a program does not agree with the guard.
+    """
+    rules = settings.rules()
+    logits = head_logits(run.bank, validation.embeddings)
+    calibration = _calibrated(logits, validation, settings, settings.calibration.kinds)
+    review_wanted = settings.review.enabled
+    default = "" if review_wanted else settings.default
+    points = operating_points(logits, validation.labels, rules, groups=validation.groups, default=default)
+    if review_wanted:
+        given = {name: value for name, value in vars(settings.review).items() if name != "enabled"}
+        review = three_way(logits, validation.labels, groups=validation.groups, **given)
+        points = OperatingPoints((*points.points, review), settings.default)
+    by_category, notes = _category_points(logits, validation, settings)
+    parts = GuardParts(run, calibration, points, by_category, (*run.notes, *notes))
+    try:
+        return save_guard(out, parts, validation, settings, encoder=encoder, say=say)
+    except GuardError as error:
+        others = [kind for kind in settings.calibration.kinds if kind != Isotonic.kind]
+        if not isinstance(calibration.calibrator, Isotonic) or not others or type(error) is GuardError:
+            raise
+        say("isotonic calibration is too steep for float32, another is chosen")
+        note = f"Isotonic calibration was chosen first, and left: {error}"
+        calibration = _calibrated(logits, validation, settings, others)
+        parts = replace(parts, calibration=calibration, notes=(*parts.notes, note))
+        return save_guard(out, parts, validation, settings, encoder=encoder, say=say)
+
+
+@dataclass(frozen=True, eq=False)
+class GuardParts:
+    """All that a guard consists of before it is written.
+
+    Args:
+        run: the head.
+        calibration: of its logits.
+        points: operating points on its logits.
+        category_points: thresholds of single categories.
+        notes: for the card.
+    """
+
+    run: TrainedRun
+    calibration: Calibration
+    points: OperatingPoints
+    category_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def save_guard(
+    out: Path,
+    parts: GuardParts,
+    validation: Validation,
+    settings: GuardSettings,
+    *,
+    encoder: Callable[[], Encoder] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Exported:
+    """Write a guard into a directory beside `out`, load it, compare it with its parts, and make it `out`.
+
+    Raises:
+        GuardError: see `export_guard`.
+    """
+    if settings.onnx or settings.whole:
+        from guardtrain.guards.onnx_export import require_onnx
+
+        require_onnx()
+    run, folder = parts.run, new_folder(out)
+    try:
+        definition = portable_definition(run.definition)
+        write_bank(folder, run.bank, definition, parts.calibration.calibrator.to_dict())
+        if settings.neighbours:
+            if run.neighbours is None:
+                raise GuardError("The training images of this run are not at hand: export with neighbours=false.")
+            run.neighbours.write(folder / NEIGHBOURS)
+        agreements = _programs(folder, parts, validation, settings, encoder, say)
+        content = {
+            "guardtrain": versions("guardtrain").get("guardtrain", "unknown"),
+            "name": settings.name or _slug(run.training),
+            "licence": settings.licence,
+            "encoder": {**run.spec.to_dict(), "fingerprint": run.spec.fingerprint},
+            "head": definition,
+            "dim": run.bank.dim,
+            "calibration": parts.calibration.to_dict(),
+            "operating_points": parts.points.to_dict(),
+            "category_points": {name: point.to_dict() for name, point in parts.category_points.items()},
+            "taxonomy": {"name": settings.taxonomy, "categories": list(run.categories)},
+            "training": dict(run.training),
+            "tests": [dict(test) for test in run.tests],
+            "validation": {
+                "origin": validation.origin,
+                "is_test": validation.is_test,
+                "images": len(validation.labels),
+                "unsafe": int(validation.labels.sum()),
+                "groups": len(np.unique(validation.groups)),
+            },
+            "data": {name: dict(origin) for name, origin in run.data.items()},
+            "agreement": [agreement.to_dict() for agreement in agreements],
+            "notes": list(parts.notes),
+            "versions": versions("torch", "numpy", "onnx", "onnxruntime", "safetensors", "open_clip_torch", "timm"),
+        }
+        write_card(folder, parts, content)
+        write_config(folder, content)
+        _require_same(Guard.load(folder, trusted_heads=[str(definition.get("_target_"))]), parts, validation)
+        move_into_place(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    guard = Guard.load(out, trusted_heads=[str(definition.get("_target_"))])
+    return Exported(guard, tuple(agreements), parts.notes)
+
+
+def _calibrated(
+    logits: np.ndarray, validation: Validation, settings: GuardSettings, kinds: Sequence[str]
+) -> Calibration:
+    given = settings.calibration
+    return choose_calibration(
+        logits,
+        validation.labels,
+        groups=validation.groups,
+        kinds=kinds,
+        score=given.score,
+        folds=given.folds,
+        replicates=given.replicates,
+        seed=settings.seed,
+    )
+
+
+def _category_points(
+    logits: np.ndarray, validation: Validation, settings: GuardSettings
+) -> tuple[dict[str, OperatingPoint], tuple[str, ...]]:
+    """Thresholds of the categories that validation can give one; the others are named in a note."""
+    if not settings.category_points.enabled:
+        return {}, ()
+    rule = settings.category_points.rule()
+    names = np.array(["" if name is None else str(name) for name in validation.categories])
+    found: dict[str, OperatingPoint] = {}
+    left = []
+    if not (names != "").any():
+        raise ConfigError("category_points is enabled, and no validation image has a category.")
+    for name in sorted(set(names[names != ""].tolist())):
+        own = (names == name) | (names == "")
+        try:
+            point = category_points(
+                logits[own], validation.labels[own], names[own], rule, groups=validation.groups[own]
+            )
+        except DataError:
+            left.append(name)
+        else:
+            found |= point
+    note = f"Too few validation images for a threshold of their own: {', '.join(left)}."
+    return found, (note,) if left else ()
+
+
+def _programs(
+    folder: Path,
+    parts: GuardParts,
+    validation: Validation,
+    settings: GuardSettings,
+    encoder: Callable[[], Encoder] | None,
+    say: Callable[[str], None],
+) -> list[Agreement]:
+    """Write the programs that are asked for, each compared with the guard."""
+    if not (settings.onnx or settings.whole or settings.program):
+        return []
+    from guardtrain.guards import programs
+
+    calibrator = parts.calibration.calibrator
+    rows = validation.embeddings[np.linspace(0, len(validation.labels) - 1, _COMPARED).round().astype(np.int64)]
+    out = []
+    if settings.onnx:
+        say("exporting head.onnx")
+        out.append(programs.export_head(folder, parts.run.bank, calibrator, rows))
+    if settings.whole or settings.program:
+        if encoder is None:
+            raise GuardError(
+                f"The encoder {parts.run.spec.label} cannot be loaded, only its embeddings are there: a program that "
+                "takes pixels cannot be written. Export with whole=false program=false."
+            )
+        say("exporting the guard with its encoder")
+        model = encoder()
+        out += programs.export_whole(
+            folder, parts.run.bank, calibrator, model, onnx=settings.whole, program=settings.program
+        )
+    return out
+
+
+def _slug(training: Mapping[str, Any]) -> str:
+    """What a guard is called that has no name: data and head."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{training.get('data', 'guard')} {training.get('head', '')}".lower()).strip("-")
+
+
+def _require_same(guard: Guard, parts: GuardParts, validation: Validation) -> None:
+    """Raises GuardError unless the guard that was written gives the very bits of its parts."""
+    wanted = head_logits(parts.run.bank, validation.embeddings)
+    found = guard.logits(validation.embeddings)
+    same = np.array_equal(found, wanted) and guard.points == parts.points
+    same &= np.array_equal(guard.calibrator.probabilities(found), parts.calibration.calibrator.probabilities(wanted))
+    if not same:
+        raise GuardError(
+            "The guard that was written gives other numbers than the head it was made from. It is not kept; please "
+            "report this with the head's settings."
+        )

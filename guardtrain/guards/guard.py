@@ -1,0 +1,304 @@
+"""The guard: load a directory, judge images or embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from guardtrain.encoders.spec import EncoderSpec, require_same, settings_for
+from guardtrain.errors import EncoderError, GuardError
+from guardtrain.guards.calibration import Calibrator
+from guardtrain.guards.calibration_choice import Calibration
+from guardtrain.guards.directory import NEIGHBOURS, read_config
+from guardtrain.guards.head_file import read_bank
+from guardtrain.guards.hub import located
+from guardtrain.guards.inputs import Batch, batches, is_embeddings
+from guardtrain.guards.neighbours import Neighbours
+from guardtrain.guards.operating_points import DECISIONS, OperatingPoint, OperatingPoints
+from guardtrain.guards.predictions import Neighbour, Predictions, decisions
+
+if TYPE_CHECKING:
+    from guardtrain.encoders.encoder import Encoder
+    from guardtrain.heads.bank import HeadBank
+
+NORM_TOLERANCE = 1e-2  # of unit norm: embeddings that were stored as float16 stray by 1e-3
+_ROWS = 4096  # embeddings a pass through the head
+
+
+@dataclass(eq=False)
+class Guard:
+    """A calibrated head with its operating points; the encoder is loaded when the first image comes.
+
+    Args:
+        path: the directory it was loaded from.
+        spec: the encoder whose embeddings it reads.
+        bank: the head, a bank of one in eval mode.
+        calibration: the calibrator, and how it was come by.
+        points: the operating points; their thresholds are logits.
+        category_points: thresholds of single categories; empty where there are none.
+        categories: the taxonomy's categories among the training images.
+        taxonomy: its name; None where the data names none.
+        about: all of `config.json`.
+    """
+
+    path: Path
+    spec: EncoderSpec
+    bank: HeadBank = field(repr=False)
+    calibration: Calibration = field(repr=False)
+    points: OperatingPoints = field(repr=False)
+    category_points: Mapping[str, OperatingPoint] = field(repr=False)
+    categories: tuple[str, ...]
+    taxonomy: str | None
+    about: Mapping[str, Any] = field(repr=False)
+    _checkpoint: str | None = None
+    _device: str = "auto"
+    _batch_size: int = 256
+    _encoder: Encoder | None = None
+    _neighbours: Neighbours | None = field(default=None, repr=False)
+
+    @classmethod
+    def load(
+        cls,
+        path_or_hub_id: str | Path,
+        *,
+        revision: str | None = None,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        batch_size: int = 256,
+        trusted_heads: Sequence[str] = (),
+    ) -> Guard:
+        """Load a guard; nothing of it is run or unpickled, and every file must be the one that was exported.
+
+        Args:
+            path_or_hub_id: a directory, or `org/name` on the Hugging Face hub (its cache first; HF_HUB_OFFLINE is
+                respected).
+            revision: of the hub's repository.
+            checkpoint: where the encoder's weights lie on this machine; None for where its spec says.
+            device: of the encoder: auto, cpu, cuda, cuda:1, mps.
+            batch_size: images a forward pass of the encoder.
+            trusted_heads: dotted names of head definitions outside guardtrain that may be imported.
+
+        Raises:
+            GuardError: no such guard, or one that is refused; the message says what differs and what to do.
+        """
+        folder, root = located(path_or_hub_id, revision)
+        config = read_config(folder, root)
+        try:
+            spec = EncoderSpec.from_dict({k: v for k, v in config["encoder"].items() if k != "fingerprint"})
+            calibration = Calibration.from_dict(config["calibration"])
+            points = OperatingPoints.from_dict(config["operating_points"])
+            by_category = config.get("category_points") or {}
+            category_points = {name: OperatingPoint.from_dict(point) for name, point in by_category.items()}
+        except Exception as error:  # of the parts' own reading, or of what is no mapping
+            raise GuardError(f"{folder}: the config cannot be used: {error}") from error
+        if config["encoder"].get("fingerprint") != spec.fingerprint:
+            raise GuardError(f"{folder}: the encoder's fields do not have the fingerprint that is written beside them.")
+        bank = read_bank(folder, config, trusted_heads)
+        taxonomy = config.get("taxonomy") or {}
+        return cls(
+            folder,
+            spec,
+            bank,
+            calibration,
+            points,
+            category_points,
+            tuple(taxonomy.get("categories", ())),
+            taxonomy.get("name"),
+            config,
+            checkpoint,
+            device,
+            batch_size,
+        )
+
+    @property
+    def calibrator(self) -> Calibrator:
+        """The map from logits to probabilities."""
+        return self.calibration.calibrator
+
+    @property
+    def default_point(self) -> str:
+        """The operating point that is used where none is asked for."""
+        return self.points.default
+
+    @property
+    def dim(self) -> int:
+        """D, the length of an embedding."""
+        return self.bank.dim
+
+    @property
+    def name(self) -> str:
+        """What the guard is called."""
+        return str(self.about.get("name") or self.path.name)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded now if it was not.
+
+        Raises:
+            EncoderError: its weights cannot be had, or are others than those of the spec.
+        """
+        if self._encoder is None:
+            from guardtrain.encoders.load import load_encoder
+
+            settings = settings_for(
+                self.spec, checkpoint=self._checkpoint, batch_size=self._batch_size, device=self._device
+            )
+            try:
+                encoder = load_encoder(settings)
+            except EncoderError as error:
+                raise EncoderError(
+                    f"The guard {self.name} needs its encoder for images: {error}\n  If its weights lie elsewhere on "
+                    "this machine, say so: Guard.load(..., checkpoint=PATH)."
+                ) from error
+            require_same(encoder.spec, self.spec, f"the encoder loaded for the guard {self.name}")
+            self._encoder = encoder
+        return self._encoder
+
+    def logits(self, embeddings: Any, spec: EncoderSpec | None = None) -> np.ndarray:
+        """(N,) float64 logits, the units of the operating points' thresholds.
+
+        Args:
+            embeddings: (N, D) floating, made by the guard's encoder.
+            spec: the encoder that made them, to be compared; None trusts the caller.
+
+        Raises:
+            GuardError: another dimension, NaN or infinity, not of unit norm where the encoder normalises.
+            EncoderError: another encoder, with the fields that differ.
+        """
+        if spec is not None:
+            require_same(spec, self.spec, what="the embeddings")
+        return head_logits(self.bank, self._checked(embeddings))
+
+    def probabilities(self, embeddings: Any, spec: EncoderSpec | None = None) -> np.ndarray:
+        """(N,) float64 calibrated probabilities of being unsafe; see `logits` for arguments and errors."""
+        return self.calibrator.probabilities(self.logits(embeddings, spec))
+
+    def predict(
+        self, inputs: Any, *, point: str | None = None, explain: int = 0, ids: Sequence[str] | None = None
+    ) -> Predictions:
+        """Judge images or embeddings.
+
+        Args:
+            inputs: paths or URLs, PIL images, encoded images as bytes, (N, H, W, 3) uint8, or (N, D) embeddings; one
+                of the first three alone is a batch of one.
+            point: the operating point; None for the default one.
+            explain: how many of the nearest training images to give with each.
+            ids: what the inputs are called; None for their paths, or their places.
+
+        Returns:
+            One judgement an input. An image that cannot be read has an error instead, and the others are judged.
+
+        Raises:
+            ConfigError: an operating point that there is not.
+            GuardError: as of `probabilities`, or neighbours of a guard without them.
+            EncoderError: images, and the encoder cannot be loaded.
+        """
+        chosen = self.points[self.default_point if point is None else point]
+        near = self.neighbours if explain else None
+        names: list[str] = []
+        errors: list[str | None] = []
+        logits, neighbours = [np.zeros(0)], list[tuple[Neighbour, ...]]()
+        for batch in self._batches(inputs):
+            found = self.logits(batch.embeddings)
+            logits.append(found)
+            names += batch.ids
+            errors += batch.errors
+            if near is not None:
+                nearest = iter(near.nearest(batch.embeddings, explain))
+                neighbours += [() if error else next(nearest) for error in batch.errors]
+        if ids is not None:
+            if len(ids) != len(names):
+                raise GuardError(f"There are {len(names)} inputs and {len(ids)} ids; each input needs one.")
+            names = [str(name) for name in ids]
+        known = np.concatenate(logits)
+        judged = np.array([error is None for error in errors], dtype=bool)
+        probabilities = np.full(len(names), np.nan)
+        probabilities[judged] = self.calibrator.probabilities(known)
+        return Predictions(
+            tuple(names),
+            probabilities,
+            tuple(decisions(chosen, known, judged)),
+            chosen.name,
+            tuple(errors),
+            self._by_category(known, judged),
+            tuple(neighbours) if near is not None else None,
+        )
+
+    @property
+    def neighbours(self) -> Neighbours:
+        """The training images kept in the guard.
+
+        Raises:
+            GuardError: it keeps none.
+        """
+        if self._neighbours is None:
+            if NEIGHBOURS not in self.about["files"]:
+                raise GuardError(
+                    f"The guard {self.name} keeps no training embeddings, so it cannot name the nearest training "
+                    "images. Export it with neighbours=true, or predict with explain=0."
+                )
+            self._neighbours = Neighbours.read(self.path / NEIGHBOURS)
+        return self._neighbours
+
+    def _batches(self, inputs: Any) -> Iterator[Batch]:
+        if is_embeddings(inputs):
+            rows = self._checked(inputs)
+            yield Batch([str(i) for i in range(len(rows))], [None] * len(rows), rows)
+            return
+        yield from batches(inputs, lambda: self.encoder)
+
+    def _by_category(self, logits: np.ndarray, judged: np.ndarray) -> tuple[Mapping[str, str], ...] | None:
+        if not self.category_points:
+            return None
+        columns = {name: point.decide(logits) for name, point in self.category_points.items()}
+        place = np.cumsum(judged) - 1
+        return tuple(
+            {name: DECISIONS[int(values[place[i]])] for name, values in columns.items()} if judged[i] else {}
+            for i in range(len(judged))
+        )
+
+    def _checked(self, embeddings: Any) -> np.ndarray:
+        """(N, D) float array, refused where it cannot be this encoder's."""
+        if hasattr(embeddings, "detach"):
+            embeddings = embeddings.detach().cpu().numpy()
+        rows = np.asarray(embeddings)
+        if rows.ndim != 2 or rows.shape[1] != self.dim:
+            raise GuardError(
+                f"Embeddings must be (N, {self.dim}), the encoder {self.spec.label} of this guard; these have shape "
+                f"{rows.shape}. A single embedding is embedding[None]."
+            )
+        if not np.issubdtype(rows.dtype, np.floating):
+            raise GuardError(f"Embeddings must be floating numbers; these are {rows.dtype}.")
+        if not len(rows):
+            return rows
+        norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+        if not np.isfinite(norms).all():
+            wrong = np.flatnonzero(~np.isfinite(norms))
+            raise GuardError(
+                f"{len(wrong)} of {len(rows)} embeddings hold NaN or infinity, the first is row {wrong[0]}. Embed "
+                "these images again; a broken image or an overflow in float16 makes such numbers."
+            )
+        if self.spec.normalize and (strays := np.abs(norms - 1) > NORM_TOLERANCE).any():
+            row = int(strays.argmax())
+            raise GuardError(
+                f"The encoder {self.spec.label} gives embeddings of unit norm; {int(strays.sum())} of {len(rows)} are "
+                f"not, the first is row {row} with norm {norms[row]:.4g}. Divide each by its norm, if they are this "
+                "encoder's."
+            )
+        return rows
+
+
+def head_logits(bank: HeadBank, embeddings: np.ndarray) -> np.ndarray:
+    """(N,) float64 logits of a bank of one on embeddings (N, D), a block of rows at a time."""
+    import torch
+
+    parts = [np.zeros(0)]
+    with torch.inference_mode():
+        for start in range(0, len(embeddings), _ROWS):
+            block = np.ascontiguousarray(embeddings[start : start + _ROWS], dtype=np.float32)
+            parts.append(bank(torch.from_numpy(block))[0].double().numpy())
+    return np.concatenate(parts)

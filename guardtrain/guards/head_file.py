@@ -1,0 +1,81 @@
+"""The head in a guard's directory: its definition as data, its weights as safetensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from guardtrain.errors import GuardError
+from guardtrain.guards.directory import WEIGHTS
+
+if TYPE_CHECKING:
+    from guardtrain.heads.bank import HeadBank
+
+_OURS = "guardtrain.heads."
+
+
+def write_bank(folder: Path, bank: HeadBank, definition: Mapping[str, Any], calibrator: Mapping[str, Any]) -> None:
+    """Write a bank of one as `model.safetensors`; head and calibrator stand in its header, too, as JSON."""
+    import safetensors.torch
+
+    state = {name: value.contiguous() for name, value in bank.head_state(0).items()}
+    header = {"format": "pt", "head": json.dumps(dict(definition)), "calibrator": json.dumps(dict(calibrator))}
+    safetensors.torch.save_file(state, folder / WEIGHTS, metadata=header)
+
+
+def read_bank(folder: Path, config: Mapping[str, Any], trusted: Sequence[str] = ()) -> HeadBank:
+    """The head of a guard as a bank of one in eval mode.
+
+    Args:
+        folder: the guard's directory, checked by `read_config`.
+        config: its content.
+        trusted: dotted names of head definitions outside guardtrain that may be imported.
+
+    Raises:
+        GuardError: a head that is neither guardtrain's nor trusted, or weights that do not fit it.
+    """
+    definition = config["head"]
+    name = str(definition.get("_target_") if isinstance(definition, Mapping) else definition)
+    if not name.startswith(_OURS) and name not in trusted:
+        raise GuardError(
+            f"The head of {folder} is a {name}, which is not part of guardtrain: loading it would import and run that "
+            f"code. If you trust it, say Guard.load(..., trusted_heads=['{name}'])."
+        )
+    import safetensors.torch
+
+    try:
+        bank: HeadBank = _built(definition).bank(1, int(config["dim"]))
+        bank.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+    except Exception as error:  # safetensors', torch's, OmegaConf's and the definition's own errors
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise GuardError(
+            f"{folder / WEIGHTS} does not fit the head in its config: {reason}. Export the guard again."
+        ) from error
+    return bank.eval().requires_grad_(False)
+
+
+def portable_definition(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """A head's definition without the folders of this machine; text anchors are part of the weights by now."""
+    out = json.loads(json.dumps(dict(definition)))
+    text = out.get("text")
+    if isinstance(text, dict) and text.get("file"):
+        text["file"] = Path(text["file"]).name
+    return dict(out)
+
+
+def _built(definition: Mapping[str, Any]) -> Any:
+    """The head definition that `{_target_: dotted.name, **arguments}` names."""
+    module, _, name = str(definition["_target_"]).rpartition(".")
+    target = getattr(importlib.import_module(module), name)
+    arguments = {str(key): value for key, value in definition.items() if key != "_target_"}
+    if not isinstance(target, type):
+        raise GuardError(f"{definition['_target_']} is no head definition")
+    if not dataclasses.is_dataclass(target):
+        return target(**arguments)
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(target), arguments))

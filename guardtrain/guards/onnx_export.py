@@ -1,0 +1,211 @@
+"""ONNX and torch.export programs of a guard, each compared with the guard itself at batches of 1, 2 and 17."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from guardtrain.errors import GuardError
+
+BATCHES = (1, 2, 17)
+HEAD_TOLERANCE, WHOLE_TOLERANCE = 1e-5, 1e-4  # of probabilities
+LARGEST_FILE = 1_800_000_000  # bytes; protobuf ends at 2 GiB, and then the weights lie in a file beside
+OUTPUTS = ("logit", "probability")
+_TRACED = 3  # images of the example: 1 (and sometimes 2) would be taken for constants
+
+
+class OnnxDisagrees(GuardError):
+    """The exported program gives other probabilities than the guard."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How an exported program agrees with the guard.
+
+    Args:
+        file: of the program.
+        difference: the largest of probabilities, over all batches.
+        logit_difference: the largest of logits.
+        tolerance: of probabilities.
+        batches: sizes tried.
+        rows: inputs compared.
+        opset: of ONNX; None for a torch.export program.
+    """
+
+    file: str
+    difference: float
+    logit_difference: float
+    tolerance: float
+    batches: tuple[int, ...]
+    rows: int
+    opset: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "batches": list(self.batches)}
+
+
+Judge = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # inputs (N, ...) -> logits (N,), probabilities (N,)
+
+
+def require_onnx() -> None:
+    """Raises GuardError where the packages of the extra `onnx` are missing."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]:
+        raise GuardError(
+            f"ONNX needs {', '.join(missing)}: pip install 'guardtrain[onnx]'; or export without it (onnx=false)."
+        )
+
+
+def traced(module: nn.Module, example: np.ndarray) -> Any:
+    """`module` as a torch.export program with any number of rows.
+
+    Args:
+        module: in eval mode.
+        example: (n, ...) float32 inputs; its rows are repeated.
+    """
+    rows = torch.from_numpy(np.resize(example, (_TRACED, *example.shape[1:])))
+    with torch.no_grad(), _quiet():
+        # strict: `len(x)` stays a variable
+        return torch.export.export(
+            module.eval(), (rows,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=True
+        )
+
+
+def write_onnx(program: Any, path: Path, name: str) -> int:
+    """Write a torch.export program as ONNX, without the traces of this machine; returns its opset.
+
+    Args:
+        name: of the input.
+    """
+    import onnx
+
+    with _quiet():
+        exported = torch.onnx.export(program, dynamo=True, input_names=[name], output_names=OUTPUTS, verbose=False)
+    model: Any = exported.model_proto
+    for holder in (model, model.graph, *model.functions):
+        _forget(holder)
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        _forget(part)
+    for value in model.graph.value_info:
+        _forget(value)
+    model.producer_name, model.doc_string = "guardtrain", ""
+    large = model.ByteSize() > LARGEST_FILE
+    onnx.save(model, str(path), save_as_external_data=large, location=f"{path.name}.data" if large else None)
+    return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
+
+
+def write_program(program: Any, path: Path) -> None:
+    """Write a torch.export program (`.pt2`), without its example inputs."""
+    with _quiet():
+        program._example_inputs = None  # they would be pickled
+        for node in program.graph.nodes:
+            for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):  # where code lay on this machine
+                node.meta.pop(key, None)
+        torch.export.save(program, path)
+
+
+def onnx_judge(path: Path) -> Judge:
+    """An ONNX program as a function, run by onnxruntime on one thread of the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def judge(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logit, probability = session.run(list(OUTPUTS), {name: rows})
+        return logit, probability
+
+    return judge
+
+
+def program_judge(program: Any) -> Judge:
+    """A torch.export program as a function."""
+    module = program.module()
+
+    def judge(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.no_grad():
+            logit, probability = module(torch.from_numpy(rows))
+        return logit.numpy(), probability.numpy()
+
+    return judge
+
+
+def agreement(
+    file: str, found: Judge, wanted: Judge, rows: np.ndarray, tolerance: float, opset: int | None = None
+) -> Agreement:
+    """Compare two programs on rows in batches of 1, 2 and 17.
+
+    Args:
+        file: what is compared.
+        found: the exported program.
+        wanted: the guard.
+        rows: (n, ...) float32 inputs.
+        tolerance: of probabilities.
+
+    Raises:
+        OnnxDisagrees: a difference above the tolerance, or a result that is not finite or of another shape.
+    """
+    worst, worst_logit, compared = 0.0, 0.0, 0
+    for size in BATCHES:
+        for batch in _cut(rows, size):
+            logit, probability = found(batch)
+            if logit.shape != (len(batch),) or probability.shape != (len(batch),):
+                raise OnnxDisagrees(f"{file} gives {probability.shape} probabilities for a batch of {len(batch)}.")
+            wanted_logit, wanted_probability = wanted(batch)
+            worst = max(worst, _largest(probability, wanted_probability))
+            worst_logit = max(worst_logit, _largest(logit, wanted_logit))
+            compared += len(batch)
+    if not worst <= tolerance:
+        raise OnnxDisagrees(
+            f"{file} differs from the guard by {worst:.1e} in probability, more than {tolerance:.0e} (logits by "
+            f"{worst_logit:.1e}): it is not written. A very steep calibration does that (isotonic: choose another with "
+            "calibration.kinds), or an operator that this onnxruntime computes otherwise."
+        )
+    return Agreement(file, worst, worst_logit, tolerance, BATCHES, compared, opset)
+
+
+def _cut(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Batches of one size, at least one; rows come again where there are fewer."""
+    whole = np.resize(rows, (max(size, len(rows) // size * size), *rows.shape[1:]))
+    for start in range(0, len(whole), size):
+        yield np.ascontiguousarray(whole[start : start + size])
+
+
+def _largest(found: np.ndarray, wanted: np.ndarray) -> float:
+    difference = np.abs(found.astype(np.float64) - wanted)
+    return float(difference.max()) if np.isfinite(difference).all() else float("inf")
+
+
+def _forget(part: Any) -> None:
+    """Drop what an exporter notes of where code lay."""
+    if hasattr(part, "metadata_props"):
+        del part.metadata_props[:]
+    if hasattr(part, "doc_string"):
+        part.doc_string = ""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters report their progress and their own plans; errors still come through."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,148 @@
+"""A guard at work on images: bytes → pixels → embeddings → probabilities, decisions and neighbours."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from guardtrain.encoders.spec import LOADABLE
+from guardtrain.errors import DataError
+from guardtrain.guards.guard import Guard
+from guardtrain.guards.operating_points import DECISIONS, Point
+from guardtrain.guards.predictions import Neighbour
+from guardtrain.sources.decoding import FORMATS, MAX_PIXELS, decode
+
+# Each scan of a progressive JPEG decodes the whole picture again, and a scan can be ten bytes long: of more scans than
+# any camera or editor writes, a small file keeps a processor busy for minutes.
+_MAX_SCANS = 64
+_SCAN = b"\xff\xda"  # in compressed data a byte 0xff is followed by 0, so it counts scans (and those of a thumbnail)
+
+
+class UnreadableImage(DataError):
+    """Bytes that are no image this guard can look at; the message says why."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a guard says of N images, at every operating point at once.
+
+    Args:
+        probabilities: (N,) float64, of being unsafe.
+        decisions: of each operating point, N of `safe`, `unsafe`, `review`.
+        categories: of each image, the decision in each category that has a threshold of its own; {} without such.
+        neighbours: of each image the nearest training images, nearest first; () unless asked for.
+    """
+
+    probabilities: np.ndarray
+    decisions: Mapping[str, Sequence[str]]
+    categories: Sequence[Mapping[str, str]]
+    neighbours: Sequence[Sequence[Neighbour]]
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    def of(self, i: int) -> Verdicts:
+        """What is said of one of the images."""
+        decisions = {name: values[i : i + 1] for name, values in self.decisions.items()}
+        return Verdicts(
+            self.probabilities[i : i + 1], decisions, self.categories[i : i + 1], self.neighbours[i : i + 1]
+        )
+
+
+class ImageJudge:
+    """A guard in steps, for pipelines: `pixels` may run in several threads while one runs `embed` and `judge`.
+
+    `Guard.predict` does the same for inputs that are all there.
+
+    Args:
+        guard: the guard. Its encoder is loaded now, if guardtrain can run it.
+        max_pixels: of an image, before it is scaled down.
+
+    Raises:
+        EncoderError: the encoder's weights cannot be had, or are others than those of the guard's spec.
+    """
+
+    def __init__(self, guard: Guard, max_pixels: int = MAX_PIXELS) -> None:
+        self.guard = guard
+        self.max_pixels = min(max_pixels, MAX_PIXELS)
+        self.reads_images = guard.spec.family in LOADABLE
+        if self.reads_images:
+            guard.encoder  # noqa: B018  (now, and not when the first image has come)
+
+    def warm_up(self) -> None:
+        """Judge nothing in particular, so that the first image does not wait for what the first pass sets up."""
+        if self.reads_images:
+            height, width = self.guard.spec.image_size or (1, 1)
+            self.judge(self.embed([np.zeros((height, width, 3), dtype=np.uint8)]))
+
+    def pixels(self, content: bytes) -> np.ndarray:
+        """(H, W, 3) uint8: the model's input for an image file.
+
+        Args:
+            content: the bytes of a JPEG, PNG, WebP, … file.
+
+        Raises:
+            UnreadableImage: no image, a damaged one, or one that is too large, with the reason.
+            EncoderError: the guard reads embeddings of an encoder that guardtrain cannot run.
+        """
+        encoder = self.guard.encoder
+        try:
+            _refuse_bombs(content, self.max_pixels)
+            return encoder.pixels(decode(content, encoder.needed))
+        except OSError as error:
+            raise UnreadableImage(str(error)) from error
+        except (ValueError, MemoryError, OverflowError, ZeroDivisionError) as error:
+            reason = str(error) or type(error).__name__
+            raise UnreadableImage(f"it cannot be scaled to the model's size: {reason}") from error
+
+    def embed(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        """(B, D) float32 embeddings of B inputs that `pixels` gave."""
+        import torch
+
+        return self.guard.encoder.forward(torch.from_numpy(np.stack(pixels))).cpu().numpy()
+
+    def judge(self, embeddings: np.ndarray, explain: int = 0) -> Verdicts:
+        """What the guard says of embeddings.
+
+        Args:
+            embeddings: (N, D), of the guard's encoder.
+            explain: how many nearest training images to name.
+
+        Raises:
+            GuardError: embeddings of another dimension, not normalised, or not finite; no training images to name.
+        """
+        guard = self.guard
+        near = guard.neighbours if explain else None
+        logits = guard.logits(embeddings)
+        points = {name: _decided(point, logits) for name, point in guard.points.items()}
+        columns = {name: _decided(point, logits) for name, point in guard.category_points.items()}
+        return Verdicts(
+            guard.calibrator.probabilities(logits),
+            points,
+            [{name: values[i] for name, values in columns.items()} for i in range(len(logits))],
+            near.nearest(embeddings, explain) if near is not None else [()] * len(logits),
+        )
+
+
+def _decided(point: Point, logits: np.ndarray) -> list[str]:
+    return [DECISIONS[number] for number in point.decide(logits).tolist()]
+
+
+def _refuse_bombs(content: bytes, max_pixels: int) -> None:
+    """Raise OSError for what would take minutes or gigabytes to decode; the header tells, nothing is decoded."""
+    from PIL import Image
+
+    if not content:
+        return
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            (width, height), kind = image.size, image.format
+    except Exception:  # `decode` says what is wrong
+        return
+    if width * height > max_pixels:
+        raise OSError(f"too large: {width} × {height} pixels; the limit is {max_pixels:,}")
+    if kind in ("JPEG", "MPO") and (scans := content.count(_SCAN)) > _MAX_SCANS:
+        raise OSError(f"a JPEG of {scans} scans; the limit is {_MAX_SCANS}")

@@ -1,0 +1,83 @@
+"""What a guard says of a batch of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from guardtrain.guards.operating_points import DECISIONS, UNSAFE, Point
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training image near to the one that was judged.
+
+    Args:
+        id: of its record.
+        label: 0 safe, 1 unsafe.
+        similarity: cosine of the two embeddings.
+        pair_id: of the pair it is half of; None where it is of none.
+    """
+
+    id: str
+    label: int
+    similarity: float
+    pair_id: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """N inputs judged at one operating point, in their order.
+
+    Args:
+        ids: what each input is called: its path or URL, else its place.
+        probabilities: (N,) float64 calibrated probabilities of being unsafe; NaN where an image could not be read.
+        decision: `safe`, `unsafe` or `review`; None where an image could not be read.
+        point: the operating point.
+        errors: why an image could not be read; None where it could.
+        categories: for each input the decision in each category that has a threshold of its own; None where the guard
+            has no such thresholds.
+        neighbours: for each input the nearest training images, the nearest first; None where none were asked for.
+    """
+
+    ids: tuple[str, ...]
+    probabilities: np.ndarray
+    decision: tuple[str | None, ...]
+    point: str
+    errors: tuple[str | None, ...]
+    categories: tuple[Mapping[str, str], ...] | None = None
+    neighbours: tuple[tuple[Neighbour, ...], ...] | None = None
+
+    @property
+    def flagged(self) -> np.ndarray:
+        """(N,) bool, True where the decision is `unsafe`."""
+        return np.array([decision == DECISIONS[UNSAFE] for decision in self.decision], dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Each input as plain data, for JSON lines."""
+        for i, name in enumerate(self.ids):
+            probability = float(self.probabilities[i])
+            row: dict[str, Any] = {
+                "id": name,
+                "probability": None if np.isnan(probability) else probability,
+                "decision": self.decision[i],
+                "point": self.point,
+                "error": self.errors[i],
+            }
+            if self.categories is not None:
+                row["categories"] = dict(self.categories[i])
+            if self.neighbours is not None:
+                row["neighbours"] = [vars(neighbour) for neighbour in self.neighbours[i]]
+            yield row
+
+
+def decisions(point: Point, logits: np.ndarray, judged: np.ndarray) -> list[str | None]:
+    """The decision of each input, None where it was not `judged` (N,) bool; `logits` (M,) are of those that were."""
+    found = iter(point.decide(logits).tolist())
+    return [DECISIONS[next(found)] if one else None for one in judged.tolist()]

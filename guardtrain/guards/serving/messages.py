@@ -1,0 +1,108 @@
+"""What the service is asked and what it answers, as pydantic models; the OpenAPI document is made of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Decision = Literal["safe", "unsafe", "review"]
+# JSON knows no NaN; a number too large for a float is refused, and so is `true` for 1
+Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+
+
+class EncodedImage(BaseModel):
+    """An image in a JSON request."""
+
+    model_config = ConfigDict(extra="forbid")
+    id: str | None = Field(
+        default=None, max_length=1024, description="How the answer names it; default: its number, from 0."
+    )
+    data: str = Field(
+        description="A JPEG, PNG, WebP, … file in base64; `data:image/png;base64,` may stand before it.",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
+
+
+class PredictRequest(BaseModel):
+    """A request in JSON: either images or embeddings."""
+
+    model_config = ConfigDict(extra="forbid")
+    images: list[EncodedImage] | None = Field(default=None, min_length=1, description="Image files.")
+    embeddings: list[Annotated[list[Number], Field(min_length=1)]] | None = Field(
+        default=None, min_length=1, description="One list of numbers an image, of the guard's encoder."
+    )
+    fingerprint: str | None = Field(
+        default=None,
+        max_length=128,
+        description="Of the encoder that made the embeddings; refused if it is not the guard's.",
+    )
+    point: str | None = Field(
+        default=None, max_length=256, description="The operating point; default: the guard's own."
+    )
+    explain: int | None = Field(
+        default=None, ge=0, strict=True, description="How many nearest training images to name."
+    )
+
+
+class NearImage(BaseModel):
+    """A training image near to the one that was judged."""
+
+    id: str = Field(description="Of its record.")
+    label: Literal[0, 1] = Field(description="0 safe, 1 unsafe.")
+    similarity: float = Field(description="Cosine of the two embeddings.")
+    pair_id: str | None = Field(description="Of the pair it is half of.")
+
+
+class Result(BaseModel):
+    """What the guard says of one image."""
+
+    id: str = Field(description="As it was given; else its number in the request, from 0.")
+    probability: float | None = Field(description="Of being unsafe, 0 to 1; null where the image cannot be read.")
+    decision: Decision | None = Field(description="At the operating point that was asked for.")
+    decisions: dict[str, Decision] = Field(description="At every operating point.")
+    categories: dict[str, Decision] = Field(
+        default_factory=dict, description="In each category that has a threshold of its own."
+    )
+    neighbours: list[NearImage] = Field(
+        default_factory=list, description="The nearest training images, nearest first, if asked for."
+    )
+    error: str | None = Field(default=None, description="Why the image cannot be read; then there is nothing else.")
+
+
+class PredictAnswer(BaseModel):
+    """The answer to a request: a result an image, in the request's order."""
+
+    point: str = Field(description="The operating point of `decision`.")
+    results: list[Result]
+
+
+class PointAnswer(BaseModel):
+    """An operating point."""
+
+    name: str
+    default: bool = Field(description="Whether it is used where none is asked for.")
+    decision: Literal["two_way", "three_way"]
+    thresholds: list[float] = Field(
+        description="As probabilities: unsafe from the last on; of two, safe below the first, and review in between."
+    )
+    text: str = Field(description="What validation says of it, in a line.")
+
+
+class GuardAnswer(BaseModel):
+    """What the guard is, and what it may be sent."""
+
+    model_config = ConfigDict(json_schema_extra={"title": "Guard"})
+    name: str
+    guardtrain: str = Field(description="The version of guardtrain that serves it.")
+    encoder: dict[str, Any] = Field(description="Of whose embeddings it judges: name, fingerprint, dimension.")
+    points: list[PointAnswer]
+    explains: bool = Field(description="Whether it keeps training images, to name the nearest.")
+    limits: dict[str, float] = Field(description="What a request may hold.")
+    about: dict[str, Any] = Field(description="The fields of its card: what it was trained on, and how.")
+
+
+class State(BaseModel):
+    """Whether the service is alive, or ready."""
+
+    status: Literal["alive", "ready"]

@@ -1,0 +1,173 @@
+"""The settings of a guard: calibration, operating points, validation, and which files it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from guardtrain.errors import ConfigError
+from guardtrain.guards.calibration import CALIBRATORS
+from guardtrain.guards.calibration_choice import SCORES
+from guardtrain.guards.thresholds import DEFAULT_POINT, DEFAULT_RULES
+from guardtrain.guards.thresholds_rules import Rule
+
+UNUSED, VALIDATION_SPLIT = "unused", "val"
+
+
+@dataclass
+class PointSettings:
+    """An operating point; see `guardtrain.guards.thresholds_rules.Rule`.
+
+    Args:
+        kind: `fpr`, `recall`, `precision` or `cost`.
+        target: the rate; for cost, how many false alarms a miss costs.
+        method: `point`, `conformal` or `guaranteed`.
+        confidence: of the guarantee and the intervals.
+        prevalence: share of unsafe images where the guard will work, for precision and cost; null: validation's.
+    """
+
+    kind: str = "fpr"
+    target: float = 0.05
+    method: str = "point"
+    confidence: float = 0.95
+    prevalence: float | None = None
+
+    def rule(self) -> Rule:
+        """The same, checked; raises ConfigError."""
+        return Rule(self.kind, self.target, self.method, self.confidence, self.prevalence)
+
+
+@dataclass
+class ReviewSettings:
+    """A three-way operating point: unsafe, safe, or left to people.
+
+    Args:
+        enabled: whether there is one.
+        name: of the point.
+        false_alarms: share of safe images that may be called unsafe.
+        misses: share of unsafe images that may be called safe.
+        method: `conformal`, `guaranteed` or `point`.
+        confidence: of the guarantee and the intervals.
+    """
+
+    enabled: bool = False
+    name: str = "review"
+    false_alarms: float = 0.05
+    misses: float = 0.05
+    method: str = "conformal"
+    confidence: float = 0.95
+
+
+@dataclass
+class CategorySettings(PointSettings):
+    """A rule for a threshold of each category; see `PointSettings`.
+
+    Args:
+        enabled: whether there are such thresholds.
+    """
+
+    enabled: bool = False
+
+
+@dataclass
+class CalibrationSettings:
+    """How scores become probabilities.
+
+    Args:
+        kinds: calibrators to choose from: identity, temperature, platt, beta, isotonic.
+        score: what they are judged by: `log_loss` or `brier`.
+        folds: of the cross-fitting.
+        replicates: bootstrap draws of the reliability's intervals.
+    """
+
+    kinds: list[str] = field(default_factory=lambda: list(CALIBRATORS))
+    score: str = "log_loss"
+    folds: int = 5
+    replicates: int = 1000
+
+    def __post_init__(self) -> None:
+        if unknown := [kind for kind in self.kinds if kind not in CALIBRATORS]:
+            raise ConfigError(f"calibration.kinds has '{unknown[0]}'; allowed: {', '.join(CALIBRATORS)}.")
+        if not self.kinds:
+            raise ConfigError(f"calibration.kinds is empty; name some of {', '.join(CALIBRATORS)}.")
+        if self.score not in SCORES:
+            raise ConfigError(f"calibration.score is '{self.score}'; allowed: {', '.join(SCORES)}.")
+        if self.folds < 2 or self.replicates < 1:
+            raise ConfigError("calibration.folds must be at least 2 and calibration.replicates at least 1.")
+
+
+@dataclass
+class GuardSettings:
+    """What decides of a guard, besides its head.
+
+    Args:
+        name: what it is called; null for the data and the head.
+        licence: of the guard, as Hugging Face names it (mit, apache-2.0, cc-by-4.0); null for `other`.
+        taxonomy: name of the categories' taxonomy (llavaguard, safetypairs, unsafebench, your own).
+        validation: which images calibrate and set thresholds: `unused` (images of the real pool that neither the run
+            nor a test set uses), the name of a test set, or `val` (the real records whose split says so).
+        validation_limit: at most so many of them; whole groups are left out at random.
+        calibration: how scores become probabilities.
+        points: operating points by name; none stands for `strict`, `balanced` and `permissive`.
+        default_point: the one used where none is asked for; null for `balanced`, else the first.
+        onnx: write `head.onnx`.
+        whole: write `guard.onnx`, pixels in, the encoder included.
+        program: write `guard.pt2`, the same as a torch.export program.
+        neighbours: keep the training embeddings, so that predictions can be explained by the nearest ones.
+        seed: of bootstrap and folds.
+    """
+
+    name: str | None = None
+    licence: str | None = None
+    taxonomy: str | None = None
+    validation: str = UNUSED
+    validation_limit: int = 10000
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    points: dict[str, Any] = field(default_factory=dict)  # of PointSettings; typed so, Hydra lets nobody add to it
+    default_point: str | None = None
+    review: ReviewSettings = field(default_factory=ReviewSettings)
+    category_points: CategorySettings = field(default_factory=CategorySettings)
+    onnx: bool = True
+    whole: bool = False
+    program: bool = False
+    neighbours: bool = False
+    seed: int = 0
+
+    def rules(self) -> dict[str, Rule]:
+        """The rules of the operating points, checked.
+
+        Raises:
+            ConfigError: a rule that is none, or a default that is none of them.
+        """
+        if self.validation_limit < 2:
+            raise ConfigError(f"validation_limit is {self.validation_limit}; it must be at least 2.")
+        rules = {} if self.points else dict(DEFAULT_RULES)
+        for name, point in self.points.items():
+            try:
+                rules[name] = _point(point).rule()
+            except ConfigError as error:
+                raise ConfigError(f"points.{name}: {error}") from error
+        names = [*rules, *([self.review.name] if self.review.enabled else [])]
+        if self.default_point is not None and self.default_point not in names:
+            raise ConfigError(f"default_point is '{self.default_point}'; there are: {', '.join(names)}.")
+        self.category_points.rule()
+        return rules
+
+    @property
+    def default(self) -> str:
+        """The name of the default point."""
+        names = list(self.points or DEFAULT_RULES)
+        return self.default_point or (DEFAULT_POINT if DEFAULT_POINT in names else names[0])
+
+
+def _point(given: Any) -> PointSettings:
+    """A point of the config; raises ConfigError for what is no mapping, or has an unknown key."""
+    if isinstance(given, PointSettings):
+        return given
+    allowed = [one.name for one in fields(PointSettings)]
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"a mapping with {', '.join(allowed)} is needed; it is {given!r}.")
+    if unknown := [key for key in given if key not in allowed]:
+        raise ConfigError(f"there is no '{unknown[0]}'; allowed: {', '.join(allowed)}.")
+    return PointSettings(**given)

@@ -1,0 +1,57 @@
+"""`guardtrain serve` up to where it listens; `tests/guards/serving` has the rest."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from guardtrain.guards.serving import running
+from tests.guards.serving.conftest import guard_folder
+
+__all__ = ["guard_folder"]
+
+
+def test_it_serves_the_guard_as_set(run, guard_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Any] = []
+
+    def instead(app: FastAPI, settings: Any, started: Any) -> None:
+        started("http://here")
+        served.append((app, settings))
+
+    monkeypatch.setattr(running, "serve", instead)
+    text = run("serve", f"guard={guard_folder}", "port=0", "max_batch=3", "page=false")
+    assert "serving   http://here" in text
+    assert "points    strict, balanced, permissive" in text
+    ((app, settings),) = served
+    assert (settings.max_batch, settings.port, settings.page) == (3, 0, False)
+    assert "/" not in {getattr(route, "path", None) for route in app.routes}
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("port=-1", "port must be a number"),
+        ("max_batch=0", "max_batch must be above 0"),
+        ("max_bach=1", "no setting 'max_bach'. Did you mean 'max_batch'?"),
+        ("guard=./nowhere", "nowhere"),
+        ("host=no.such.host.invalid", "Cannot listen on no.such.host.invalid"),
+    ],
+)
+def test_what_is_wrong_is_named(run, guard_folder: Path, setting: str, said: str) -> None:
+    text = run("serve", f"guard={guard_folder}", setting, code=2)
+    assert said in text
+    assert "Traceback" not in text
+
+
+def test_a_port_that_is_taken_is_named(run, guard_folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"Cannot listen on 127.0.0.1 port {port}" in run(
+            "serve", f"guard={guard_folder}", f"port={port}", code=2
+        )

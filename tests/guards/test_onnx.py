@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from guardtrain.encoders import load_encoder
+from guardtrain.encoders.spec import EncoderSettings
+from guardtrain.errors import GuardError
+from guardtrain.guards.calibration import Beta, Identity, Isotonic, Platt, Temperature
+from guardtrain.guards.export import export_guard
+from guardtrain.guards.guard import Guard, head_logits
+from guardtrain.guards.onnx_export import OnnxDisagrees, agreement, onnx_judge, traced, write_onnx
+from guardtrain.guards.settings import CalibrationSettings
+from guardtrain.guards.torch_modules import HeadModule, WholeModule, calibrator_module
+from guardtrain.guards.validation import Validation
+from guardtrain.heads import LinearHead, NeighboursHead, PrototypeHead, TipAdapterFHead, TipAdapterHead, ZeroShotHead
+from guardtrain.heads.mlp import MLPHead
+from tests.guards.toys import DIM, toy_bank, toy_images, toy_run, toy_settings, toy_validation
+from tests.heads.toys import anchors, toy_data
+
+CALIBRATORS = [
+    Identity(),
+    Temperature(3.0),
+    Platt(0.4, -1.0),
+    Beta(0.5, 2.0, 0.3),
+    Isotonic((-2.0, -0.5, 0.25, 3.0), (0.02, 0.4, 0.4, 0.9)),
+    Isotonic((0.5,), (0.3,)),
+]
+
+
+def _solved(head) -> nn.Module:
+    return head.anchored(anchors(DIM)).solve(toy_data(30, DIM), [1.0])[0]
+
+
+def _started(head) -> nn.Module:
+    data = toy_data(30, DIM)
+    bank = head.bank(1, DIM)
+    bank.reset([1])
+    x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
+    bank.fit_input(x, [torch.arange(len(x))])
+    bank.start(x, y, [torch.arange(len(x))])
+    return bank
+
+
+HEADS = {  # one of each bank
+    "linear": toy_bank,
+    "mlp": lambda: _started(MLPHead(hidden=[8, 4])),
+    "unit linear": lambda: _solved(ZeroShotHead(scale=5.0)),
+    "prototypes": lambda: _started(PrototypeHead(prototypes=3, scale=9.0)),
+    "examples": lambda: _solved(TipAdapterHead(scale=5.0)),
+    "trained examples": lambda: _started(TipAdapterFHead(scale=5.0).anchored(anchors(DIM))),
+    "neighbours": lambda: NeighboursHead(neighbours=5).solve(toy_data(30, DIM), [1.0])[0],
+}
+
+
+def test_every_bank_agrees_with_torch_at_any_batch(tmp_path: Path) -> None:
+    """All of them in one program, which takes a fifth of the time of seven."""
+    banks = {name: make().eval() for name, make in HEADS.items()}
+
+    class All(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList(HeadModule(bank, Platt(0.7, -0.2)) for bank in banks.values())
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            both = [part(x) for part in self.parts]
+            return torch.stack([logit for logit, _ in both], 1), torch.stack([p for _, p in both], 1)
+
+    x = toy_data(40, DIM, seed=3).x
+    write_onnx(traced(All(), x), tmp_path / "all.onnx", "embeddings")
+    judge = onnx_judge(tmp_path / "all.onnx")
+    for n in (1, 2, 17, 40):
+        logits, found = judge(x[:n])
+        for i, (name, bank) in enumerate(banks.items()):
+            wanted = head_logits(bank, x[:n])
+            np.testing.assert_allclose(logits[:, i], wanted, atol=1e-4, rtol=1e-5, err_msg=f"{name}, {n} rows")
+            expected = Platt(0.7, -0.2).probabilities(wanted)
+            np.testing.assert_allclose(found[:, i], expected, atol=1e-5, rtol=0, err_msg=f"{name}, {n} rows")
+    assert (np.ptp(found, axis=0) > 0.01).all()
+
+
+def test_every_calibrator_agrees_with_numpys(tmp_path: Path) -> None:
+    class All(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList(calibrator_module(calibrator) for calibrator in CALIBRATORS)
+
+        def forward(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return logits, torch.stack([part(logits) for part in self.parts], 1)
+
+    logits = np.concatenate([np.linspace(-30, 30, 101), [-2.0, -0.5, 0.25, 3.0, 0.5, 1.5]]).astype(np.float32)
+    write_onnx(traced(All(), logits), tmp_path / "all.onnx", "logits")
+    _, found = onnx_judge(tmp_path / "all.onnx")(logits)
+    for column, calibrator in zip(found.T, CALIBRATORS, strict=True):
+        np.testing.assert_allclose(column, calibrator.probabilities(logits), atol=1e-6, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Guard:
+    """A guard with `head.onnx`."""
+    wanted = toy_settings(onnx=True, calibration=CalibrationSettings(kinds=["platt"], replicates=20))
+    return export_guard(tmp_path_factory.mktemp("onnx") / "guard", toy_run(), toy_validation(), wanted).guard
+
+
+def test_the_figures_are_in_config_and_card(exported: Guard) -> None:
+    (figure,) = exported.about["agreement"]
+    assert figure["file"] == "head.onnx"
+    assert figure["batches"] == [1, 2, 17]
+    assert figure["difference"] <= figure["tolerance"] == 1e-5
+    assert f"{figure['difference']:.1e}" in (exported.path / "README.md").read_text()
+
+
+def test_nothing_of_this_machine_is_in_the_program(exported: Guard) -> None:
+    content = (exported.path / "head.onnx").read_bytes()
+    assert os.fsencode(Path(torch.__file__).parent) not in content
+    assert os.fsencode(Path(__file__).parents[2]) not in content
+    model = onnx.load(exported.path / "head.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+
+
+BARE = """
+import sys
+
+class Barred:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in sys.stdlib_module_names | {"numpy", "onnxruntime", "google", "flatbuffers"}:
+            raise ModuleNotFoundError(f"barred: {name}", name=name)
+
+sys.meta_path.insert(0, Barred())
+import json, pathlib
+import numpy, onnxruntime
+
+folder = pathlib.Path(sys.argv[1])
+config = json.loads((folder / "config.json").read_text())
+points = {point["name"]: point for point in config["operating_points"]["points"]}
+session = onnxruntime.InferenceSession(folder / "head.onnx")
+embeddings = numpy.array(json.load(sys.stdin), dtype=numpy.float32)
+logit, probability = session.run(None, {"embeddings": embeddings})
+unsafe = logit >= points["balanced"]["threshold"]
+assert not {"torch", "guardtrain", "safetensors", "pandas"} & set(sys.modules)
+print(json.dumps({"probability": probability.tolist(), "unsafe": unsafe.tolist()}))
+"""
+
+
+def test_numpy_and_onnxruntime_alone_are_enough(exported: Guard, tmp_path: Path) -> None:
+    x, _ = toy_images(30, seed=6)
+    command = [sys.executable, "-I", "-c", BARE, str(exported.path)]
+    ran = subprocess.run(
+        command, input=json.dumps(x.tolist()), capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr
+    said = json.loads(ran.stdout)
+    found = exported.predict(x, point="balanced")
+    np.testing.assert_allclose(said["probability"], found.probabilities, atol=1e-5)
+    assert said["unsafe"] == found.flagged.tolist()
+    assert 0 < sum(said["unsafe"]) < 30
+
+
+def test_the_cards_own_example_runs(exported: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (exported.path / "README.md").read_text()
+    blocks = [block.partition("```")[0] for block in text.split("```python\n")[1:]]
+    (example,) = [block for block in blocks if "onnxruntime" in block]
+    x, _ = toy_images(9, seed=6)
+    monkeypatch.chdir(exported.path)
+    names = {"embeddings": x}
+    exec(example, names)
+    assert names["unsafe"].tolist() == exported.predict(x).flagged.tolist()
+
+
+def test_a_program_that_differs_is_an_error() -> None:
+    rows = np.linspace(-1, 1, 20, dtype=np.float32)[:, None]
+
+    def judge(shift: float):
+        return lambda x: (x[:, 0], x[:, 0] + shift * (len(x) == 17))  # wrong at one batch size only
+
+    with pytest.raises(OnnxDisagrees, match=r"differs from the guard by 2\.0e-05"):
+        agreement("head.onnx", judge(2e-5), judge(0.0), rows, 1e-5)
+    assert agreement("head.onnx", judge(5e-6), judge(0.0), rows, 1e-5).difference == pytest.approx(5e-6, rel=0.1)
+    with pytest.raises(OnnxDisagrees, match="inf"):
+        agreement("head.onnx", judge(np.nan), judge(0.0), rows, 1e-5)
+    with pytest.raises(OnnxDisagrees, match="batch of 1"):
+        agreement("head.onnx", lambda x: (x, x), judge(0.0), rows, 1e-5)
+
+
+def test_isotonic_that_is_too_steep_gives_way_to_another_calibrator(tmp_path: Path) -> None:
+    """A step between two images that are hardly apart: rounding errors of float32 become large on it."""
+    bank = MLPHead(hidden=[64]).bank(1, DIM)
+    bank.reset([0])
+    n = 2000
+    x, _ = toy_images(n, seed=7)
+    logits = head_logits(bank.eval(), x)
+    ordered = np.sort(logits)[900:1100]
+    closest = int(np.diff(ordered).argmin())
+    above = logits > ordered[closest]
+    labels = (np.random.default_rng(1).random(n) < np.where(above, 0.5, 0.02)).astype(np.int64)
+    labels[logits == ordered[closest]], labels[logits == ordered[closest + 1]] = 0, 1
+    validation = Validation(x, labels, np.arange(n).astype(str), np.full(n, None), "a step")
+    run = toy_run(bank, {"_target_": "guardtrain.heads.mlp.MLPHead", "hidden": [64]})
+    only = CalibrationSettings(kinds=["isotonic"], replicates=2)
+    with pytest.raises(OnnxDisagrees, match="very steep calibration"):
+        export_guard(tmp_path / "a", run, validation, toy_settings(onnx=True, calibration=only))
+    assert not list(tmp_path.iterdir())
+    two = CalibrationSettings(kinds=["platt", "isotonic"], replicates=2)
+    without = export_guard(tmp_path / "b", run, validation, toy_settings(onnx=False, calibration=two))
+    assert without.guard.calibrator.kind == "isotonic"
+    made = export_guard(tmp_path / "a", run, validation, toy_settings(onnx=True, calibration=two))
+    assert made.guard.calibrator.kind == "platt"
+    assert "Isotonic calibration was chosen first" in " ".join(made.notes)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Guard:
+    encoder = load_encoder(EncoderSettings(checkpoint="pkg://guardtrain/scenes/demo_encoder", device="cpu"))
+    g = np.random.default_rng(0)
+    x = g.normal(size=(80, encoder.dim)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    y = (x[:, 0] > 0).astype(np.int64)
+    bank = LinearHead().bank(1, encoder.dim)
+    with torch.no_grad():
+        bank.weight[0, :, 0] = torch.from_numpy(3 * g.normal(size=encoder.dim).astype(np.float32))
+    run = replace(toy_run(bank.eval()), spec=encoder.spec)
+    validation = replace(toy_validation(80), embeddings=x, labels=y)
+    wanted = toy_settings(whole=True, program=True, onnx=False)
+    return export_guard(
+        tmp_path_factory.mktemp("whole") / "guard", run, validation, wanted, encoder=lambda: encoder
+    ).guard
+
+
+def test_pixels_to_probabilities(whole: Guard) -> None:
+    from PIL import Image
+
+    g = np.random.default_rng(1)
+    images = [Image.fromarray(g.integers(0, 255, (50 + i, 70, 3), dtype=np.uint8)) for i in range(5)]
+    pixels = np.stack([whole.encoder.preprocess(image).numpy() for image in images])
+    expected = whole.predict(images).probabilities
+    _, found = onnx_judge(whole.path / "guard.onnx")(pixels)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    program = torch.export.load(whole.path / "guard.pt2").module()
+    np.testing.assert_allclose(program(torch.from_numpy(pixels))[1].detach().numpy(), expected, atol=1e-4)
+    assert [item["file"] for item in whole.about["agreement"]] == ["guard.onnx", "guard.pt2"]
+
+
+def test_no_text_tower_and_no_pickle_in_the_programs(whole: Guard) -> None:
+    with zipfile.ZipFile(whole.path / "guard.pt2") as archive:
+        assert not any(archive.read(name)[:1] == b"\x80" for name in archive.namelist() if not name.count("weight_"))
+        config = archive.read(next(n for n in archive.namelist() if n.endswith("weights_config.json"))).decode()
+        text = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("model.json"))
+    assert "token_embedding" not in config
+    assert os.fsencode(Path(torch.__file__).parent) not in text
+
+
+def test_a_half_precision_encoder_has_no_whole_program(whole: Guard) -> None:
+    encoder = load_encoder(EncoderSettings(checkpoint="pkg://guardtrain/scenes/demo_encoder", dtype="bfloat16"))
+    with pytest.raises(GuardError, match="bfloat16"):
+        WholeModule(encoder, nn.Identity())
