@@ -10,12 +10,21 @@ from typing import NoReturn
 COMMANDS = {
     "curve": "the data-efficiency curve: a grid of mixtures, budgets and seeds → results, statistics, figure",
     "train": "one head on one mixture → the head, its metrics and logs",
+    "export": "a finished run, or the best of a curve → a guard: calibrated, with thresholds, in one directory",
+    "import-guard": "a guard that others published, from its own files → a guard's directory",
+    "push": "a guard → a repository on the Hugging Face hub",
     "embed": "images of a source → embeddings on disk (a store)",
+    "store": "look at stores of embeddings, verify, append to, merge, filter and deduplicate them",
     "plot": "figures, tables and a report of a curve that is there",
     "audit": "what the embeddings give away besides the label: edits, sources, pools, duplicates",
+    "predict": "images judged by a guard → a table of probabilities and decisions",
+    "serve": "a guard as a web service, with a page to drop an image on",
     "ingest": "per-image scores that others published → a curve's results table and scores",
     "scenes": "render the embedded testbed to image files, to look at or to try the sources with",
 }
+
+# What a command does that does several things: `guardtrain store verify` is short for `guardtrain store action=verify`.
+ACTIONS = {"store": ("info", "verify", "append", "merge", "filter", "dedup")}
 
 USAGE = "guardtrain COMMAND [SETTING=VALUE ...]"
 
@@ -44,6 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(command_help(command, COMMANDS[command]))
         return 0
+    if command in ACTIONS and rest and "=" not in rest[0] and not rest[0].startswith(("-", "~", "+")):
+        rest = [f"action={rest[0]}", *rest[1:]]
+    if command == "predict":
+        from guardtrain.commands.predict import as_overrides
+
+        rest = as_overrides(rest)
+    if command == "import-guard":
+        from guardtrain.commands.import_guard import as_overrides as kind_and_file
+
+        rest = kind_and_file(rest)
     from guardtrain.commands.launch import launch
 
     return launch(command, rest)

@@ -13,6 +13,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from guardtrain.cli import ACTIONS
 from guardtrain.config import SCHEMAS, conf_dir, register_schemas
 
 EXAMPLES = {
@@ -26,9 +27,33 @@ EXAMPLES = {
         "guardtrain train mixture.budget=512 mixture.ratio=0.5",
         "guardtrain train head=mlp selection=cross_validation logger=wandb",
     ],
+    "export": [
+        "guardtrain export run=outputs/train/scenes",
+        "guardtrain export run=outputs/train/scenes '+points.high={kind: recall, target: 0.95}'",
+        "guardtrain export run=outputs/train/scenes review.enabled=true neighbours=true whole=true",
+        "guardtrain export run=outputs/curve/scenes pick.metric=auroc pick.test=in_domain out=guards/scenes",
+    ],
+    "import-guard": [
+        "guardtrain import-guard q16 prompts_ViT-B-32.p                       # → guards/q16",
+        "guardtrain import-guard multiheaded checkpoints/multi-headed out=guards/multiheaded",
+        "guardtrain import-guard laion_nsfw clip_ViT-B-32_openai_binary_nsfw_head.pth",
+        "guardtrain import-guard state_dict head.pth encoder=openai_vit_l14 'kind.layers=[{linear: fc}]'",
+    ],
+    "push": [
+        "guardtrain push guard=outputs/train/scenes/guard repo=org/name",
+    ],
     "embed": [
         "guardtrain embed source=image_folder source.root=photos out=stores/photos encoder=openai_vit_b32",
         "guardtrain embed source=manifest source.path=records.csv out=stores/mine",
+    ],
+    "store": [
+        "guardtrain store info path=stores/photos",
+        "guardtrain store verify path=stores/photos             # exit code 2 if anything is wrong",
+        "guardtrain store append path=stores/photos source=manifest source.path=more.csv",
+        "guardtrain store merge 'paths=[stores/a,stores/b]' out=stores/ab",
+        "guardtrain store filter path=stores/ab 'where={category: fire}' halves=complete out=stores/fire",
+        "guardtrain store filter path=stores/ab split=test out=test.parquet   # a record table, no new store",
+        "guardtrain store dedup path=stores/ab out=stores/distinct",
     ],
     "plot": [
         "guardtrain plot results=outputs/curve/scenes",
@@ -38,6 +63,16 @@ EXAMPLES = {
     "audit": [
         "guardtrain audit                                        # the embedded scenes",
         "guardtrain audit data=masks encoder=precomputed data_dir=PATH",
+    ],
+    "predict": [
+        "guardtrain predict guard=outputs/guard photos                       # → predictions.parquet",
+        "guardtrain predict guard=outputs/guard point=strict out=- 'photos/*.jpg' | jq .decision",
+        "guardtrain predict guard=outputs/guard inputs=[records.csv] explain=3 out=predictions.jsonl",
+    ],
+    "serve": [
+        "guardtrain serve guard=outputs/guard                    # and open the address it tells",
+        "guardtrain serve guard=org/name host=0.0.0.0 port=8080 max_batch=64 device=cuda",
+        "curl -F image=@photo.jpg 'http://127.0.0.1:8000/v1/predict?point=strict'",
     ],
     "ingest": [
         "guardtrain ingest data_dir=PATH                         # the published SMID scores",
@@ -52,10 +87,11 @@ _RESOLVED = ("out", "data_dir", "cache_dir")  # the explanation says what they d
 
 def command_help(command: str, summary: str) -> str:
     """The help text of `command`."""
+    action = f"{{{'|'.join(ACTIONS[command])}}} " if command in ACTIONS else ""
     lines = [
         f"guardtrain {command}: {summary}",
         "",
-        f"usage: guardtrain {command} [GROUP=OPTION] [SETTING=VALUE] ...",
+        f"usage: guardtrain {command} {action}[GROUP=OPTION] [SETTING=VALUE] ...",
         "",
     ]
     groups = _groups(command)

@@ -46,7 +46,7 @@ def launch(command: str, arguments: Sequence[str]) -> int:
     for override in parsed.overrides:
         if override.partition("=")[0].strip("+~ ") == "":
             return _say(command, f"cannot read '{override}': write SETTING=VALUE.", 2)
-    run = importlib.import_module(f"guardtrain.commands.{command}").run
+    run = importlib.import_module(f"guardtrain.commands.{command.replace('-', '_')}").run
 
     @functools.wraps(run)
     def task(config: DictConfig) -> None:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from guardtrain.guards.predicting import ImageJudge
 
 STDOUT = "-"
-_OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/:]*=|~[A-Za-z_]")
+OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/:]*=|~[A-Za-z_]")
 # Hydra's own flags that take the next argument.
-_FLAGS = ("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
+FLAGS = ("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
           "--experimental-rerun")  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -39,15 +39,15 @@ def as_overrides(arguments: Sequence[str]) -> list[str]:
     paths: list[str] = []
     others: list[str] = []
     for argument in arguments:
-        value_of_flag = bool(others) and others[-1] in _FLAGS
-        setting = argument.startswith("-") or _OVERRIDE.match(argument) is not None
+        value_of_flag = bool(others) and others[-1] in FLAGS
+        setting = argument.startswith("-") or OVERRIDE.match(argument) is not None
         (others if setting or value_of_flag or not argument else paths).append(argument)
     if not paths:
         return others
-    return [*others, f"inputs=[{','.join(map(_quoted, paths))}]"]
+    return [*others, f"inputs=[{','.join(map(quoted, paths))}]"]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A value in Hydra's grammar that is this text, whatever it holds."""
     text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # no interpolation
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)  # backslashes count double before a quote only

@@ -105,7 +105,7 @@ def test_a_crash_leaves_the_quarantine_exact(tmp_path: Path, crash: int, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(store, "_write", failing)
         if crash < 10:
-            with pytest.raises(StoreError, match="could not be written to: .*killed"):
+            with pytest.raises(StoreError, match=r"could not be written to: .*killed"):
                 run(EncodedPictures(N, damaged=DAMAGED), tmp_path / "killed")
         else:
             run(EncodedPictures(N, damaged=DAMAGED), tmp_path / "killed")

@@ -1,0 +1,1 @@
+"""The UnsafeBench protocol: published guards, effectiveness, robustness."""

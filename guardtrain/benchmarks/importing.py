@@ -1,0 +1,187 @@
+"""Import a published guard: read its files, find its encoder, and write it as a guard's directory of ours."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from guardtrain.benchmarks.import_card import write_import_card
+from guardtrain.benchmarks.kinds import Kind, not_finite
+from guardtrain.benchmarks.published import PublishedGuard, spec_for
+from guardtrain.encoders.resolve import versions
+from guardtrain.encoders.spec import EncoderSettings, EncoderSpec
+from guardtrain.errors import EncoderError, GuardError
+from guardtrain.guards.calibration import Identity
+from guardtrain.guards.calibration_choice import Calibration
+from guardtrain.guards.directory import move_into_place, new_folder, sha256, write_config
+from guardtrain.guards.guard import Guard, head_logits
+from guardtrain.guards.head_file import write_bank
+from guardtrain.guards.operating_points import OperatingPoint, OperatingPoints
+from guardtrain.guards.reliability import Estimate, Reliability
+from guardtrain.guards.thresholds_rates import Rate
+from guardtrain.guards.thresholds_rules import Rule
+
+if TYPE_CHECKING:
+    from guardtrain.heads.bank import HeadBank
+
+POINT = "published"
+TOLERANCE = 1e-5  # of probabilities: our heads compute in float32
+_PROBED = 256  # drawn embeddings that the written guard is compared on
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """A published guard that was written as a directory, loaded again and compared with its original.
+
+    Args:
+        guard: as loaded.
+        published: the original.
+        difference: the largest of probabilities, on drawn embeddings.
+    """
+
+    guard: Guard
+    published: PublishedGuard
+    difference: float
+
+
+def read_published(
+    kind: Kind, path: str | Path, *, spec: EncoderSpec | None = None, encoder: EncoderSettings | None = None
+) -> PublishedGuard:
+    """A published guard from its authors' own files.
+
+    Args:
+        kind: which; see `guardtrain.benchmarks.kinds`.
+        path: the file, or a folder for kinds of several.
+        spec: the encoder whose embeddings it is to read, such as a store's; None to find it by `encoder`.
+        encoder: see `guardtrain.benchmarks.published.spec_for`.
+
+    Raises:
+        GuardError: files that are not of this kind, damaged, or hold more than numbers.
+        EncoderError: an encoder that is none, or gives embeddings of another length or norm.
+    """
+    path = Path(path).expanduser()
+    read = kind.read(path)
+    if not_finite(read.scorer):
+        raise GuardError(f"{path} holds a head that gives no finite number; the file is damaged.")
+    if spec is None:
+        spec = spec_for(read.scorer, kind.normalize, encoder, read.hint)
+    elif spec.normalize is not None and spec.normalize != kind.normalize:
+        wanted = "embeddings of unit norm" if kind.normalize else "the encoder's features as they are"
+        raise EncoderError(f"The guard {read.name} reads {wanted}; {spec.label} has normalize={spec.normalize}.")
+    elif spec.dim is not None and spec.dim != read.scorer.dim:
+        raise EncoderError(f"{read.name} reads embeddings of {read.scorer.dim} numbers; {spec.label} gives {spec.dim}.")
+    files = {file.name: sha256(file) for file in read.files}
+    origin = replace(kind.origin, judges=read.judges) if read.judges else kind.origin
+    return PublishedGuard(read.name, spec, read.scorer, origin, files)
+
+
+def save_published(
+    out: Path,
+    published: PublishedGuard,
+    *,
+    name: str | None = None,
+    onnx: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> Imported:
+    """Write a published guard as a directory that `Guard.load` reads; a guard that was there is replaced.
+
+    It has one operating point, `published`, at the threshold of its authors. Nothing was measured on it: its rates are
+    those of no images, and its probabilities are not calibrated.
+
+    Args:
+        out: the directory.
+        published: the guard.
+        name: what it is called; None for its own name.
+        onnx: write `head.onnx`.
+        say: tells the user what takes its time.
+
+    Raises:
+        GuardError: no head of ours computes it, something else lies at `out`, onnx is missing, or the guard that was
+            written gives other probabilities than the original (by more than 1e-5).
+    """
+    if onnx:
+        from guardtrain.guards.onnx_export import require_onnx
+
+        require_onnx()
+    published = replace(published, name=name or published.name)
+    bank, definition = published.scorer.head()
+    bank = bank.requires_grad_(False)
+    probes = _probes(published)
+    folder = new_folder(out)
+    trusted = [str(definition["_target_"])]
+    try:
+        write_bank(folder, bank, definition, Identity().to_dict())
+        agreements = []
+        if onnx:
+            from guardtrain.guards.programs import export_head
+
+            say("exporting head.onnx")
+            agreements = [export_head(folder, bank, Identity(), probes).to_dict()]
+        content = _content(published, bank, dict(definition), agreements)
+        write_import_card(folder, published, content)
+        write_config(folder, content)
+        difference = _difference(Guard.load(folder, trusted_heads=trusted), published, probes)
+        if not difference <= TOLERANCE:
+            raise GuardError(
+                f"The guard that was written differs from {published.name} by {difference:.1e} in probability, more "
+                f"than {TOLERANCE:.0e}. It is not kept; its weights may be too large for float32."
+            )
+        move_into_place(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Imported(Guard.load(out, trusted_heads=trusted), published, difference)
+
+
+def _content(
+    published: PublishedGuard, bank: HeadBank, definition: dict[str, Any], agreements: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What `config.json` holds."""
+    origin = published.origin
+    nothing = Rate.measured(0, 0)
+    note = "The threshold of its authors; it was not chosen on validation images, and no rate of it is known."
+    point = OperatingPoint(POINT, Rule("cost", 1.0), 0.0, nothing, nothing, nothing, None, (), (note,))
+    calibration = Calibration(Identity(), "log_loss", (), _unmeasured(), _unmeasured(), 0)
+    return {
+        "guardtrain": versions("guardtrain").get("guardtrain", "unknown"),
+        "name": published.name,
+        "licence": origin.licence,
+        "encoder": {**published.spec.to_dict(), "fingerprint": published.spec.fingerprint},
+        "head": definition,
+        "dim": bank.dim,
+        "calibration": calibration.to_dict(),
+        "operating_points": OperatingPoints((point,)).to_dict(),
+        "category_points": {},
+        "taxonomy": {"name": "unsafebench" if origin.categories else None, "categories": list(origin.categories)},
+        "training": {"data": "published", "head": published.name, "paper": origin.paper, "url": origin.url},
+        "tests": [],
+        "validation": {"origin": "none", "is_test": False, "images": 0, "unsafe": 0, "groups": 0},
+        "data": {},
+        "imported": {"judges": origin.judges, "files": dict(published.files)},
+        "agreement": agreements,
+        "notes": [note, *origin.notes],
+        "versions": versions("torch", "numpy", "onnx", "onnxruntime", "safetensors", "open_clip_torch"),
+    }
+
+
+def _unmeasured() -> Reliability:
+    """The reliability on no images: null, for no number would be true."""
+    none = Estimate(*[cast(float, None)] * 3)
+    return Reliability(none, none, none, none, none, none, 0, 0, 0, 0.95)
+
+
+def _probes(published: PublishedGuard) -> np.ndarray:
+    """(n, D) float32 drawn embeddings, of unit norm or of a length like CLIP's."""
+    rows = np.random.default_rng(0).normal(size=(_PROBED, published.dim))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows if published.spec.normalize is not False else 10 * rows).astype(np.float32)
+
+
+def _difference(guard: Guard, published: PublishedGuard, probes: np.ndarray) -> float:
+    found = guard.calibrator.probabilities(head_logits(guard.bank, probes))
+    difference = np.abs(found - published.probabilities(probes))
+    return float(difference.max()) if np.isfinite(difference).all() else float("inf")

@@ -1,0 +1,62 @@
+"""`guardtrain import-guard`: a guard that others published, from its own files → a guard's directory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from guardtrain.commands.predict import FLAGS, OVERRIDE, quoted
+from guardtrain.config import ImportGuardConfig, build, conf_dir, typed
+from guardtrain.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def as_overrides(arguments: Sequence[str]) -> list[str]:
+    """KIND and FILE, where they are given by their place, as the settings `kind` and `file`.
+
+    >>> as_overrides(["q16", "prompts_ViT-B-32.p", "out=guards/q16"])
+    ['out=guards/q16', 'kind=q16', "file='prompts_ViT-B-32.p'"]
+    """
+    placed: list[str] = []
+    others: list[str] = []
+    for argument in arguments:
+        value_of_flag = bool(others) and others[-1] in FLAGS
+        setting = argument.startswith("-") or OVERRIDE.match(argument) is not None
+        (others if setting or value_of_flag or not argument else placed).append(argument)
+    said = {argument.partition("=")[0] for argument in others}
+    names = [name for name in ("kind", "file") if name not in said]
+    if len(placed) > len(names):
+        return [*others, *placed]  # too many: Hydra says which it cannot read
+    values = [value if name == "kind" else quoted(value) for name, value in zip(names, placed, strict=False)]
+    return [*others, *(f"{name}={value}" for name, value in zip(names, values, strict=False))]
+
+
+def run(config: DictConfig) -> None:
+    """Import what `config` (see `ImportGuardConfig`) names."""
+    settings = typed(config, ImportGuardConfig)
+    if settings.kind is None:
+        kinds = ", ".join(path.stem for path in sorted((conf_dir() / "kind").glob("*.yaml")))
+        raise ConfigError(f"Say what is imported: `guardtrain import-guard KIND FILE`; KIND is one of {kinds}.")
+    kind = build(settings.kind, "kind")
+
+    from guardtrain.benchmarks.importing import read_published, save_published
+
+    published = read_published(kind, settings.file, encoder=settings.encoder)
+    out = Path(settings.out or f"guards/{settings.name or published.name}").expanduser()
+    imported = save_published(out, published, name=settings.name, onnx=settings.onnx, say=log.info)
+    spec, guard = published.spec, imported.guard
+    norm = "unit norm" if spec.normalize else "not of unit norm"
+    log.info("guard       %s: %s", guard.name, published.origin.judges)
+    log.info("encoder     %s, %d numbers, %s (fingerprint %s)", spec.label, guard.dim, norm, spec.fingerprint[:12])
+    log.info("licence     %s", published.origin.licence or "none stated: ask its authors before you pass it on")
+    log.info("agreement   %.0e from the original in probability", imported.difference)
+    for note in published.origin.notes:
+        log.info("note        %s", note)
+    log.info("point       published, the threshold of its authors; neither that nor its probabilities were validated")
+    if not str(guard.about["head"]["_target_"]).startswith("guardtrain.heads."):
+        log.info("note        its head is none of guardtrain.heads: load it with trusted_heads, see its card")
+    log.info("written     %s", out)
