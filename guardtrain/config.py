@@ -31,9 +31,34 @@ from guardtrain.curves.published import PublishedSettings
 from guardtrain.curves.tables import TABLE_FORMATS
 from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.errors import ConfigError
+from guardtrain.guards.serving.settings import ServeSettings
+from guardtrain.guards.settings import GuardSettings
 from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
 
 PRECOMPUTED = "precomputed"  # encoder.family where the embeddings come with the data
+
+
+@dataclass
+class DataOrigin:
+    """Where data come from and on what terms; shown and stored, never acted upon.
+
+    Args:
+        url: the data set's page.
+        licence: as its authors state it, such as `cc-by-4.0`; null where they state none.
+        access: `open` to all, or `gated`: terms must be accepted (and may be granted by hand) first.
+        terms: what else its users agree to.
+        paper: the publication.
+    """
+
+    url: str | None = None
+    licence: str | None = None
+    access: str = "open"
+    terms: str | None = None
+    paper: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.access not in ("open", "gated"):
+            raise ConfigError(f"data.about.NAME.access is '{self.access}'; allowed: open, gated.")
 
 
 @dataclass
@@ -47,6 +72,7 @@ class DataSettings:
         test: test sets by name: each a source, or `{hold_out: real|pairs, groups: N | fraction: F | split: test}`,
             which takes whole groups out of that pool before anything is trained.
         hold_out_seed: draws the held-out groups; the same for every seed of a curve.
+        about: origin, licence and access of each source that is not the user's own, by its name here.
     """
 
     name: str = MISSING
@@ -54,6 +80,7 @@ class DataSettings:
     pairs: Any = None
     test: dict[str, Any] = field(default_factory=dict)
     hold_out_seed: int = 0
+    about: dict[str, DataOrigin] = field(default_factory=dict)
 
 
 @dataclass
@@ -121,7 +148,7 @@ class PlotSettings:
         point: the points that `reliability` and `roc` show.
         categories: the test set and metric that `categories` shows.
         in_domain: the test set that shares the training images' contexts, for the shortcut check; null for the one
-            without pairs.
+            called `in_domain`, else the only one without pairs; '' for no check.
         tables: summary and data efficiency as files: `md` (GitHub Markdown), `tex` (LaTeX, booktabs).
         report: write `report.html`: one page with all of it.
     """
@@ -150,20 +177,115 @@ class PlotSettings:
 
 
 @dataclass
-class EmbedConfig:
-    """`guardtrain embed`: images of a source → a store.
+class EngineSettings:
+    """Where `embed` works.
 
     Args:
+        name: `local`: in this process; `ray`: in processes of Ray, on this machine or on a cluster.
+        actors: ray: how many processes, with an encoder each; null for as many as there is room for.
+        cpus_per_actor: ray: processors of each, which read, decode and, where it has no GPU, embed.
+        gpus_per_actor: ray: GPUs of each; 0.5 for two on one.
+        address: ray: of a cluster: `auto`, `HOST:PORT` or `ray://HOST:10001`; null starts Ray on this machine.
+    """
+
+    name: str = "local"
+    actors: int | None = None
+    cpus_per_actor: float = 1
+    gpus_per_actor: float = 0
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ("local", "ray"):
+            raise ConfigError(f"engine.name is '{self.name}'; allowed: local, ray.")
+        if self.actors is not None and self.actors < 1:
+            raise ConfigError(f"engine.actors is {self.actors}; it must be at least 1, or null.")
+        if not 0 < self.cpus_per_actor < float("inf") or not 0 <= self.gpus_per_actor < float("inf"):
+            raise ConfigError("engine.cpus_per_actor must be above 0, engine.gpus_per_actor 0 or above.")
+        for name in ("actors", "cpus_per_actor", "gpus_per_actor", "address"):
+            if self.name == "local" and getattr(self, name) != getattr(EngineSettings, name):
+                raise ConfigError(f"engine.{name} is a setting of engine=ray; add that.")
+
+
+@dataclass
+class EmbedConfig:
+    """`guardtrain embed`: images (or texts) of a source → a store.
+
+    Args:
+        input: `image`, or `text`: a column of prompts or captions, by the text tower of a CLIP.
+        text_column: which column that is.
         out: the store's folder; null puts it into the cache, where `train` and `curve` find it.
         shard_size: rows a file of the store holds; what a crash can cost at most.
+        storage: numbers on disk: `float32` or `float16`.
+        workers: threads that read, decode and, on the CPU, embed; null for as many as there are processors.
+        on_error: what cannot be read is set aside and listed in `quarantine.parquet` (`quarantine`), or ends
+            the run (`raise`). More than half of the records ends it anyway.
+        retry: try what was set aside again, and nothing else; with `out`, files may have been mended since.
+        engine: this process, or Ray.
     """
 
     source: Any = MISSING
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    input: str = "image"
+    text_column: str = "text"
     out: str | None = None
     shard_size: int = 4096
+    storage: str = "float32"
+    workers: int | None = None
+    on_error: str = "quarantine"
+    retry: bool = False
+    engine: EngineSettings = field(default_factory=EngineSettings)
     data_dir: str = MISSING
     cache_dir: str = MISSING
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("input", ("image", "text")),
+            ("storage", ("float32", "float16")),
+            ("on_error", ("quarantine", "raise")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}.")
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"workers is {self.workers}; it must be at least 1, or null.")
+
+
+@dataclass
+class StoreConfig:
+    """`guardtrain store ACTION`: look at stores of embeddings, verify, append to, merge, filter and deduplicate them.
+
+    Args:
+        action: `info`, `verify`, `append`, `merge`, `filter` or `dedup`; the word after `store`.
+        path: the store's folder (all but merge).
+        paths: merge: the stores' folders, in order.
+        out: merge, filter, dedup: the new store's folder; filter, dedup: or a record table `NAME.parquet`, which
+            `StoreSource` joins with the store as its `manifest`.
+        repair: verify: delete damaged shards, so that they can be made again.
+        where: filter: column of the metadata -> value or list of values to keep.
+        split: filter: keep train, val or test.
+        ids: filter: keep those of a file: one a line, or column `id` of a table.
+        halves: filter: of a pair of which one half is kept: `error`, `drop` it too, or `complete` it with the other.
+        duplicates: merge: of an id that is in several: `error`, or keep the `first`.
+        checkpoint: append: where the encoder's weights lie; null for where they lay when the store was made.
+        batch_size: append: images a forward pass.
+        device: append: auto, cpu, cuda, cuda:1, mps.
+        data_dir: where source configs look for files; default: `$GUARDTRAIN_DATA`, else `data`.
+    """
+
+    action: str = MISSING
+    path: str | None = None
+    paths: list[str] = field(default_factory=list)
+    out: str | None = None
+    repair: bool = False
+    where: Any = None  # a mapping; typed as one, Hydra lets nobody add to it
+    split: str | None = None
+    ids: str | None = None
+    halves: str = "error"
+    duplicates: str = "error"
+    source: Any = None
+    checkpoint: str | None = None
+    batch_size: int = 256
+    device: str = "auto"
+    data_dir: str = MISSING
 
 
 @dataclass
@@ -196,9 +318,11 @@ class TrainConfig(_TrainingConfig):
 
     Args:
         out: folder of the head, its metrics, logs and checkpoints; started again there, training resumes.
+        guard: make a guard of the head, in `out/guard`; `guardtrain export` makes others.
     """
 
     mixture: MixtureSettings = field(default_factory=MixtureSettings)
+    guard: bool = True
 
 
 @dataclass
@@ -279,14 +403,153 @@ class IngestConfig:
     data_dir: str = MISSING
 
 
+@dataclass
+class PredictConfig:
+    """`guardtrain predict`: images judged by a guard → a table of probabilities and decisions.
+
+    Args:
+        guard: its folder, or its name on the Hugging Face Hub.
+        revision: of the Hub: branch, tag or commit.
+        inputs: files, folders, globs, URLs, or tables with a column `image`; paths may be given without `inputs=`.
+        out: a file ending in .parquet or .jsonl; `-` for JSON lines on stdout.
+        overwrite: replace a file that is there.
+        point: the operating point; null for the guard's default.
+        explain: how many of the nearest training images to name with each image.
+        max_megapixels: of an image; what is larger counts as unreadable.
+        device: auto, cpu, cuda, cuda:1, mps.
+        checkpoint: where the encoder's weights lie; null for where they lay when the guard was made.
+        workers: threads that read, decode and, on the CPU, embed; null for the processors there are.
+        part_size: images that are kept at once; what a crash can cost at most.
+        progress: a bar; null shows one on a terminal.
+    """
+
+    guard: str = MISSING
+    revision: str | None = None
+    inputs: list[str] = field(default_factory=list)
+    out: str = "predictions.parquet"
+    overwrite: bool = False
+    point: str | None = None
+    explain: int = 0
+    max_megapixels: float = 89.0
+    device: str = "auto"
+    checkpoint: str | None = None
+    workers: int | None = None
+    part_size: int = 2048
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.explain < 0:
+            raise ConfigError(f"explain must be 0 or more; it is {self.explain}.")
+        if self.part_size < 1 or (self.workers is not None and self.workers < 1):
+            raise ConfigError("part_size and workers must be at least 1.")
+        if not 0 < self.max_megapixels < float("inf"):
+            raise ConfigError(f"max_megapixels must be above 0; it is {self.max_megapixels}.")
+
+
+@dataclass
+class ServeConfig(ServeSettings):
+    """`guardtrain serve`: a guard as a web service."""
+
+
+@dataclass
+class PickSettings:
+    """Which run of a curve: the best by a metric on a test set.
+
+    Args:
+        metric: a column of the results, such as `auroc`, `pair_both_right` or `brier`.
+        test: the test set.
+        run, budget, ratio, arm, control, seed: only runs with this value; null for all.
+    """
+
+    metric: str | None = None
+    test: str | None = None
+    run: str | None = None
+    budget: int | None = None
+    ratio: float | None = None
+    arm: str | None = None
+    control: str | None = None
+    seed: int | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether anything is said."""
+        return any(getattr(self, field.name) is not None for field in dataclasses.fields(self))
+
+
+@dataclass
+class ExportConfig(GuardSettings):
+    """`guardtrain export`: a finished run, or the best row of a curve → a guard.
+
+    Args:
+        run: a folder of `guardtrain train` or `guardtrain curve`.
+        pick: for a curve: which run; it is trained again, for a curve keeps no heads.
+        out: the guard's folder; default: `guard` in the run's.
+        data_dir: where the run's data configs look for files; null for where they did.
+        cache_dir: where embeddings are kept; null for where they were.
+    """
+
+    run: str = MISSING
+    pick: PickSettings = field(default_factory=PickSettings)
+    out: str | None = None
+    data_dir: str | None = None
+    cache_dir: str | None = None
+
+
+@dataclass
+class ImportGuardConfig:
+    """`guardtrain import-guard`: a guard that others published, from its own files → a guard's directory.
+
+    Args:
+        kind: which guard; its own settings are in `conf/kind/`. The first word after the command.
+        file: what its authors published, or a folder for kinds of several files; the second word.
+        encoder: whose embeddings it reads, where that is not OpenAI's CLIP of its dimension, or where the weights lie
+            in a file; whether they are scaled to unit norm is the guard's own.
+        out: the guard's folder; null for `guards/NAME`.
+        name: what the guard is called; null for the kind's name.
+        onnx: write `head.onnx`.
+    """
+
+    kind: Any = None
+    file: str = MISSING
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    out: str | None = None
+    name: str | None = None
+    onnx: bool = True
+
+
+@dataclass
+class PushConfig:
+    """`guardtrain push`: a guard → a repository on the Hugging Face hub.
+
+    Args:
+        guard: the guard's folder.
+        repo: `org/name`; made if it is not there.
+        private: whether a repository that is made is private.
+        revision: branch to push to; null for main.
+        message: of the commit.
+    """
+
+    guard: str = MISSING
+    repo: str = MISSING
+    private: bool = True
+    revision: str | None = None
+    message: str | None = None
+
+
 SCHEMAS: dict[str, type] = {
     "curve": CurveConfig,
     "train": TrainConfig,
     "embed": EmbedConfig,
+    "store": StoreConfig,
     "plot": PlotConfig,
     "audit": AuditConfig,
     "ingest": IngestConfig,
+    "predict": PredictConfig,
+    "serve": ServeConfig,
     "scenes": ScenesConfig,
+    "export": ExportConfig,
+    "import-guard": ImportGuardConfig,
+    "push": PushConfig,
 }
 
 C = TypeVar("C")

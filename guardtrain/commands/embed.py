@@ -36,6 +36,11 @@ def run(config: DictConfig) -> None:
         "on_error": settings.on_error,
         "retry": settings.retry,
     }
+    if settings.engine.name == "ray":
+        from guardtrain.embeddings.ray_engine import RayEngine
+
+        ray = settings.engine
+        options["engine"] = RayEngine(ray.actors, ray.cpus_per_actor, ray.gpus_per_actor, ray.address)
     if settings.out is None:
         embed_source(source, "source", settings.encoder, settings.cache_dir, log.info, **options)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guardtrain.embeddings import quarantine
 from guardtrain.embeddings.store import Embeddings, EmbeddingStore, Plan, read_plan
@@ -13,6 +13,9 @@ from guardtrain.encoders.spec import LOADABLE, EncoderSettings, EncoderSpec, ext
 from guardtrain.errors import ConfigError, DataError, StoreError
 from guardtrain.records import Records
 from guardtrain.sources.base import EmbeddingSource, ImageSource, Source
+
+if TYPE_CHECKING:
+    from guardtrain.embeddings.worker import Engine
 
 
 def embed(
@@ -28,6 +31,7 @@ def embed(
     text: str | None = None,
     on_error: str = "quarantine",
     retry: bool = False,
+    engine: Engine | None = None,
 ) -> Embeddings:
     """The embeddings of `source`'s records, in their order, but for those that could not be embedded.
 
@@ -44,7 +48,7 @@ def embed(
         encoder: settings or a spec; None where the source brings embeddings. An embedding source that records its
             encoder (a store) must have been made by this one.
         cache_dir: where stores and resolved specs are kept.
-        shard_size, storage, workers, progress, label, text, on_error, retry: see `extract`.
+        shard_size, storage, workers, progress, label, text, on_error, retry, engine: see `extract`.
 
     Raises:
         ConfigError: images and no encoder.
@@ -82,6 +86,7 @@ def embed(
             text=text,
             on_error=on_error,
             retry=retry,
+            engine=engine,
         )
     store.require(spec)
     if len(store) == len(records):

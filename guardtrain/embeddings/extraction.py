@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from guardtrain.embeddings import quarantine
-from guardtrain.embeddings.arithmetic import AUTO, choose_arithmetic
-from guardtrain.embeddings.forwarding import EmbeddedRows, Forwarder, torch_threads
+from guardtrain.embeddings.arithmetic import AUTO
+from guardtrain.embeddings.forwarding import EmbeddedRows
 from guardtrain.embeddings.progress import reported
 from guardtrain.embeddings.quarantine import SetAside
-from guardtrain.embeddings.reading import Reader, TextReader, make_reader
+from guardtrain.embeddings.reading import TextReader
 from guardtrain.embeddings.store import (
     PLAN_FILE,
     EmbeddingStore,
@@ -29,6 +29,7 @@ from guardtrain.embeddings.store import (
     read_plan,
     write_shard,
 )
+from guardtrain.embeddings.worker import Crew, Engine, Job, LocalEngine
 from guardtrain.embeddings.writing import LOCK_FILE, named_failures
 from guardtrain.encoders import EncoderSettings, EncoderSpec, load_encoder, resolve_spec
 from guardtrain.errors import ConfigError, DataError, StoreError
@@ -59,6 +60,7 @@ def extract(
     text: str | None = None,
     on_error: str = "quarantine",
     retry: bool = False,
+    engine: Engine | None = None,
 ) -> EmbeddingStore:
     """Embed every record of `source` into the store at `folder`; what is there already is kept.
 
@@ -89,6 +91,7 @@ def extract(
         on_error: `quarantine`, or `raise` at the first record that cannot be embedded.
         retry: try the records in quarantine again, and nothing else. Their files may have changed since; all others
             must hold what they held.
+        engine: who makes the shards; default: this process. See `RayEngine`.
 
     Raises:
         ConfigError: a shard size, batch size, storage type or `on_error` that is not allowed.
@@ -115,19 +118,16 @@ def extract(
         plan = begun or plan
         missing = _missing(folder, plan, retry)
         if missing:
-            settings = _with_batch_size(encoder, batch_size)
-            model = load(settings)
-            reader = make_reader(source, records, model, text)
-            if begun is None and isinstance(encoder, EncoderSettings) and encoder.dtype == AUTO:
-                model = choose_arithmetic(model, reader, plan.rows, lambda: load(settings))
-                reader = make_reader(source, records, model, text)
-                plan = replace(plan, arithmetic=model.arithmetic)
-            elif plan.arithmetic != model.arithmetic:
-                model.use_bfloat16()
-            with named_failures(folder):
-                begin(folder, plan, model.spec)
-            _write_shards(folder, plan, records, reader, model, missing, workers, progress, f"{what} with {spec.label}",
-                          kind, on_error)  # fmt: skip
+            job = Job(source, records, _with_batch_size(encoder, batch_size), load, text, workers, storage)
+            free = begun is None and isinstance(encoder, EncoderSettings) and encoder.dtype == AUTO
+            with (engine or LocalEngine()).crew(job) as crew:
+                full_spec, arithmetic = crew.settle(None if free else plan.arithmetic)
+                if free:
+                    plan = replace(plan, arithmetic=arithmetic)
+                with named_failures(folder):
+                    begin(folder, plan, full_spec)
+                _write_shards(folder, plan, records, crew, missing, progress, f"{what} with {spec.label}", kind,
+                              on_error)  # fmt: skip
         set_aside = set_aside_in(folder, plan)
         with named_failures(folder):
             quarantine.write_list(folder, set_aside)
@@ -153,64 +153,33 @@ def set_aside_in(folder: Path, plan: Plan) -> list[SetAside]:
     return found
 
 
-def embed_shards(
-    records: Records,
-    forwarder: Forwarder,
-    shards: Sequence[Sequence[int]],
-    advance: Callable[[int], None] = lambda rows: None,
-) -> Generator[tuple[EmbeddedRows, list[SetAside]], None, None]:
-    """What goes into each shard: the embeddings of its rows, and the records that have none.
-
-    This is all an engine needs of one: it may run anywhere, in any order, and `write_shard` takes what it gives.
-
-    Args:
-        records: of the source.
-        forwarder: a model on the source's records.
-        shards: the rows of each.
-        advance: told how many rows each step was.
-    """
-    pair_ids = records.pair_ids
-    with closing(forwarder.run(shards, advance)) as results:
-        for result in results:
-            yield (
-                result,
-                [
-                    SetAside(f.row, str(records.ids[f.row]), records.image_uri(f.row), pair_ids[f.row], f.reason)
-                    for f in result.failures
-                ],
-            )
-
-
 def _write_shards(
     folder: Path,
     plan: Plan,
     records: Records,
-    reader: Reader,
-    model: Encoder,
+    crew: Crew,
     missing: dict[int, list[int]],
-    workers: int | None,
     progress: bool | None,
     what: str,
     kind: str,
     on_error: str,
 ) -> None:
-    forwarder = Forwarder(reader, model, workers)
     rows = sum(map(len, missing.values()))
     lost = 0
-    # Threads deliberately: as many as processors we may run on, whatever torch guesses from the machine.
-    with torch_threads(forwarder.threads), reported(progress, plan.rows, plan.rows - rows, what, kind) as advance:
-        made = embed_shards(records, forwarder, list(missing.values()), advance)
-        with closing(made):
-            for number, (result, set_aside) in zip(missing, made, strict=True):
-                if set_aside and on_error == "raise":
-                    raise _unreadable(set_aside[0])
-                lost += len(set_aside)
-                _write(folder, plan, number, records, result, set_aside, len(missing[number]))
-                if lost > quarantine.MOST_SET_ASIDE * plan.rows:
-                    break  # and say so, once they are listed
-    if forwarder.idle_seconds > 1:
+    with (
+        reported(progress, plan.rows, plan.rows - rows, what, kind) as advance,
+        closing(crew.embed(missing, advance)) as made,
+    ):
+        for number, result, set_aside in made:
+            if set_aside and on_error == "raise":
+                raise _unreadable(set_aside[0])
+            lost += len(set_aside)
+            _write(folder, plan, number, records, result, set_aside, len(missing[number]))
+            if lost > quarantine.MOST_SET_ASIDE * plan.rows:
+                break  # and say so, once they are listed
+    if crew.idle_seconds > 1:
         print(
-            f"The GPU waited {forwarder.idle_seconds:.0f} s for images: more processors, smaller images or a nearer "
+            f"The GPU waited {crew.idle_seconds:.0f} s for images: more processors, smaller images or a nearer "
             "source would make it quicker.",
             file=sys.stderr,
         )

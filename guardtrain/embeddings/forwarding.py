@@ -55,12 +55,13 @@ class Forwarder:
         reader: of the records.
         model: on its device.
         workers: threads; default: the processors there are, on the CPU at most eight.
+        share: processors to use; default: all this process may run on.
     """
 
-    def __init__(self, reader: Reader, model: Encoder, workers: int | None = None) -> None:
+    def __init__(self, reader: Reader, model: Encoder, workers: int | None = None, share: int | None = None) -> None:
         self._reader, self._model = reader, model
         self.on_cpu = model.device.type == "cpu"
-        available = processors()
+        available = share or processors()
         self.workers = workers or (min(available, _MOST_WORKERS) if self.on_cpu else available)
         self.threads = max(1, available // self.workers) if self.on_cpu else 1
         self.idle_seconds = 0.0  # of a GPU, for want of data

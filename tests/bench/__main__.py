@@ -28,8 +28,11 @@ from guardtrain.metrics import auroc
 from guardtrain.scenes import SceneSource
 from guardtrain.training.progress import quiet_lightning
 from tests.bench.embed import bench_embed
+from tests.bench.guards import bench_guards
 from tests.bench.linear import bench_linear
 from tests.bench.mlp import bench_mlp
+from tests.bench.ray_engine import bench_ray
+from tests.bench.serve import bench_serve
 
 DEMO = EncoderSettings(name="demo", checkpoint="pkg://guardtrain/scenes/demo_encoder")
 THREADS = 2
@@ -91,6 +94,9 @@ def main(parts: Sequence[str]) -> None:
         "metrics": bench_metrics,
         "extraction": bench_extraction,
         "embed": bench_embed,
+        "ray": lambda: bench_ray(report),
+        "guards": lambda: bench_guards(report),
+        "serve": lambda: bench_serve(report),
         "start": bench_start,
     }
     for name in parts or benches:
