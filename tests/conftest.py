@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         most = max(own.max_examples, settings.default.max_examples) if PROFILE == "explore" else own.max_examples
         checks = {*own.suppress_health_check, HealthCheck.too_slow}
         test._hypothesis_internal_use_settings = settings(own, max_examples=most, suppress_health_check=list(checks))
+
+
+@pytest.fixture(autouse=True)
+def open_log_handlers() -> Iterator[None]:
+    """Commands run in a test leave log handlers on that test's output: none of them may meet the next test's log."""
+    yield
+    for handler in list(logging.root.handlers):
+        if isinstance(handler, logging.StreamHandler) and getattr(handler.stream, "closed", False):
+            logging.root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

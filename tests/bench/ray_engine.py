@@ -21,7 +21,7 @@ from guardtrain.encoders import EncoderSettings
 from tests.bench.embed import make_files
 
 IMAGES = int(os.environ.get("GUARDTRAIN_BENCH_IMAGES", "2000"))
-SHARD = 125
+SHARD = max(1, IMAGES // 40)  # as many as leave neither actor idle at the end
 ROUNDS = 3
 ACTORS = 2
 

@@ -74,7 +74,7 @@ def test_only_what_is_asked_for(run: Run, results: Path) -> None:
     assert width is not None
     assert float(width[1]) == pytest.approx(3.3 * 72, abs=0.01)
     assert "figure    a/roc.pdf" in text
-    assert "in_domain" not in text
+    assert "on 'in_domain'" not in text
 
 
 @pytest.mark.parametrize(
