@@ -218,7 +218,29 @@ _OWN = Origin("none given", "none given", None, "what its authors call unsafe")
 
 
 @dataclass
-class StateDict:
+class _OwnClassifier:
+    """What is said of a classifier of one's own, whatever its file."""
+
+    normalize: bool = True
+    unsafe: int = 1
+    name: str | None = None
+    paper: str = _OWN.paper
+    url: str = _OWN.url
+    licence: str | None = None
+    judges: str = _OWN.judges
+
+    def __post_init__(self) -> None:
+        if self.unsafe not in (0, 1):
+            raise ConfigError(f"kind.unsafe is {self.unsafe}; it is 0 or 1.")
+
+    @property
+    def origin(self) -> Origin:
+        """As the config says it."""
+        return Origin(self.paper, self.url, self.licence, self.judges)
+
+
+@dataclass
+class StateDict(_OwnClassifier):
     """Any linear head or MLP in a torch checkpoint or safetensors file, described by its layers.
 
     Args:
@@ -231,22 +253,6 @@ class StateDict:
     """
 
     layers: list[Any] | None = None
-    normalize: bool = True
-    unsafe: int = 1
-    name: str | None = None
-    paper: str = _OWN.paper
-    url: str = _OWN.url
-    licence: str | None = None
-    judges: str = _OWN.judges
-
-    def __post_init__(self) -> None:
-        if self.unsafe not in (0, 1):
-            raise ConfigError(f"kind.unsafe is {self.unsafe}; it is 0 or 1.")
-
-    @property
-    def origin(self) -> Origin:
-        """As the config says it."""
-        return Origin(self.paper, self.url, self.licence, self.judges)
 
     def read(self, path: Path) -> Read:
         if path.suffix.lower() not in (".safetensors", *CHECKPOINTS):
@@ -257,7 +263,7 @@ class StateDict:
 
 
 @dataclass
-class Sklearn:
+class Sklearn(_OwnClassifier):
     """A scikit-learn classifier of two classes in a skops file.
 
     Args:
@@ -269,22 +275,6 @@ class Sklearn:
     """
 
     trusted: list[str] = field(default_factory=list)
-    normalize: bool = True
-    unsafe: int = 1
-    name: str | None = None
-    paper: str = _OWN.paper
-    url: str = _OWN.url
-    licence: str | None = None
-    judges: str = _OWN.judges
-
-    def __post_init__(self) -> None:
-        if self.unsafe not in (0, 1):
-            raise ConfigError(f"kind.unsafe is {self.unsafe}; it is 0 or 1.")
-
-    @property
-    def origin(self) -> Origin:
-        """As the config says it."""
-        return Origin(self.paper, self.url, self.licence, self.judges)
 
     def read(self, path: Path) -> Read:
         from guardtrain.benchmarks.sklearn_models import read_skops, scorer_of

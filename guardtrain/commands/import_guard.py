@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from guardtrain.commands.predict import FLAGS, OVERRIDE, quoted
+from guardtrain.commands.arguments import placed_apart, quoted
 from guardtrain.config import ImportGuardConfig, build, conf_dir, typed
 from guardtrain.errors import ConfigError
 
@@ -21,12 +21,7 @@ def as_overrides(arguments: Sequence[str]) -> list[str]:
     >>> as_overrides(["q16", "prompts_ViT-B-32.p", "out=guards/q16"])
     ['out=guards/q16', 'kind=q16', "file='prompts_ViT-B-32.p'"]
     """
-    placed: list[str] = []
-    others: list[str] = []
-    for argument in arguments:
-        value_of_flag = bool(others) and others[-1] in FLAGS
-        setting = argument.startswith("-") or OVERRIDE.match(argument) is not None
-        (others if setting or value_of_flag or not argument else placed).append(argument)
+    others, placed = placed_apart(arguments)
     said = {argument.partition("=")[0] for argument in others}
     names = [name for name in ("kind", "file") if name not in said]
     if len(placed) > len(names):

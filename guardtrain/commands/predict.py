@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from guardtrain.commands.arguments import placed_apart, quoted
 from guardtrain.config import PredictConfig, typed
 from guardtrain.errors import ConfigError
 
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from guardtrain.guards.predicting import ImageJudge
 
 STDOUT = "-"
-OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/:]*=|~[A-Za-z_]")
-# Hydra's own flags that take the next argument.
-FLAGS = ("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
-          "--experimental-rerun")  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -36,23 +32,8 @@ def as_overrides(arguments: Sequence[str]) -> list[str]:
     >>> as_overrides(["guard=g", "a.jpg", "my photos", "out=-"])
     ['guard=g', 'out=-', "inputs=['a.jpg','my photos']"]
     """
-    paths: list[str] = []
-    others: list[str] = []
-    for argument in arguments:
-        value_of_flag = bool(others) and others[-1] in FLAGS
-        setting = argument.startswith("-") or OVERRIDE.match(argument) is not None
-        (others if setting or value_of_flag or not argument else paths).append(argument)
-    if not paths:
-        return others
-    return [*others, f"inputs=[{','.join(map(quoted, paths))}]"]
-
-
-def quoted(text: str) -> str:
-    """A value in Hydra's grammar that is this text, whatever it holds."""
-    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # no interpolation
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)  # backslashes count double before a quote only
-    ending = len(escaped) - len(escaped.rstrip("\\"))
-    return f"'{escaped}{ending * chr(92)}'"
+    settings, paths = placed_apart(arguments)
+    return [*settings, f"inputs=[{','.join(map(quoted, paths))}]"] if paths else settings
 
 
 def run(config: DictConfig) -> None:
