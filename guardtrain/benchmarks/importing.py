@@ -16,9 +16,10 @@ from guardtrain.benchmarks.published import PublishedGuard, spec_for
 from guardtrain.encoders.resolve import versions
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec
 from guardtrain.errors import EncoderError, GuardError
+from guardtrain.files import file_sha256
 from guardtrain.guards.calibration import Identity
 from guardtrain.guards.calibration_choice import Calibration
-from guardtrain.guards.directory import move_into_place, new_folder, sha256, write_config
+from guardtrain.guards.directory import move_into_place, new_folder, write_config
 from guardtrain.guards.guard import Guard, head_logits
 from guardtrain.guards.head_file import write_bank
 from guardtrain.guards.operating_points import OperatingPoint, OperatingPoints
@@ -75,7 +76,7 @@ def read_published(
         raise EncoderError(f"The guard {read.name} reads {wanted}; {spec.label} has normalize={spec.normalize}.")
     elif spec.dim is not None and spec.dim != read.scorer.dim:
         raise EncoderError(f"{read.name} reads embeddings of {read.scorer.dim} numbers; {spec.label} gives {spec.dim}.")
-    files = {file.name: sha256(file) for file in read.files}
+    files = {file.name: file_sha256(file) for file in read.files}
     origin = replace(kind.origin, judges=read.judges) if read.judges else kind.origin
     return PublishedGuard(read.name, spec, read.scorer, origin, files)
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from guardtrain.errors import StoreError
-from guardtrain.files import replace_file
+from guardtrain.files import file_sha256, replace_file
 
 CHECKSUMS_FOLDER = "checksums"
 CHECKSUMS_NAME = r"checksums_(\d+)\.sha256"
@@ -20,12 +20,6 @@ def checksums_file(folder: Path, matrix: Path) -> Path:
     return folder / CHECKSUMS_FOLDER / f"checksums_{digits}.sha256"
 
 
-def file_digest(file: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def write_checksums(folder: Path, matrix: Path, metadata: Path, content: bytes | memoryview) -> None:
     """Note the sums of a shard whose matrix is on disk and whose metadata is about to be: the metadata marks a shard as
     whole, so the sums come before it.
@@ -35,7 +29,7 @@ def write_checksums(folder: Path, matrix: Path, metadata: Path, content: bytes |
         matrix, metadata: the shard's files.
         content: of the metadata file.
     """
-    sums = {matrix: file_digest(matrix), metadata: hashlib.sha256(content).hexdigest()}
+    sums = {matrix: file_sha256(matrix), metadata: hashlib.sha256(content).hexdigest()}
     text = "".join(f"{digest}  {file.relative_to(folder).as_posix()}\n" for file, digest in sums.items())
     file = checksums_file(folder, matrix)
     replace_file(file, lambda path: path.write_text(text, encoding="utf-8"))

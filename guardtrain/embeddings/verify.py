@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from guardtrain.embeddings.checksums import CHECKSUMS_FOLDER, checksums_file, file_digest, read_checksums
+from guardtrain.embeddings.checksums import CHECKSUMS_FOLDER, checksums_file, read_checksums
 from guardtrain.embeddings.contents import Contents, read_contents
 from guardtrain.embeddings.selection import row_ids
 from guardtrain.embeddings.shards import MATRIX_FOLDER, METADATA_FOLDER, file_names, matrix_shape, shard_numbers
@@ -18,6 +18,7 @@ from guardtrain.embeddings.store import ENCODER_FILE, PLAN_FILE, Plan, committed
 from guardtrain.embeddings.writing import only_writer
 from guardtrain.encoders.spec import EncoderSpec
 from guardtrain.errors import DataError, EncoderError, StoreError
+from guardtrain.files import file_sha256
 from guardtrain.sources.tables import listed
 
 NORM_TOLERANCE = 5e-3  # float16 and bfloat16 arithmetic stay within it
@@ -261,7 +262,7 @@ def _sums(folder: Path, matrix: Path, metadata: Path) -> list[str]:
     except StoreError as error:
         return [str(error).removeprefix(f"{folder}/")]
     names = [(file, file.relative_to(folder).as_posix()) for file in (matrix, metadata)]
-    return [f"{name} is not what was written" for file, name in names if noted.get(name) != file_digest(file)]
+    return [f"{name} is not what was written" for file, name in names if noted.get(name) != file_sha256(file)]
 
 
 def _disagreements(checks: list[ShardCheck], spec: EncoderSpec | None) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 from guardtrain.encoders.hub import hub_file
 from guardtrain.encoders.spec import LOCAL_DIR, EncoderSettings, EncoderSpec
 from guardtrain.errors import ConfigError, EncoderError
+from guardtrain.files import file_sha256
 
 # open_clip's own defaults (open_clip.transform.PreprocessCfg), repeated here because importing them takes 4 s; a
 # test compares the two.
@@ -96,12 +97,6 @@ def local_path(path: str) -> Path:
     if found is None or not found.submodule_search_locations:
         raise EncoderError(f"encoder.checkpoint={path}: there is no installed package '{package}'.")
     return Path(next(iter(found.submodule_search_locations))) / inside
-
-
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from guardtrain.errors import GuardError
+from guardtrain.files import file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +30,6 @@ _PICKLE_STARTS = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 _REQUIRED = ("encoder", "head", "dim", "calibration", "operating_points", "files")
 
 
-def sha256(path: Path) -> str:
-    """Hex sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def config_digest(config: Mapping[str, Any]) -> str:
     """Hex sha256 over the canonical JSON of a config without its own `sha256`."""
     content = {key: value for key, value in config.items() if key != "sha256"}
@@ -49,7 +44,7 @@ def write_config(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         What was written.
     """
     files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != CONFIG
     }
@@ -126,7 +121,7 @@ def _check_files(folder: Path, files: Any) -> None:
         if not isinstance(said, dict) or not {"bytes", "sha256"} <= set(said):
             raise GuardError(f"{folder / CONFIG} says no size and sha256 of {name}. {_AGAIN}")
         size = path.stat().st_size
-        if size == said["bytes"] and sha256(path) == said["sha256"]:
+        if size == said["bytes"] and file_sha256(path) == said["sha256"]:
             continue
         if name == CARD:  # for people; often edited on the hub, and nothing is read from it
             log.warning("the card %s was edited since the export", path)
