@@ -82,7 +82,7 @@ def info_text(store: EmbeddingStore) -> str:
     """What is in a store, a line each."""
     import pyarrow.compute as pc
 
-    from guardtrain.embeddings.quarantine import QUARANTINE_FILE, noted
+    from guardtrain.embeddings.quarantine import QUARANTINE_FILE
 
     table = store.metadata()
     size = sum(file.stat().st_size for shard in store.shards for file in (shard.matrix, shard.metadata))
@@ -100,7 +100,7 @@ def info_text(store: EmbeddingStore) -> str:
             lines.append(f"  {name:<10}  {', '.join(shown)}{more}")
     if "pair_id" in table.column_names and (pairs := pc.count_distinct(table["pair_id"]).as_py()):
         lines.append(f"  pairs       {pairs:,}")
-    if set_aside := sum(len(noted(shard.metadata)) for shard in store.shards):
+    if set_aside := len(store.set_aside(table)):
         lines.append(f"  set aside   {set_aside:,}, see {store.path / QUARANTINE_FILE}")
     lines.append(f"  columns     {', '.join(table.column_names)}")
     return "\n".join(lines)

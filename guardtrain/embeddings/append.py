@@ -17,7 +17,7 @@ from guardtrain.embeddings.contents import Contents, read_contents
 from guardtrain.embeddings.selection import row_ids
 from guardtrain.embeddings.shards import file_names
 from guardtrain.embeddings.store import EmbeddingStore
-from guardtrain.embeddings.writing import only_writer
+from guardtrain.embeddings.writing import named_failures, only_writer
 from guardtrain.encoders.resolve import resolve_spec
 from guardtrain.encoders.spec import LOADABLE, EncoderSettings, require_same, settings_for
 from guardtrain.errors import DataError, EncoderError
@@ -68,7 +68,8 @@ def append_records(
     """Embed the records of `source` whose ids the store at `path` lacks, with its own encoder, into further shards.
 
     Until all of them are embedded the store is the old one, and then it is the new one. What is embedded so far lies in
-    `.append` inside it; the same call goes on there.
+    `.append` inside it; the same call goes on there. Records that were set aside are tried again, and a pair whose half
+    is embedded by that is whole again.
 
     Args:
         path: a store that guardtrain wrote.
@@ -94,30 +95,54 @@ def append_records(
     with only_writer(folder):
         store = EmbeddingStore.open(folder)  # as the last writer left it
         records = source.records()
-        there = set(row_ids(store.metadata(), f"the store {folder}"))
+        table = store.metadata()
+        there = set(row_ids(table, f"the store {folder}"))
         rows = np.flatnonzero([i not in there for i in records.ids])
         say(f"{len(records) - len(rows):,} of {len(records):,} records are there already")
         if len(rows):
-            _add(folder, store, SomeRecords(source, rows), encoder, progress)
+            lost = {each.id for each in store.set_aside(table)}
+            _add(folder, store, SomeRecords(source, rows), encoder, progress, lost.intersection(records.ids[rows]))
+        with named_failures(folder):
+            list_set_aside(EmbeddingStore.open(folder))
+            shutil.rmtree(folder / _WORK_FOLDER, ignore_errors=True)
     return EmbeddingStore.open(folder)
 
 
 def _add(
-    folder: Path, store: EmbeddingStore, source: SomeRecords, encoder: EncoderSettings | None, progress: bool | None
+    folder: Path,
+    store: EmbeddingStore,
+    source: SomeRecords,
+    encoder: EncoderSettings | None,
+    progress: bool | None,
+    known: set[str],
 ) -> None:
     from guardtrain.embeddings.extraction import extract
 
-    current = Contents(tuple((shard.number, shard.rows) for shard in store.shards), store.spec.fingerprint)
-    if (listed := read_contents(folder)) is None:
-        current.write(folder)  # so that shards to come, listed nowhere yet, are none of it
-    else:
-        current = listed
     work = folder / _WORK_FOLDER / source.content_key()[:16]
     storage = str(store.matrix().dtype)
     given = settings_for(store.spec) if encoder is None else encoder
     spec = resolve_spec(given)
     require_same(spec, store.spec, f"what is to be appended to {folder}")
-    added = extract(source, given, work, storage=storage, progress=progress, label=str(folder), spec=spec)
+    try:
+        added = extract(
+            source, given, work, storage=storage, progress=progress, label=str(folder), spec=spec, known=known
+        )
+    except DataError:
+        shutil.rmtree(work, ignore_errors=True)  # else the same call would find them set aside, and not try again
+        raise
+    if not len(added):
+        return  # what could not be embedded before cannot be now
+    with named_failures(folder):
+        _list(folder, store, added)
+
+
+def _list(folder: Path, store: EmbeddingStore, added: EmbeddingStore) -> None:
+    """Make the shards of `added` shards of `store`: all of them, or none."""
+    current = Contents(tuple((shard.number, shard.rows) for shard in store.shards), store.spec.fingerprint)
+    if (listed := read_contents(folder)) is None:
+        current.write(folder)  # so that shards to come, listed nowhere yet, are none of it
+    else:
+        current = listed
     added.require(store.spec)
     first = max(number for number, _ in current.shards) + 1
     count = first + len(added.shards)
@@ -125,7 +150,3 @@ def _add(
         link_shard(folder, file_names(folder, first + shard.number, count), shard)
     new = tuple((first + shard.number, shard.rows) for shard in added.shards)
     replace(current, shards=current.shards + new).write(folder)
-    list_set_aside(EmbeddingStore.open(folder))
-    shutil.rmtree(work)
-    if not any(work.parent.iterdir()):
-        work.parent.rmdir()

@@ -17,10 +17,9 @@ from guardtrain.embeddings.checksums import checksums_file
 from guardtrain.embeddings.contents import Contents, read_contents
 from guardtrain.embeddings.quarantine import annotated, noted, write_list
 from guardtrain.embeddings.rows import MatrixFile, StoredRows
-from guardtrain.embeddings.selection import row_ids
 from guardtrain.embeddings.shards import Shard, file_names, matrix_shape, metadata_rows
 from guardtrain.embeddings.store import ENCODER_FILE, EmbeddingStore, is_store, read_plan, write_files
-from guardtrain.embeddings.writing import only_writer
+from guardtrain.embeddings.writing import named_failures, only_writer
 from guardtrain.errors import StoreError
 from guardtrain.files import replace_file
 
@@ -92,7 +91,7 @@ def build_store(
     shards = [shard for source in sources for shard in source.shards]
     pieces = pieces_of(shards, kept)
     work = Contents(tuple((i, len(piece.rows)) for i, piece in enumerate(pieces)), _key(what, shards, kept))
-    with only_writer(folder):
+    with only_writer(folder), named_failures(folder):
         if read_contents(folder) != work:
             if is_store(folder) or read_contents(folder) is not None or read_plan(folder) is not None:
                 raise StoreError(f"The folder {folder} holds another store: choose another folder, or delete that one.")
@@ -109,11 +108,9 @@ def build_store(
 
 
 def list_set_aside(store: EmbeddingStore) -> None:
-    """Write the store's `quarantine.parquet` from the notes in its shards, without what another of them has."""
-    latest = {each.id: each for shard in store.shards for each in noted(shard.metadata)}
-    if latest:
-        there = set(row_ids(store.metadata(), f"the store {store.path}"))
-        write_list(store.path, [each for each in latest.values() if each.id not in there])
+    """Write the store's `quarantine.parquet` from the notes in its shards."""
+    with named_failures(store.path):
+        write_list(store.path, store.set_aside())
 
 
 def _key(what: str, shards: Sequence[Shard], kept: np.ndarray) -> str:

@@ -87,6 +87,7 @@ def embed(
             on_error=on_error,
             retry=retry,
             engine=engine,
+            wait=True,  # another job of the same sweep is making the same store
         )
     store.require(spec)
     if len(store) == len(records):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Collection
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 
 from guardtrain.embeddings import quarantine
 from guardtrain.embeddings.arithmetic import AUTO
+from guardtrain.embeddings.build import list_set_aside
+from guardtrain.embeddings.contents import read_contents
 from guardtrain.embeddings.forwarding import EmbeddedRows
 from guardtrain.embeddings.progress import reported
 from guardtrain.embeddings.quarantine import SetAside
@@ -30,7 +32,7 @@ from guardtrain.embeddings.store import (
     write_shard,
 )
 from guardtrain.embeddings.worker import Crew, Engine, Job, LocalEngine
-from guardtrain.embeddings.writing import LOCK_FILE, named_failures
+from guardtrain.embeddings.writing import named_failures, only_writer
 from guardtrain.encoders import EncoderSettings, EncoderSpec, load_encoder, resolve_spec
 from guardtrain.errors import ConfigError, DataError, StoreError
 from guardtrain.records import Records
@@ -61,11 +63,13 @@ def extract(
     on_error: str = "quarantine",
     retry: bool = False,
     engine: Engine | None = None,
+    wait: bool = False,
+    known: Collection[str] = (),
 ) -> EmbeddingStore:
     """Embed every record of `source` into the store at `folder`; what is there already is kept.
 
     Killed at any moment, it goes on at the first shard that is not wholly written, and the files end up the same byte
-    for byte. One process at a time writes to a folder; another waits.
+    for byte. One process at a time writes to a folder; another is refused, or waits (see `only_writer`).
 
     What cannot be read (a truncated file, another format, a missing one, a decompression bomb) is set aside: the store
     has no row of it, and `quarantine.parquet` in its folder lists id, uri and reason. More than half of the records is
@@ -92,12 +96,15 @@ def extract(
         retry: try the records in quarantine again, and nothing else. Their files may have changed since; all others
             must hold what they held.
         engine: who makes the shards; default: this process. See `RayEngine`.
+        wait: for another process that writes to the folder; it is an error otherwise.
+        known: ids of records that could not be embedded before, and need not count again as too many.
 
     Raises:
         ConfigError: a shard size, batch size, storage type or `on_error` that is not allowed.
         DataError: no records, more than half of them unreadable, or with `on_error=raise` the first that is.
         EncoderError: see `load_encoder`.
-        StoreError: embeddings that are not finite, a folder that holds other work or cannot be written to.
+        StoreError: embeddings that are not finite, a folder that holds other work, cannot be written to or has another
+            writer.
     """
     if shard_size < 1 or (batch_size is not None and batch_size < 1):
         raise ConfigError(f"shard_size and batch_size must be at least 1; they are {shard_size} and {batch_size}.")
@@ -113,10 +120,16 @@ def extract(
         len(records), shard_size, records.digest(), content_key(source, records, text), spec.fingerprint, storage
     )
     what, kind = label or ("images" if text is None else "texts"), "images" if text is None else "texts"
-    with _only_writer(folder):
+    with only_writer(folder, wait=wait):
         begun = _continued(folder, plan, source if retry and text is None else None)
         plan = begun or plan
         missing = _missing(folder, plan, retry)
+        grown = read_contents(folder) is not None  # it was added to, so that its list of shards says what is in it
+        if retry and grown and missing:
+            raise StoreError(
+                f"The store {folder} has been added to since: `guardtrain store append` tries again what is set aside "
+                "there."
+            )
         if missing:
             job = Job(source, records, _with_batch_size(encoder, batch_size), load, text, workers, storage)
             free = begun is None and isinstance(encoder, EncoderSettings) and encoder.dtype == AUTO
@@ -127,13 +140,18 @@ def extract(
                 with named_failures(folder):
                     begin(folder, plan, full_spec)
                 _write_shards(folder, plan, records, crew, missing, progress, f"{what} with {spec.label}", kind,
-                              on_error)  # fmt: skip
+                              on_error, known)  # fmt: skip
         set_aside = set_aside_in(folder, plan)
-        with named_failures(folder):
-            quarantine.write_list(folder, set_aside)
+        if grown:
+            store = EmbeddingStore.open(folder)
+            set_aside = quarantine.still_set_aside(set_aside, store.metadata())
+            list_set_aside(store)
+        else:
+            with named_failures(folder):
+                quarantine.write_list(folder, set_aside)
     if set_aside and on_error == "raise":
         raise _unreadable(set_aside[0])
-    quarantine.refuse_too_many(set_aside, plan.rows, kind)
+    quarantine.refuse_too_many([e for e in set_aside if e.id not in known], plan.rows - len(known), kind)
     quarantine.warn(set_aside, plan.rows, what, folder)
     return EmbeddingStore.open(folder)
 
@@ -163,6 +181,7 @@ def _write_shards(
     what: str,
     kind: str,
     on_error: str,
+    known: Collection[str],
 ) -> None:
     rows = sum(map(len, missing.values()))
     lost = 0
@@ -173,9 +192,9 @@ def _write_shards(
         for number, result, set_aside in made:
             if set_aside and on_error == "raise":
                 raise _unreadable(set_aside[0])
-            lost += len(set_aside)
+            lost += sum(each.id not in known for each in set_aside)
             _write(folder, plan, number, records, result, set_aside, len(missing[number]))
-            if lost > quarantine.MOST_SET_ASIDE * plan.rows:
+            if lost > quarantine.MOST_SET_ASIDE * (plan.rows - len(known)):
                 break  # and say so, once they are listed
     if crew.idle_seconds > 1:
         print(
@@ -294,22 +313,3 @@ def _same_files(folder: Path, plan: Plan, source: ImageSource) -> bool:
             except OSError:
                 return False
     return True
-
-
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """The lock of a store. The system gives it up when its holder dies, kill -9 included."""
-    from filelock import FileLock, Timeout
-
-    with named_failures(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock: Any = FileLock(folder / LOCK_FILE)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"Another process is writing {folder}: waiting for it.", file=sys.stderr, flush=True)
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -10,7 +10,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def reported(
-    progress: bool | None, total: int, done: int, what: str, kind: str = "images"
+    progress: bool | None,
+    total: int,
+    done: int,
+    what: str,
+    kind: str = "images",
+    verbs: tuple[str, str] = ("Embedding", "Embedded"),
 ) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr, or one line at the start and one at the end.
 
@@ -19,6 +24,7 @@ def reported(
         total, done: rows, and those that were done before.
         what: is embedded.
         kind: what the rows are.
+        verbs: what is done, and was.
     """
     from rich.console import Console
 
@@ -31,13 +37,13 @@ def reported(
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(f"Embedding {what}", total=total, completed=done)
+            task = bar.add_task(f"{verbs[0]} {what}", total=total, completed=done)
             yield lambda rows: bar.advance(task, rows)
         return
     started = time.perf_counter()
     kept = f", {done:,} done before" if done else ""
-    print(f"Embedding {what}: {total:,} {kind}{kept}", file=sys.stderr, flush=True)
+    print(f"{verbs[0]} {what}: {total:,} {kind}{kept}", file=sys.stderr, flush=True)
     yield lambda rows: None
     seconds = time.perf_counter() - started
     rate = (total - done) / max(seconds, 1e-9)
-    print(f"Embedded {total - done:,} {kind} in {seconds:.1f} s ({rate:.0f} a second)", file=sys.stderr, flush=True)
+    print(f"{verbs[1]} {total - done:,} {kind} in {seconds:.1f} s ({rate:.0f} a second)", file=sys.stderr, flush=True)

@@ -74,6 +74,20 @@ def noted(metadata: Path) -> list[SetAside]:
         raise StoreError(f"{metadata} cannot be read: {error}") from error
 
 
+def still_set_aside(noted: Iterable[SetAside], table: pa.Table) -> list[SetAside]:
+    """Those of `noted` that a store has no row of, for others were mended and embedded since; each id once.
+
+    Args:
+        noted: of all its shards, the latest last.
+        table: its metadata.
+    """
+    latest = {each.id: each for each in noted}
+    if not latest or "id" not in table.column_names:
+        return list(latest.values())
+    there = pc.is_in(pa.array(list(latest), table["id"].type), value_set=table["id"]).to_pylist()
+    return [each for each, found in zip(latest.values(), there, strict=True) if not found]
+
+
 def write_list(folder: Path, set_aside: Sequence[SetAside]) -> None:
     """Replace the store's `quarantine.parquet`; without any record there is none."""
     file = folder / QUARANTINE_FILE
@@ -132,7 +146,12 @@ def rows_left(records: Records, set_aside: Iterable[SetAside]) -> tuple[np.ndarr
 
 
 def whole_pairs(table: pa.Table, set_aside: Iterable[SetAside]) -> np.ndarray | None:
-    """The rows of a store's metadata whose pair, where they are of one, is whole; None where all are."""
+    """The rows of a store's metadata whose pair, where they are of one, is whole; None where all are.
+
+    Args:
+        table: the metadata.
+        set_aside: see `still_set_aside`.
+    """
     pairs = {each.pair_id for each in set_aside} - {None}
     if not pairs or "pair_id" not in table.column_names:
         return None

@@ -171,4 +171,6 @@ def _reason(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, FileNotFoundError):
         text = "no such file"
+    elif isinstance(error, OSError) and error.strerror:
+        text = error.strerror[0].lower() + error.strerror[1:]  # the path is beside it
     return text[:500]

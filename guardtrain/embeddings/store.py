@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from guardtrain.embeddings.checksums import write_checksums
 from guardtrain.embeddings.contents import Contents, read_contents
-from guardtrain.embeddings.quarantine import SetAside, annotated, noted, whole_pairs
+from guardtrain.embeddings.quarantine import SetAside, annotated, noted, still_set_aside, whole_pairs
 from guardtrain.embeddings.rows import MatrixFile, StoredRows
 from guardtrain.embeddings.shards import (
     MATRIX_FOLDER,
@@ -191,7 +191,16 @@ class EmbeddingStore:
 
     def whole_pairs(self, table: pa.Table) -> np.ndarray | None:
         """The rows of `metadata` but halves of pairs whose other half could not be embedded; None for all of them."""
-        return whole_pairs(table, [each for shard in self.shards for each in noted(shard.metadata)])
+        return whole_pairs(table, self.set_aside(table))
+
+    def set_aside(self, table: pa.Table | None = None) -> list[SetAside]:
+        """The records that could not be embedded, and have not been since.
+
+        Args:
+            table: `metadata`, where it is at hand.
+        """
+        notes = [each for shard in self.shards for each in noted(shard.metadata)]
+        return still_set_aside(notes, self.metadata() if table is None and notes else table) if notes else []
 
 
 def _planned_shards(folder: Path, plan: Plan) -> tuple[Shard, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from guardtrain.embeddings.quarantine import SetAside, described, warn
 from guardtrain.embeddings.rows import StoredRows
 from guardtrain.embeddings.store import EmbeddingStore
 from guardtrain.errors import DataError
@@ -30,7 +31,8 @@ class StoreSource:
             `image_path` is the id.
         labels: cell of the label column -> 0 (safe) or 1 (unsafe); default as in `ManifestSource`.
         manifest: a table (CSV, JSONL, Parquet) with labels and further columns for rows of the store; only rows it
-            names are kept.
+            names are kept. Those that could not be embedded are left out, and so is the other half of a pair of the
+            manifest; a warning counts them.
         manifest_columns: our column -> the manifest's; its `id` is matched with the store's.
         where, split: as in `ManifestSource`, on the joined table.
 
@@ -85,14 +87,14 @@ class StoreSource:
         if "image_path" in table.column_names and "image_path" not in columns.values():
             columns.setdefault("image", "image_path") if "image" not in names else None
         table = table.append_column(_ROW, pa.array(np.arange(len(table))))
-        if (whole := self._store.whole_pairs(table)) is not None:
-            table = table.take(pa.array(whole))
         if self.manifest is None:
+            if (whole := self._store.whole_pairs(table)) is not None:
+                table = table.take(pa.array(whole))
             table = as_record_columns(table, columns=columns, labels=self.labels, where=self.where, origin=origin)
             table = _with_id(table, origin)
         else:
             stored = _with_id(as_record_columns(table, columns=columns, labels={}, where={}, origin=origin), origin)
-            table = self._joined(stored, origin)
+            table = self._joined(stored, self._set_aside(table, columns), origin)
         if "label" not in table.column_names:
             raise DataError(
                 f"{origin} has no labels (metadata: {listed(sorted(names), 20)}): name its label column with "
@@ -102,7 +104,15 @@ class StoreSource:
         rows = records.column(_ROW).astype(np.int64)
         return Records(records.table.drop_columns([_ROW]), records.root), rows
 
-    def _joined(self, stored: pa.Table, origin: str) -> pa.Table:
+    def _set_aside(self, table: pa.Table, columns: dict[str, str]) -> dict[str, SetAside]:
+        """What could not be embedded, by what stands for the id here."""
+        named = columns.get("id", "id")
+        lost = self._store.set_aside(table)
+        if named == "id":
+            return {each.id: each for each in lost}
+        return {each.uri: each for each in lost if each.uri is not None} if named in ("image", "image_path") else {}
+
+    def _joined(self, stored: pa.Table, set_aside: dict[str, SetAside], origin: str) -> pa.Table:
         """The manifest's rows with the row numbers (and, where it lacks them, images) of the store's."""
         assert self.manifest is not None
         place = f"the manifest {self.manifest}"
@@ -121,16 +131,30 @@ class StoreSource:
             )
         row_of = {str(v): i for i, v in enumerate(stored["id"].to_pylist())}
         ids = [str(v) for v in table["id"].to_pylist()]
-        if absent := [v for v in ids if v not in row_of]:
+        if absent := [v for v in ids if v not in row_of and v not in set_aside]:
             raise DataError(
                 f"{len(absent)} of {len(ids)} records of {place} are not in {origin}: {listed(absent, 3)}. Ids there "
                 f"look like: {listed(row_of, 3)}. columns={{id: …}} names another column of the metadata."
             )
+        if lost := [set_aside[v] for v in ids if v not in row_of]:
+            there = np.array([v in row_of for v in ids], dtype=bool)
+            kept = there & ~_of_broken_pairs(table, there)
+            if not kept.any():
+                raise DataError(f"None of the {len(ids)} records of {place} is left: {described(lost[0])}, and so on.")
+            warn(lost, len(ids), place, self._store.path, int((there & ~kept).sum()))
+            table, ids = table.filter(pa.array(kept)), [ids[i] for i in np.flatnonzero(kept)]
         positions = np.array([row_of[v] for v in ids], dtype=np.int64)
         table = table.append_column(_ROW, stored[_ROW].take(pa.array(positions)))
         if "image" not in table.column_names and "image" in stored.column_names:
             table = table.append_column("image", stored["image"].take(pa.array(positions)))
         return table
+
+
+def _of_broken_pairs(table: pa.Table, there: np.ndarray) -> np.ndarray:
+    """Which rows are of a pair that a row which is not `there` is of, too."""
+    pairs = table["pair_id"].to_pylist() if "pair_id" in table.column_names else [None] * len(table)
+    broken = {pair for pair, found in zip(pairs, there, strict=True) if not found} - {None, ""}
+    return np.array([pair in broken for pair in pairs], dtype=bool)
 
 
 def _with_id(table: pa.Table, origin: str) -> pa.Table:

@@ -15,7 +15,7 @@ from guardtrain.embeddings.contents import Contents, read_contents
 from guardtrain.embeddings.selection import row_ids
 from guardtrain.embeddings.shards import MATRIX_FOLDER, METADATA_FOLDER, file_names, matrix_shape, shard_numbers
 from guardtrain.embeddings.store import ENCODER_FILE, PLAN_FILE, Plan, committed, read_plan
-from guardtrain.embeddings.writing import only_writer
+from guardtrain.embeddings.writing import named_failures, only_writer
 from guardtrain.encoders.spec import EncoderSpec
 from guardtrain.errors import DataError, EncoderError, StoreError
 from guardtrain.files import file_sha256
@@ -141,7 +141,7 @@ def remove_damaged(found: Verification) -> list[Path]:
     if damaged >= {shard.number for shard in found.shards}:
         raise StoreError(f"Every shard of {found.path} is damaged: delete the folder, and make the store again.")
     deleted = []
-    with only_writer(found.path):
+    with only_writer(found.path), named_failures(found.path):
         if (contents := read_contents(found.path)) is not None:
             plan = read_plan(found.path)
             extracted = range(0 if plan is None else plan.shards)

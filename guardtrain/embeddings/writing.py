@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from guardtrain.errors import StoreError
 
 LOCK_FILE = ".lock"
+WRITER_FILE = ".writer"  # who holds the lock, to tell the next; gone once it is given up
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock of a store while writing to it. The system gives it up when its holder dies, kill -9 included.
+
+    Of two writers at once the second is refused, and the store is the first one's, whole. Jobs that want the same
+    thing, such as those of a sweep whose embeddings go to one cache, wait for the first, and find it made.
+
+    Args:
+        folder: the store's; made where there is none.
+        wait: for another writer, with a line that says so, in place of the error.
 
     Raises:
         StoreError: another process is writing there, or the folder cannot be written to (read-only, disk full).
@@ -26,13 +38,30 @@ def only_writer(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise StoreError(
-                f"Another process is writing to the store {folder}. Wait until it has ended, or choose another folder."
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+            who = _writer(folder)
+            if not wait:
+                raise StoreError(
+                    f"{who} is writing to the store {folder}. Wait until it has ended, or choose another folder."
+                ) from None
+            print(f"{who} is writing to the store {folder}: waiting for it.", file=sys.stderr, flush=True)
+            lock.acquire()
+    try:
+        with suppress(OSError):  # it only tells others, so a full disk need not end us here
+            began = time.strftime("%Y-%m-%d %H:%M:%S")
+            (folder / WRITER_FILE).write_text(f"Process {os.getpid()} on {socket.gethostname()} (since {began})")
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / WRITER_FILE).unlink(missing_ok=True)
+        lock.release()
+
+
+def _writer(folder: Path) -> str:
+    """Who holds the lock, as far as it has said so."""
+    try:
+        return (folder / WRITER_FILE).read_text() or "Another process"
+    except (OSError, ValueError):
+        return "Another process"
 
 
 @contextmanager

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from pathlib import Path
 
 from PIL import Image
 
 from guardtrain.errors import DataError
 from guardtrain.records import Records
-from guardtrain.sources.decoding import decode
+from guardtrain.sources.decoding import MAX_PIXELS, decode
 from guardtrain.sources.tables import listed
 
+MAX_BYTES = 8 * MAX_PIXELS  # of a file: the largest image there may be, as 16 bits of four channels, as it is
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 
 
@@ -36,14 +39,23 @@ def read_encoded(uri: str) -> bytes:
     """The bytes of the image file at a local path or fsspec URL, as they are.
 
     Raises:
-        OSError: no such file, or it cannot be read.
+        OSError: no such file, or it cannot be read: a folder, a pipe or a device, or larger than any image.
     """
     if is_url(uri):
         import fsspec
 
         with fsspec.open(uri, "rb") as file:
             return bytes(file.read())
-    return Path(uri).read_bytes()
+    # A pipe under an image's name would be waited for without end, hence not to be blocked by opening it.
+    with open(uri, "rb", opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError("not a file but a pipe or a device")
+        if found.st_size > MAX_BYTES:
+            raise OSError(
+                f"too large for an image ({found.st_size / 1e9:.1f} GB; the limit is {MAX_BYTES / 1e9:.1f} GB)"
+            )
+        return file.read()
 
 
 def decode_image(content: bytes) -> Image.Image:
@@ -58,7 +70,8 @@ def decode_image(content: bytes) -> Image.Image:
 def files_key(records: Records, origin: str) -> str:
     """Hex sha256 over every image's absolute path, size in bytes and modification time in ns; of URLs the URL.
 
-    Labels and other columns have no part in it. Costs one `stat` an image.
+    Labels and other columns have no part in it. Costs one `stat` an image. Files that are there and cannot be looked at
+    (a link to nothing, a folder that is not ours to enter) are noted as that: whoever reads them says so.
 
     Raises:
         DataError: records without an image, or local files that do not exist, with their number and the first few.
@@ -75,11 +88,16 @@ def files_key(records: Records, origin: str) -> str:
             continue
         path = Path(uri).absolute()
         try:
-            stat = path.stat()
-        except OSError:
-            missing.append(path)
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if not path.is_symlink():
+                missing.append(path)
+            digest.update(f"{path}\0{error.errno}\0".encode())
             continue
-        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        except OSError as error:
+            digest.update(f"{path}\0{error.errno}\0".encode())
+            continue
+        digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
     if absent:
         raise DataError(f"{len(absent)} of {len(uris)} records of {origin} have no image: {listed(absent, 5)}.")
     if missing:

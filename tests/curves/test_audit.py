@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,16 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.model_selection import GroupKFold, cross_val_score
 
-from guardtrain.curves.audit import duplicates, readout
+from guardtrain.curves.audit import duplicates, readout, stacked
 from guardtrain.curves.audit.duplicates import near_duplicates
 from guardtrain.curves.audit.geometry import mean_cosine, pair_geometry, unit
 from guardtrain.curves.audit.measure import Audit, Question, association, audit_pools
 from guardtrain.curves.audit.readout import readability
 from guardtrain.curves.audit.report import audit_rows, audit_text, findings
 from guardtrain.curves.audit.settings import AuditSettings
+from guardtrain.curves.audit.stacked import StackedRows
 from guardtrain.embeddings import Embeddings
+from guardtrain.embeddings.rows import MatrixFile, StoredRows
 from guardtrain.encoders.spec import external_spec
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.records import Records
@@ -303,6 +306,41 @@ def test_neither_order_nor_repetition_changes_an_audit() -> None:
     )
     assert audit_text(audit_pools(shuffled, FAST)) == audit_text(first)
     assert repr(audit_pools(pools, FAST)) == repr(first)
+
+
+def test_pools_in_stores_are_audited_alike_and_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacked, "_BLOCK_ROWS", 64)
+    pools = _pools(trace=1.0)
+    sizes = []
+    read = StoredRows._read
+
+    def noted(self: StoredRows, indices: np.ndarray, dtype: Any) -> np.ndarray:
+        sizes.append(len(indices))
+        return read(self, indices, dtype)
+
+    def stored(name: str, part: Embeddings) -> Embeddings:
+        np.save(tmp_path / f"{name}.npy", np.asarray(part.matrix))
+        file = MatrixFile(tmp_path / f"{name}.npy", len(part))
+        return Embeddings(part.records, StoredRows([file], D, np.float32), part.spec)
+
+    assert pools.pairs is not None
+    in_memory = Pools(pools.name, pools.real, pools.pairs, {"clean": pools.tests["clean"]})
+    tests = {"clean": stored("clean", pools.tests["clean"])}
+    in_stores = Pools(pools.name, stored("real", pools.real), stored("pairs", pools.pairs), tests)
+    less = AuditSettings(permutations=1, replicates=100, max_images=100, max_compared=50, folds=2)
+    monkeypatch.setattr(StoredRows, "_read", noted)
+    assert repr(audit_pools(in_stores, less)) == repr(audit_pools(in_memory, less))
+    assert max(sizes) <= 101  # of 240
+
+
+def test_stacked_rows_are_those_of_their_parts() -> None:
+    parts = [_x(5), _x(3, 1), _x(4, 2)]
+    whole = np.concatenate(parts).astype(np.float32)
+    rows = np.array([11, 0, 4, 5, 5, 7, 8])
+    np.testing.assert_array_equal(StackedRows(parts)[rows], whole[rows])
+    taken = StackedRows(parts).take(rows).take(np.array([6, 0]))
+    np.testing.assert_array_equal(np.asarray(taken), whole[[8, 11]])
+    np.testing.assert_allclose(StackedRows(parts).mean(), whole.mean(axis=0), atol=1e-7)
 
 
 def test_without_pairs_the_rest_is_audited() -> None:

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from guardtrain.embeddings import EmbeddingStore, append
+from guardtrain.embeddings import EmbeddingStore, StoreSource, append
 from guardtrain.embeddings.append import SomeRecords, append_records
 from guardtrain.embeddings.extraction import extract
 from guardtrain.embeddings.verify import remove_damaged, verify_store
 from guardtrain.encoders import EncoderSettings
 from guardtrain.errors import DataError, EncoderError, StoreError
-from tests.embeddings.fake_encoder import SPEC, BatchedPictures, FakeEncoder, Pictures, expected
+from tests.embeddings.fake_encoder import SPEC, BatchedPictures, EncodedPictures, FakeEncoder, Pictures, expected
 from tests.embeddings.test_store import clip_retrieval_store, noise, write
 
 STORED = replace(SPEC, dim=6)
@@ -122,6 +122,43 @@ def test_what_cannot_be_embedded_is_listed_until_it_can(tmp_path: Path, encoder:
     assert grown.metadata()["id"].to_pylist() == [*(f"r{i}" for i in range(11) if i != 9), "r9"]
     assert not (tmp_path / "quarantine.parquet").exists()
     assert verify_store(tmp_path).ok
+
+
+def test_a_pair_is_whole_again_once_its_half_is_mended(tmp_path: Path, encoder: FakeEncoder) -> None:
+    """Pairs (r0, r1), (r2, r3), (r4, r5); r1 and both of the last are damaged, then r1 and r5 are mended."""
+
+    def paired(*damaged: int, key: str) -> EncodedPictures:
+        source = EncodedPictures(6, damaged=dict.fromkeys(damaged, b""))
+        records = source.records().with_column("pair_id", [f"p{i // 2}" for i in range(6)])
+        source.records = lambda: records  # type: ignore[method-assign]
+        source.content_key = lambda: key  # type: ignore[method-assign]
+        return source
+
+    def usable() -> list[str]:
+        again = StoreSource(str(tmp_path)).records()
+        assert again.ids.tolist() == EmbeddingStore.open(tmp_path).read().records.ids.tolist()
+        assert all(again.pair_ids == [f"p{int(i[1:]) // 2}" for i in again.ids])
+        return sorted(again.ids)
+
+    begun = paired(1, 4, 5, key="begun")
+    extract(begun, STORED, tmp_path, shard_size=4, progress=False, load=lambda _: FakeEncoder())
+    assert usable() == ["r2", "r3"]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    added(tmp_path, begun)  # nothing was mended: no error, and nothing changes
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    grown, _ = added(tmp_path, paired(4, key="mended"))
+    assert usable() == ["r0", "r1", "r2", "r3"]
+    matrix, there = np.asarray(grown.matrix()), [int(i[1:]) for i in grown.metadata()["id"].to_pylist()]
+    np.testing.assert_allclose(matrix, expected(6)[there], atol=1e-6)
+    assert [each["id"] for each in pq.read_table(tmp_path / "quarantine.parquet").to_pylist()] == ["r4"]
+    extract(begun, STORED, tmp_path, progress=False, load=lambda _: FakeEncoder())  # and nothing of it is undone
+    assert [each["id"] for each in pq.read_table(tmp_path / "quarantine.parquet").to_pylist()] == ["r4"]
+    with pytest.raises(StoreError, match="has been added to since: `guardtrain store append` tries again"):
+        extract(begun, STORED, tmp_path, progress=False, load=lambda _: FakeEncoder(), retry=True)
+    added(tmp_path, paired(key="all"))
+    assert usable() == [f"r{i}" for i in range(6)]
+    assert verify_store(tmp_path).ok
+    assert not (tmp_path / "quarantine.parquet").exists()
 
 
 def test_stores_that_cannot_be_added_to(tmp_path: Path, encoder: FakeEncoder) -> None:

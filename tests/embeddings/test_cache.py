@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 from PIL import Image
 
 from guardtrain.embeddings import StoreSource, embed, extraction
+from guardtrain.embeddings.writing import only_writer
 from guardtrain.encoders import EncoderSettings, load_encoder, resolve_spec
 from guardtrain.errors import ConfigError, DataError, EncoderError
 from guardtrain.sources import ArraysSource, ImageFolderSource, ManifestSource
@@ -52,6 +56,29 @@ def manifest(folder: Path) -> ManifestSource:
 
 def stores(cache: Path) -> list[str]:
     return sorted(p.parent.relative_to(cache).as_posix() for p in cache.rglob("encoder.json"))
+
+
+def test_jobs_that_want_the_same_embeddings_wait_for_the_first(
+    folder: Path, tmp_path: Path, settings: EncoderSettings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = embed(manifest(folder), settings, tmp_path / "cache", progress=False)
+    (name,) = stores(tmp_path / "cache")
+    store = tmp_path / "cache" / name
+    (store / "metadata" / "metadata_0000.parquet").unlink()
+    found = []
+    job = threading.Thread(
+        target=lambda: found.append(embed(manifest(folder), settings, tmp_path / "cache", progress=False))
+    )
+    with only_writer(store):
+        job.start()
+        said = ""
+        while job.is_alive() and "waiting for it" not in said:
+            time.sleep(0.02)
+            said += capfd.readouterr().err
+        assert re.search(rf"Process {os.getpid()} on .* is writing to the store {store}: waiting for it\.", said)
+        assert not (store / "metadata" / "metadata_0000.parquet").exists()
+    job.join()
+    assert (found[0].matrix == first.matrix).all()
 
 
 def test_cold_warm_and_resumed_give_the_same_bits(folder: Path, tmp_path: Path, settings: EncoderSettings) -> None:

@@ -6,18 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from PIL import Image
 
 from guardtrain.embeddings import EmbeddingStore, store
 from guardtrain.embeddings.extraction import extract
+from guardtrain.embeddings.writing import only_writer
 from guardtrain.errors import ConfigError, DataError, StoreError
 from guardtrain.records import Records
 from tests.embeddings.fake_encoder import SPEC, BatchedPictures, EncodedPictures, FakeEncoder, Pictures, expected
@@ -151,17 +150,12 @@ def test_shards_of_another_plan_are_neither_taken_nor_overwritten(tmp_path: Path
     assert contents(tmp_path) == {name: data for name, data in whole.items() if name != "extraction.json"}
 
 
-def test_a_second_writer_waits(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    lock = FileLock(tmp_path / ".lock")
-    lock.acquire()
-    worker = threading.Thread(target=run, args=(Pictures(3), tmp_path))
-    worker.start()
-    time.sleep(0.3)
-    assert not (tmp_path / "encoder.json").exists()
-    lock.release()
-    worker.join(timeout=10)
-    assert len(EmbeddingStore.open(tmp_path)) == 3
-    assert f"Another process is writing {tmp_path}: waiting for it." in capfd.readouterr().err
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    with only_writer(tmp_path), pytest.raises(StoreError) as caught:
+        run(Pictures(3), tmp_path)
+    assert str(caught.value).startswith(f"Process {os.getpid()} on ")
+    assert f" is writing to the store {tmp_path}. Wait until it has ended" in str(caught.value)
+    assert len(run(Pictures(3), tmp_path)) == 3
 
 
 def test_a_folder_with_other_work_is_refused(tmp_path: Path) -> None:

@@ -198,3 +198,23 @@ def test_good_and_damaged_files_on_disk(tmp_path: Path, caplog: pytest.LogCaptur
     assert {str(i) for i in range(100)} <= ids
     assert len(aside) >= 40
     assert all(row["reason"] and row["uri"] == str(tmp_path / f"{row['id']}.jpg") for row in aside.values())
+
+
+def test_a_manifest_may_name_what_was_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(Paired(N, damaged={2: b"", 16: b""}), tmp_path / "store")
+
+    def manifest(*ids: int, pairs: bool = True) -> StoreSource:
+        rows = [f"r{i},{i % 2},{'' if i == N - 1 or not pairs else f'p{i // 2}'}" for i in ids]
+        (tmp_path / "m.csv").write_text("\n".join(["id,label,pair_id", *rows]))
+        return StoreSource(str(tmp_path / "store"), manifest=str(tmp_path / "m.csv"))
+
+    found = manifest(5, 16, 4, 3, 2)
+    assert found.records().ids.tolist() == ["r5", "r4"]
+    np.testing.assert_allclose(np.asarray(found.embeddings()), expected(N)[[5, 4]], atol=1e-6)
+    assert "m.csv: 2 of 5 cannot be embedded and are set aside, the first: r16: the file is empty." in caplog.text
+    assert "With them go the other halves of 1 pairs." in caplog.text
+    assert manifest(3, 2, pairs=False).records().ids.tolist() == ["r3"]  # which pairs there are, the manifest says
+    with pytest.raises(DataError, match=r"1 of 3 records of the manifest .* are not in the store .*: r99\."):
+        manifest(16, 99, 0, pairs=False).records()
+    with pytest.raises(DataError, match=r"None of the 2 records of the manifest .* is left: r2: the file is empty"):
+        manifest(2, 3).records()

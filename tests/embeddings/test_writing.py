@@ -52,10 +52,12 @@ def test_two_writers(tmp_path: Path) -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(StoreError, match=rf"Another process is writing to the store {out}\. Wait"):
+        with pytest.raises(StoreError, match=rf"Process {other.pid} on .* is writing to the store {out}\. Wait"):
             build_store(out, [store], np.arange(8), "test")
         other.kill()
+    assert (out / ".writer").exists()  # it was killed
     assert len(build_store(out, [store], np.arange(8), "test")) == 8  # the lock went with its holder
+    assert not (out / ".writer").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_FSIZE as Linux has it")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from guardtrain.curves.audit.stacked import StackedRows
 from guardtrain.curves.bootstrap import group_draws, interval
 
 
@@ -39,8 +40,8 @@ class PairGeometry:
 
 
 def pair_geometry(
-    safe: np.ndarray,
-    unsafe: np.ndarray,
+    safe: np.ndarray | StackedRows,
+    unsafe: np.ndarray | StackedRows,
     categories: np.ndarray | None = None,
     real_direction: np.ndarray | None = None,
     *,

@@ -12,6 +12,7 @@ from guardtrain.curves.audit.duplicates import NearDuplicates, near_duplicates
 from guardtrain.curves.audit.geometry import PairGeometry, pair_geometry
 from guardtrain.curves.audit.readout import Readout, readability
 from guardtrain.curves.audit.settings import AuditSettings
+from guardtrain.curves.audit.stacked import StackedRows
 from guardtrain.embeddings import Embeddings
 from guardtrain.metrics import record_pairs
 from guardtrain.records import SAFE, UNSAFE
@@ -116,15 +117,15 @@ def audit_pools(pools: Pools, settings: AuditSettings, say: Callable[[str], None
         )
         for a, b in couples
     ]
-    labels = parts["real"].records.labels
-    means = [np.asarray(parts["real"].matrix[labels == label], dtype=np.float64).mean(axis=0) for label in LABELS]
+    real = StackedRows([pools.real.matrix])  # in its own order, which is that of its files
+    means = [real.take(np.flatnonzero(pools.real.records.labels == label)).mean() for label in LABELS]
     geometry = {}
     for name, part in everything.items():
         safe, unsafe = (half.numpy() for half in record_pairs(part.records))
         if len(safe) >= 2:
             geometry[name] = pair_geometry(
-                part.matrix[safe],
-                part.matrix[unsafe],
+                StackedRows([part.matrix], safe),
+                StackedRows([part.matrix], unsafe),
                 part.records.categories[unsafe],
                 means[UNSAFE] - means[SAFE],
                 most=settings.max_images,
@@ -163,7 +164,7 @@ def association(part: str, labels: np.ndarray, edited: np.ndarray) -> Associatio
 
 
 def _questions(parts: dict[str, Embeddings], settings: AuditSettings) -> list[Question]:
-    x = np.concatenate([np.asarray(part.matrix, dtype=np.float32) for part in parts.values()])
+    x = StackedRows([part.matrix for part in parts.values()])  # a readout draws some of them, and reads only those
     labels, edited = _columns(list(parts.values()))
     groups = np.concatenate([part.records.groups for part in parts.values()]).astype(str)
     pool = np.concatenate([np.full(len(part), name) for name, part in parts.items()])
@@ -195,7 +196,7 @@ def _questions(parts: dict[str, Embeddings], settings: AuditSettings) -> list[Qu
                 continue
             divided[key] = name
             readout = readability(
-                x[rows],
+                x.take(rows),
                 own,
                 groups[rows],
                 folds=settings.folds,

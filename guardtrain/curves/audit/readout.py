@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -16,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from guardtrain.curves.audit.stacked import StackedRows
 from guardtrain.curves.bootstrap import group_draws, group_index, interval, weighted_metric
 from guardtrain.errors import DataError
 
@@ -64,7 +66,7 @@ class Readout:
 
 
 def readability(
-    embeddings: np.ndarray,
+    embeddings: np.ndarray | StackedRows,
     has: np.ndarray,
     groups: np.ndarray,
     *,
@@ -86,7 +88,7 @@ def readability(
     should never be zero", Statistical Applications in Genetics and Molecular Biology 9(1), 2010).
 
     Args:
-        embeddings: (N, D) float.
+        embeddings: (N, D) float; of those in a store only the rows that are used are read.
         has: (N,) bool.
         groups: (N,) names or numbers.
         folds: of the cross-validation, at least 2.
@@ -106,9 +108,10 @@ def readability(
     >>> readability(x, x[:, 0] > 0, np.arange(200), permutations=2).auroc > 0.95
     True
     """
-    x, has = np.asarray(embeddings), np.asarray(has).astype(bool)
-    if x.ndim != 2 or has.shape != (len(x),) or np.shape(groups) != (len(x),):
-        raise DataError(f"A readout takes (N, D), (N,), (N,); it got {x.shape}, {has.shape}, {np.shape(groups)}.")
+    matrix = embeddings if isinstance(embeddings, StackedRows) else np.asarray(embeddings)
+    has = np.asarray(has).astype(bool)
+    if matrix.ndim != 2 or has.shape != (len(matrix),) or np.shape(groups) != (len(matrix),):
+        raise DataError(f"A readout takes (N, D), (N,), (N,); it got {matrix.shape}, {has.shape}, {np.shape(groups)}.")
     none = np.zeros(0, dtype=np.int64)
     group, count = group_index(np.asarray(groups), (none, none))
     sides = [len(np.unique(group[has == side])) for side in (True, False)]
@@ -122,7 +125,7 @@ def readability(
     rng = np.random.default_rng(seed)
     rows = _subsample(has, group, most, rng)
     has, group = has[rows], np.unique(group[rows], return_inverse=True)[1]
-    x = _scaled(x[rows])
+    x = _scaled(matrix[rows])
     state = int(rng.integers(2**31))
     splits = list(_splits(has, group, folds, state))
     scores = np.empty(len(x))
@@ -158,9 +161,10 @@ def _subsample(has: np.ndarray, group: np.ndarray, most: int, rng: np.random.Gen
     order = rng.permutation(int(group.max()) + 1)
     place = np.argsort(order)
     by_group = np.argsort(place[group], kind="stable")
-    bounds = np.flatnonzero(np.diff(place[group][by_group])) + 1
+    bounds = [0, *(np.flatnonzero(np.diff(place[group][by_group])) + 1).tolist(), len(by_group)]
     kept = []
-    for members in np.split(by_group, bounds):
+    for start, stop in pairwise(bounds):
+        members = by_group[start:stop]
         inside = has[members]
         counts = {True: int(inside.sum()), False: int((~inside).sum())}
         if any(counts[side] and quota[side] > 0 for side in (True, False)):
