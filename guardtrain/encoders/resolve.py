@@ -85,6 +85,10 @@ def resolve_spec(settings: EncoderSettings, memo: Path | None = None) -> Encoder
 def resolve(settings: EncoderSettings) -> Resolved:
     """`resolve_spec`, with the files it found; hashes local weights each time."""
     settings.check()
+    if settings.family == "nudenet":
+        from guardtrain.encoders.nudenet_adapter import resolve_nudenet
+
+        return resolve_nudenet(settings)
     return _resolve_open_clip(settings) if settings.family == "open_clip" else _resolve_timm(settings)
 
 
@@ -140,7 +144,7 @@ def _resolve_open_clip(settings: EncoderSettings) -> Resolved:
         model = settings.model if revision is not None else LOCAL_DIR
         pretrained = revision
         weights = weights or _weights_in(folder)
-        location = None if revision is not None else (settings.checkpoint or str(folder))
+        location = settings.checkpoint or (str(folder) if revision is None else None)
     else:
         model = settings.model.replace("/", "-")
         config = _built_in_config(model)
@@ -159,7 +163,8 @@ def _resolve_open_clip(settings: EncoderSettings) -> Resolved:
         )
     size = settings.image_size or config.get("vision_cfg", {}).get("image_size", 224)
     height, width = (size, size) if isinstance(size, int) else size
-    sha = file_sha256(weights) if weights is not None and revision is None else None
+    # The hub's own weights are named by its commit; a file of the user's is not.
+    sha = file_sha256(weights) if weights is not None and (revision is None or checkpoint is not None) else None
     spec = EncoderSpec(
         family="open_clip",
         model=model,

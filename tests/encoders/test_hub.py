@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from guardtrain.encoders import EncoderSettings, load_encoder, resolve, resolve_spec
 from guardtrain.encoders.hub import hub_file
@@ -39,6 +42,22 @@ def test_a_cached_hub_model_is_its_folder(hub: Path, tiny_clip: Path) -> None:
     assert (encoder.encode_images(images) == local.encode_images(images)).all()
     assert (encoder.encode_text(["a lamp"]) == local.encode_text(["a lamp"])).all()
     assert load_encoder(encoder.spec).spec == encoder.spec
+
+
+def test_a_hub_model_with_weights_of_ones_own_is_another_encoder(hub: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    name = "open_clip_model.safetensors"
+    own = tmp_path / name
+    weights = load_file(tiny_clip / name)
+    save_file(weights | {"visual.proj": weights["visual.proj"] * 2}, own)
+    published = load_encoder(EncoderSettings(model="hf-hub:org/tiny"))
+    tuned = load_encoder(EncoderSettings(model="hf-hub:org/tiny", checkpoint=str(own), normalize=False))
+    assert tuned.spec.weights_sha256 == hashlib.sha256(own.read_bytes()).hexdigest()
+    same = replace(published.spec, normalize=False)
+    assert tuned.spec.fingerprint != same.fingerprint
+    again = load_encoder(tuned.spec)  # as a guard does, from its config alone
+    images = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)
+    assert (again.encode_images(images) == tuned.encode_images(images)).all()
+    assert not np.allclose(tuned.encode_images(images), load_encoder(same).encode_images(images))
 
 
 def test_a_cached_tag(hub: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
