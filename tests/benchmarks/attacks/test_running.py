@@ -1,0 +1,135 @@
+"""Attacks on a real guard: what is drawn, what is kept, and what a kill leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from guardtrain.benchmarks.attacks import running
+from guardtrain.benchmarks.attacks.running import Job, Parts, attack_guard
+from guardtrain.benchmarks.attacks.samples import ImageSet, image_sets
+from guardtrain.benchmarks.attacks.settings import AttackSettings
+from guardtrain.benchmarks.attacks.target import Target
+from guardtrain.errors import DataError
+from guardtrain.guards.guard import Guard
+from guardtrain.scenes import SceneSource
+from guardtrain.training.pools import HoldOut
+
+SETTINGS = AttackSettings(
+    attacks=["gaussian", "fgsm", "pgd", "deepfool", "jpeg", "crop"],
+    samples=12,
+    steps=15,
+    jpeg=[30],
+    crop=[0.6],
+    block=5,
+)
+
+
+@pytest.fixture(scope="module")
+def job(loaded: Guard) -> Job:
+    source = SceneSource("test", 40, seed=11)
+    (images,) = image_sets("d", {"real": source}, {"t": source}, None, 0)
+    return Job("g", Target(loaded, "balanced"), images, 4)
+
+
+@pytest.fixture(scope="module")
+def whole(job: Job, tmp_path_factory: pytest.TempPathFactory):
+    with Parts(tmp_path_factory.mktemp("whole")).writing() as parts:
+        return attack_guard(job, SETTINGS, parts)
+
+
+def test_gradients_fool_the_guard_also_from_files_and_daily_changes_rarely(job: Job, whole) -> None:
+    frame = whole.to_pandas()
+    clean = frame[frame["attack"] == "none"]
+    kept = clean[clean["right"]]["id"].tolist()[:12]
+    share = {}
+    for name, rows in frame[frame["attack"] != "none"].groupby("attack"):
+        assert rows["id"].tolist() == kept, "the correctly classified ones, in their order"
+        share[name] = rows["right"].mean()
+    assert share["pgd"] <= 0.1
+    assert share["pgd"] <= share["fgsm"] <= share["gaussian"]
+    pixel = frame[frame["attack"].isin(["fgsm", "pgd", "deepfool"])]
+    assert (pixel["linf"] <= 0.01 + 1e-6).all()
+    assert (pixel["linf_file"] <= 2 / 255 + 1e-9).all()
+    assert (pixel["steps"] > 0).all()
+    deep = frame[frame["attack"] == "deepfool"]
+    assert deep["needed"].gt(0).all()
+    assert (deep["right_float"] == (deep["needed"] > 0.01)).all()
+    assert frame.loc[frame["attack"] == "jpeg", "right_float"].isna().all()
+    # the guard itself says so of the first image's file
+    row = clean.iloc[0]
+    place = job.images.records.ids.tolist().index(row["id"])
+    said = job.target.guard.logits(job.target.judge.embed([job.target.judge.pixels(job.images.content(place))]))
+    assert row["logit"] == pytest.approx(float(said[0]), abs=1e-5)
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(
+    job: Job, whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def counted(target, attack, images, *rest):
+        if len(made) == 9:
+            raise KeyboardInterrupt
+        made.append(attack.name)
+        return attacked_rows(target, attack, images, *rest)
+
+    attacked_rows = running.attacked_rows
+    monkeypatch.setattr(running, "attacked_rows", counted)
+    with pytest.raises(KeyboardInterrupt), Parts(tmp_path).writing() as parts:
+        attack_guard(job, SETTINGS, parts)
+    files = sorted(tmp_path.glob("*.parquet"))
+    assert len(files) == 9
+    files[0].write_bytes(files[0].read_bytes()[:100])  # as a power cut leaves it on some disks
+    blocks = []
+    monkeypatch.setattr(running, "attacked_rows", lambda *given: blocks.append(given[1].name) or attacked_rows(*given))
+    with Parts(tmp_path).writing() as parts:
+        again = attack_guard(job, SETTINGS, parts)
+    total = len(sorted(tmp_path.glob("*.parquet")))
+    assert len(blocks) == total - 8, "only what was missing or damaged"
+    assert again.equals(whole)
+    with (
+        Parts(tmp_path).writing(),
+        pytest.raises(DataError, match="Another process attacks"),
+        Parts(tmp_path).writing(),
+    ):
+        pass
+
+
+def test_the_seed_decides_the_order_and_pairs_stay_together(job: Job) -> None:
+    images = job.images
+    order = images.order(0)
+    assert sorted(order.tolist()) == list(range(len(images)))
+    pairs = images.records.pair_ids[order].reshape(-1, 2)
+    assert (pairs[:, 0] == pairs[:, 1]).all()
+    assert not np.array_equal(order, images.order(1))
+    # fewer of the same images are drawn in the same order
+    half = ImageSet("t", images.source, images.rows[:20], images.records.take(np.arange(20)))
+    ids = half.records.ids[half.order(0)].tolist()
+    assert ids == [one for one in images.records.ids[order].tolist() if one in set(ids)]
+
+
+def test_held_out_images_are_those_that_training_holds_out() -> None:
+    from guardtrain.embeddings import Embeddings
+    from guardtrain.encoders.spec import external_spec
+    from guardtrain.training.pools import make_pools
+
+    source = SceneSource("real", 60, seed=2)
+    held = HoldOut("real", fraction=0.3)
+    (images,) = image_sets("d", {"real": source}, {"h": held}, None, 7)
+    x = Embeddings(source.records(), np.random.default_rng(0).normal(size=(60, 4)).astype("f4"), external_spec({}, 4))
+    wanted = make_pools("d", {"real": x}, {"h": held}, seed=7).tests["h"].records
+    assert images.records.ids.tolist() == wanted.ids.tolist()
+    assert source.records().ids[images.rows].tolist() == wanted.ids.tolist()
+
+
+def test_test_sets_without_images_are_refused() -> None:
+    source = SceneSource("test", 4)
+    bare = SimpleNamespace(records=source.records)  # as sources of embeddings are
+    with pytest.raises(DataError, match="has embeddings and no images"):
+        image_sets("d", {"real": source}, {"t": bare}, None, 0)
+    with pytest.raises(DataError, match="no test set 'u'; there are: t"):
+        image_sets("d", {"real": source}, {"t": source}, ["u"], 0)
