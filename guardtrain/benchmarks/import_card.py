@@ -8,6 +8,7 @@ from typing import Any
 
 from guardtrain.benchmarks.published import PublishedGuard
 from guardtrain.guards.directory import CARD, HEAD_ONNX
+from guardtrain.guards.head_file import is_known
 
 _TEXT = """---
 {front}
@@ -97,7 +98,7 @@ def write_import_card(folder: Path, published: PublishedGuard, content: Mapping[
         norm="unit norm" if spec.normalize else "not of unit norm" if spec.normalize is False else "norm unknown",
         files="\n".join(f"- read from `{name}`, sha256 `{digest}`" for name, digest in published.files.items()),
         notes="\n".join(f"- {note}" for note in origin.notes),
-        trusted="" if target.startswith("guardtrain.heads.") else f', trusted_heads=["{target}"]',
+        trusted="" if is_known(target) else f', trusted_heads=["{target}"]',
         onnx=onnx,
     )
     (folder / CARD).write_text(text.replace("\n\n\n", "\n\n"), encoding="utf-8")

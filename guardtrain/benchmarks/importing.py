@@ -13,15 +13,16 @@ import numpy as np
 from guardtrain.benchmarks.import_card import write_import_card
 from guardtrain.benchmarks.kinds import Kind, not_finite
 from guardtrain.benchmarks.published import PublishedGuard, spec_for
-from guardtrain.encoders.resolve import versions
+from guardtrain.encoders.resolve import local_path, versions
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec
 from guardtrain.errors import EncoderError, GuardError
 from guardtrain.files import file_sha256
 from guardtrain.guards.calibration import Identity
 from guardtrain.guards.calibration_choice import Calibration
 from guardtrain.guards.directory import move_into_place, new_folder, write_config
-from guardtrain.guards.guard import Guard, head_logits
+from guardtrain.guards.guard import Guard
 from guardtrain.guards.head_file import write_bank
+from guardtrain.guards.logits import head_logits
 from guardtrain.guards.operating_points import OperatingPoint, OperatingPoints
 from guardtrain.guards.reliability import Estimate, Reliability
 from guardtrain.guards.thresholds_rates import Rate
@@ -57,7 +58,7 @@ def read_published(
 
     Args:
         kind: which; see `guardtrain.benchmarks.kinds`.
-        path: the file, or a folder for kinds of several.
+        path: the file, or a folder for kinds of several; `pkg://package/file` is inside an installed package.
         spec: the encoder whose embeddings it is to read, such as a store's; None to find it by `encoder`.
         encoder: see `guardtrain.benchmarks.published.spec_for`.
 
@@ -65,12 +66,13 @@ def read_published(
         GuardError: files that are not of this kind, damaged, or hold more than numbers.
         EncoderError: an encoder that is none, or gives embeddings of another length or norm.
     """
-    path = Path(path).expanduser()
+    path = _found(str(path))
     read = kind.read(path)
     if not_finite(read.scorer):
         raise GuardError(f"{path} holds a head that gives no finite number; the file is damaged.")
     if spec is None:
-        spec = spec_for(read.scorer, kind.normalize, encoder, read.hint)
+        named = encoder is not None and bool(encoder.model or encoder.checkpoint)
+        spec = spec_for(read.scorer, kind.normalize, encoder if named else read.encoder, read.hint)
     elif spec.normalize is not None and spec.normalize != kind.normalize:
         wanted = "embeddings of unit norm" if kind.normalize else "the encoder's features as they are"
         raise EncoderError(f"The guard {read.name} reads {wanted}; {spec.label} has normalize={spec.normalize}.")
@@ -79,6 +81,18 @@ def read_published(
     files = {file.name: file_sha256(file) for file in read.files}
     origin = replace(kind.origin, judges=read.judges) if read.judges else kind.origin
     return PublishedGuard(read.name, spec, read.scorer, origin, files)
+
+
+def _found(path: str) -> Path:
+    """Where a file lies; raises GuardError where it comes with a package that is not installed."""
+    try:
+        return local_path(path)
+    except EncoderError as error:
+        package = path.partition("://")[2].partition("/")[0]
+        raise GuardError(
+            f"The file {path} comes with the package {package}, which is not installed: "
+            f"pip install 'guardtrain[{package}]'."
+        ) from error
 
 
 def save_published(

@@ -14,6 +14,7 @@ from guardtrain.benchmarks.layers import folded, guessed
 from guardtrain.benchmarks.published import Origin
 from guardtrain.benchmarks.reading import CHECKPOINTS, read_arrays
 from guardtrain.benchmarks.scoring import Layers, Scorer, affine, highest
+from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.errors import ConfigError, GuardError
 from guardtrain.heads.unit_norm import unit_rows
 
@@ -28,6 +29,7 @@ class Read:
         files: that were read.
         hint: a text that may name the encoder.
         judges: what it calls unsafe, where that is less than its kind does.
+        encoder: the encoder that the files themselves are, or name; None to find it by `hint`.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Read:
     files: tuple[Path, ...]
     hint: str = ""
     judges: str = ""
+    encoder: EncoderSettings | None = None
 
 
 class Kind(Protocol):
@@ -43,6 +46,8 @@ class Kind(Protocol):
     Attributes:
         normalize: whether the head reads embeddings of unit norm.
         origin: where such guards come from.
+
+    One whose file comes with a package has a `default_file` besides.
     """
 
     @property

@@ -39,7 +39,12 @@ def load_pools(settings: AuditConfig | CurveConfig | TrainConfig, say: Callable[
         raise
 
 
-def _load_pools(data: DataSettings, encoder: EncoderSettings, cache_dir: str, say: Callable[[str], None]) -> Pools:
+def sources_of(data: DataSettings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sources of the pools by name (`real`, perhaps `pairs`), and of each test set its source or its `HoldOut`.
+
+    Raises:
+        ConfigError: a source or hold-out that is not described rightly.
+    """
     if not data.test:
         raise ConfigError(
             "data.test is empty; name at least one test set: a source, or {hold_out: pairs, fraction: 0.5}."
@@ -51,7 +56,12 @@ def _load_pools(data: DataSettings, encoder: EncoderSettings, cache_dir: str, sa
     for name, node in data.test.items():
         place = f"data.test.{name}"
         held_out = isinstance(node, dict) and "hold_out" in node
-        tests[name] = _hold_out(node, place, sources) if held_out else build(node, place)
+        tests[name] = hold_out(node, place, sources) if held_out else build(node, place)
+    return sources, tests
+
+
+def _load_pools(data: DataSettings, encoder: EncoderSettings, cache_dir: str, say: Callable[[str], None]) -> Pools:
+    sources, tests = sources_of(data)
 
     from guardtrain.training.pools import HoldOut, make_pools
 
@@ -90,7 +100,7 @@ def embed_source(
     return result
 
 
-def _hold_out(node: Mapping[str, Any], place: str, sources: Mapping[str, Any]) -> HoldOut:
+def hold_out(node: Mapping[str, Any], place: str, sources: Mapping[str, Any]) -> HoldOut:
     from guardtrain.training.pools import HoldOut
 
     allowed = ("hold_out", "groups", "fraction", "split")

@@ -37,10 +37,14 @@ def run(config: DictConfig) -> None:
         kinds = ", ".join(path.stem for path in sorted((conf_dir() / "kind").glob("*.yaml")))
         raise ConfigError(f"Say what is imported: `guardtrain import-guard KIND FILE`; KIND is one of {kinds}.")
     kind = build(settings.kind, "kind")
+    file = settings.file or getattr(kind, "default_file", None)
+    if file is None:
+        raise ConfigError("Say which file is imported: `guardtrain import-guard KIND FILE`, or file=PATH.")
 
     from guardtrain.benchmarks.importing import read_published, save_published
+    from guardtrain.guards.head_file import is_known
 
-    published = read_published(kind, settings.file, encoder=settings.encoder)
+    published = read_published(kind, file, encoder=settings.encoder)
     out = Path(settings.out or f"guards/{settings.name or published.name}").expanduser()
     imported = save_published(out, published, name=settings.name, onnx=settings.onnx, say=log.info)
     spec, guard = published.spec, imported.guard
@@ -52,6 +56,6 @@ def run(config: DictConfig) -> None:
     for note in published.origin.notes:
         log.info("note        %s", note)
     log.info("point       published, the threshold of its authors; neither that nor its probabilities were validated")
-    if not str(guard.about["head"]["_target_"]).startswith("guardtrain.heads."):
+    if not is_known(str(guard.about["head"]["_target_"])):
         log.info("note        its head is none of guardtrain.heads: load it with trusted_heads, see its card")
     log.info("written     %s", out)

@@ -30,6 +30,10 @@ def load_encoder(encoder: EncoderSettings | EncoderSpec) -> Encoder:
         from guardtrain.encoders.open_clip_adapter import load_open_clip
 
         return load_open_clip(settings, resolved)
+    if settings.family == "nudenet":
+        from guardtrain.encoders.nudenet_adapter import load_nudenet
+
+        return load_nudenet(settings, resolved)
     from guardtrain.encoders.timm_adapter import load_timm
 
     return load_timm(settings, resolved)

@@ -44,6 +44,10 @@ def _transform(spec: EncoderSpec) -> Any:
             ),
             is_train=False,
         )
+    if spec.family == "nudenet":
+        from guardtrain.encoders.letterbox import letterbox
+
+        return letterbox(*_size(spec))
     from timm.data import create_transform
 
     return create_transform(

@@ -10,11 +10,15 @@ from typing import Any
 
 from guardtrain.errors import ConfigError, EncoderError
 
-FAMILIES = ("open_clip", "timm", "external", "clip-retrieval")
-LOADABLE = ("open_clip", "timm")
+FAMILIES = ("open_clip", "timm", "nudenet", "external", "clip-retrieval")
+LOADABLE = ("open_clip", "timm", "nudenet")
 OUTPUTS = ("projected", "pooled")
 RESIZE_MODES = ("shortest", "squash", "longest")
-INTERPOLATIONS = {"open_clip": ("bicubic", "bilinear"), "timm": ("bicubic", "bilinear", "nearest", "lanczos")}
+INTERPOLATIONS = {
+    "open_clip": ("bicubic", "bilinear"),
+    "timm": ("bicubic", "bilinear", "nearest", "lanczos"),
+    "nudenet": ("bilinear",),
+}
 DTYPES = ("auto", "float32", "bfloat16")
 LOCAL_DIR = "local-dir"
 
@@ -25,7 +29,7 @@ class EncoderSettings:
 
     Args:
         name: how the encoder is called in file names and tables.
-        family: open_clip or timm.
+        family: open_clip, timm, or nudenet (its detector's scores as an embedding).
         model: a model name of the family; for open_clip also `hf-hub:org/repo` or `local-dir:/path`. With
             `checkpoint` set to a folder it may be left empty.
         pretrained: the weights' published tag, such as `openai`; with `hf-hub:` a revision. Together with
@@ -111,8 +115,8 @@ class EncoderSpec:
     """Everything that decides what numbers an encoder gives for an image.
 
     Args:
-        family: open_clip, timm; external (a user's own arrays) or clip-retrieval (a store without our spec), of
-            which only what the user says is known.
+        family: open_clip, timm, nudenet; external (a user's own arrays) or clip-retrieval (a store without our spec),
+            of which only what the user says is known.
         model: the model's name; `local-dir` where `model_config` describes it.
         pretrained: published tag, or the commit of a `hf-hub:` model; None where `weights_sha256` identifies them.
         weights_sha256: hex sha256 of the weights file.

@@ -49,8 +49,7 @@ def test_the_directory_gives_the_originals_probabilities(tmp_path: Path, kind: A
     original = published(tmp_path, kind)
     onnx = isinstance(kind, SafetyChecker)  # the one head that is not guardtrain.heads' own
     made = save_published(tmp_path / "out", original, onnx=onnx)
-    trusted = ["guardtrain.benchmarks.concepts.ConceptHead"] if onnx else []
-    guard = Guard.load(tmp_path / "out", trusted_heads=trusted)
+    guard = Guard.load(tmp_path / "out")
     x = rows(200, 6, unit=kind.normalize).astype(np.float32)
     found = guard.predict(x)
     np.testing.assert_allclose(found.probabilities, original.probabilities(x), atol=1e-5)
@@ -64,6 +63,7 @@ def test_the_directory_gives_the_originals_probabilities(tmp_path: Path, kind: A
     card = (tmp_path / "out" / "README.md").read_text()
     for text in (original.origin.paper, original.origin.url, original.spec.fingerprint, "not\ncalibrated"):
         assert text in card
+    assert "trusted_heads" not in card
     with pytest.raises(EncoderError, match="name: 'other', not 'toy'"):
         guard.probabilities(x, external_spec({"name": "other", "normalized": kind.normalize}, 6))
 

@@ -1,23 +1,62 @@
-"""Published figures agree with the totals their authors give."""
+"""Published figures agree with the totals their authors give, and with themselves."""
 
 from __future__ import annotations
 
-from guardtrain.benchmarks.reference import published_tables
+import pytest
+
+from guardtrain.benchmarks.reference import papers, published_figures, published_tables
 
 
 def test_every_table_names_its_source() -> None:
-    for table in published_tables().values():
-        assert table["what"]
-        assert "http" in table["source"]
-        assert "table" in table
-        assert table["rows"]
+    for paper in papers():
+        for name, table in published_tables(paper).items():
+            assert table["what"], name
+            assert "http" in table["source"], name
+            assert set(table) <= {"what", "source", "table", "metric", "category", "read_from", "rows"}, name
+            assert table["table"] is None or isinstance(table["table"], int)
+            assert all(table["rows"].values()), name
+    figures = list(published_figures())
+    assert len({(f.paper, f.table, f.row, f.column) for f in figures}) == len(figures) > 200
+    assert {f.second_hand for f in figures} == {True, False}
+    assert {f.table for f in figures if f.paper == "unsafebench"} == set(published_tables())
 
 
 def test_sums_are_the_papers_totals() -> None:
+    """Columns without the row `all` add up to it, and rows without the column `all`, wherever a table has one."""
+    checked = 0
+    for table in (table for name, table in published_tables().items() if "metric" not in table):
+        rows = table["rows"]
+        for column, total in rows["all"].items():
+            parts = [row[column] for name, row in rows.items() if name != "all" and column in row]
+            if parts:  # the categories of the test split are counted by label alone
+                assert sum(parts) == total
+                checked += 1
+        for row in rows.values():
+            if {"safe", "unsafe", "all"} <= set(row):
+                assert row["safe"] + row["unsafe"] == row["all"]
+                checked += 1
+    assert checked == 11
     tables = published_tables()
-    rows = tables["composition"]["rows"]
-    for column in ("safe", "unsafe", "all"):
-        assert rows["laion5b"][column] + rows["lexica"][column] == rows["all"][column]
-    for row in rows.values():
-        assert row["safe"] + row["unsafe"] == row["all"]
-    assert sum(row["all"] for row in tables["splits"]["rows"].values()) == rows["all"]["all"]
+    assert tables["splits"]["rows"]["all"]["all"] == tables["composition"]["rows"]["all"]["all"]
+    for name in ("test_composition", "test_sources"):
+        assert tables[name]["rows"]["all"]["all"] == tables["splits"]["rows"]["test"]["all"]
+    size = published_tables("safetypairs")["size"]["rows"]["all"]
+    assert size["images"] == 2 * size["pairs"]
+
+
+def test_scores_fit_each_other() -> None:
+    """F1 is the harmonic mean (of rounded numbers), and over both sources it lies between those of each.
+
+    The last holds for pooled counts of true positives and errors, of which F1 is a ratio of sums.
+    """
+    for name, row in published_tables("on_unsafebench")["shieldgemma2_internal"]["rows"].items():
+        harmonic = 2 * row["precision"] * row["recall"] / (row["precision"] + row["recall"])
+        assert harmonic == pytest.approx(row["f1"], abs=0.15), name
+    by_source = published_tables()["effectiveness_sexual"]["rows"]
+    others = published_tables("on_unsafebench")["safeguard_vl"]["rows"]
+    whole = {name: row["Sexual"] / 100 for name, row in others.items() if name.replace(" ", "_") in by_source}
+    assert len(whole) == 3
+    for name, value in whole.items():
+        row = by_source[name.replace(" ", "_")]
+        assert min(row["laion5b"], row["lexica"]) < value < max(row["laion5b"], row["lexica"])
+        assert row.get("all", value) == pytest.approx(value)

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from safetensors.torch import save_file
 
 from guardtrain.commands.import_guard import as_overrides
 from guardtrain.config import build, conf_dir
 from guardtrain.encoders.resolve import resolve_spec
 from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.guards.guard import Guard
+from guardtrain.guards.hub import stage
+from guardtrain.guards.predicting import ImageJudge
+from guardtrain.guards.serving.app import described
+from guardtrain.guards.serving.service import GuardService
+from guardtrain.guards.serving.settings import ServeSettings
+from guardtrain.guards.summary import summary_text
 from tests.benchmarks.test_importing import write_laion
+from tests.guards.serving.conftest import files
+
+__all__ = ["files"]
 
 
 @pytest.mark.parametrize(
@@ -57,8 +69,35 @@ def test_from_a_file_to_a_guard(run) -> None:
     assert guard.spec.name == settings.name
 
 
+def test_an_imported_guard_is_used_as_any_other(run, files: list[bytes]) -> None:
+    weight = torch.randn(1, 256, generator=torch.Generator().manual_seed(0))
+    save_file({"fc.weight": weight, "fc.bias": torch.zeros(1)}, "mine.safetensors")
+    run("import-guard", "state_dict", "mine.safetensors", "encoder=demo", "onnx=false", "out=g")
+    Path("a.png").write_bytes(files[0])
+    text = run("predict", "guard=g", "a.png", "out=a.jsonl", "progress=null")
+    assert "point published" in text
+    assert "Judging with the guard mine: 1 images" in text
+    assert "Judged 1 images" in text
+    guard = Guard.load("g")
+    (row,) = [json.loads(line) for line in Path("a.jsonl").read_text().splitlines()]
+    assert row["probability"] == pytest.approx(guard.predict(["a.png"]).probabilities[0], abs=1e-5)
+    summary = summary_text(guard)
+    assert "calibration: identity\n  not measured: there were no validation images" in summary
+    assert [line.split() for line in summary.splitlines() if "* published" in line] == [
+        ["*", "published", "–", "0.000", ".500", "–", "–", "–"]
+    ]
+    assert summary.count("no rate of it is known") == 1
+    told = described(GuardService(ImageJudge(guard, 1_000_000), ServeSettings(guard="g")))
+    assert told.points[0].name == "published"
+    assert told.model_dump_json()
+    staged = stage(guard.path, dict(guard.about), Path("staged"))
+    assert summary_text(Guard.load(staged)).splitlines()[:3] == summary.splitlines()[:3]
+    assert "g is a guard already" in run("export", "run=g", code=2)
+
+
 def test_what_cannot_be_imported_says_why(run) -> None:
-    assert "KIND is one of laion_nsfw, multiheaded, q16" in run("import-guard", "file=a.p", code=2)
+    assert "KIND is one of laion_nsfw, multiheaded, nudenet, q16" in run("import-guard", "file=a.p", code=2)
+    assert "Say which file is imported" in run("import-guard", "q16", code=2)
     Path("a.p").write_bytes(pickle.dumps(print))
     assert "a.p is a pickle that holds builtins.print" in run("import-guard", "q16", "a.p", code=2)
     np.save("a.npy", np.zeros((3, 4)))

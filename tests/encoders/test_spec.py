@@ -97,7 +97,7 @@ def test_json_that_was_edited_or_is_of_a_newer_version_is_refused() -> None:
         EncoderSpec.from_dict(SPEC.to_dict() | {"rotation": 1})
     with pytest.raises(EncoderError, match="lacks family"):
         EncoderSpec.from_dict({"model": "x"})
-    with pytest.raises(EncoderError, match="must be one of open_clip, timm, external, clip-retrieval; it is 'keras'"):
+    with pytest.raises(EncoderError, match=r"must be one of open_clip, timm, nudenet, .*; it is 'keras'"):
         EncoderSpec.from_dict({"model": "x", "family": "keras"})
     with pytest.raises(EncoderError, match="is not JSON"):
         EncoderSpec.from_json("{")
@@ -144,7 +144,7 @@ def test_settings_are_a_structured_config() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("family", "keras", "must be one of open_clip, timm; it is 'keras'"),
+        ("family", "keras", "must be one of open_clip, timm, nudenet; it is 'keras'"),
         ("output", "logits", "must be one of projected, pooled"),
         ("dtype", "float16", "must be one of auto, float32, bfloat16"),
         ("resize_mode", "crop", "must be one of shortest, squash, longest"),

@@ -1,0 +1,55 @@
+"""Which categories a guard is judged on: a detector of sexual images is not blamed for hate (Qu et al., CCS 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+# UnsafeBench's categories for each head of MultiHeaded, by the name of its file.
+_MULTIHEADED = "https://github.com/YitingQu/unsafe-diffusion"
+_HEADS = {
+    "sexual": "Sexual",
+    "violent": "Violence",
+    "disturbing": "Shocking",
+    "hateful": "Hate",
+    "political": "Political",
+}
+
+
+def plain_name(name: str) -> str:
+    """A category or source as it is compared: lower case, letters and digits alone.
+
+    >>> plain_name("Self-harm") == plain_name("self harm")
+    True
+    """
+    return "".join(c for c in str(name).lower() if c.isalnum())
+
+
+def declared_categories(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """The categories that a guard says it judges; () for all.
+
+    Published guards say so in their config (`guardtrain import-guard` writes what the UnsafeBench paper judges them on;
+    of MultiHeaded the categories of the heads that were imported). A guard of one's own is judged on all, whatever
+    categories it was trained on.
+
+    Args:
+        about: the guard's `config.json`.
+    """
+    imported = about.get("imported")
+    if not imported:
+        return ()
+    told = tuple((about.get("taxonomy") or {}).get("categories") or ())
+    if told or (about.get("training") or {}).get("url") != _MULTIHEADED:
+        return told
+    files = (str(name).rpartition(".")[0] for name in imported.get("files", {}))
+    return tuple(_HEADS[name] for name in files if name in _HEADS)
+
+
+def matched(wanted: Sequence[str], there: Iterable[str]) -> tuple[str, ...]:
+    """Those of a data set's categories that a guard judges, in the data set's spelling and order.
+
+    >>> matched(["Sexual"], ["hate", "sexual"])
+    ('sexual',)
+    """
+    names = {plain_name(name) for name in wanted}
+    return tuple(name for name in there if plain_name(name) in names)

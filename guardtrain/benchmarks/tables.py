@@ -1,0 +1,264 @@
+"""A benchmark as text: which guard is better, on what, and by how much; for the terminal and for a report."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from guardtrain.benchmarks.effectiveness import ALIGNED
+from guardtrain.benchmarks.measures import LOWER_IS_BETTER, METRICS, NEUTRAL
+from guardtrain.benchmarks.shift import BOTH, IN, OUT, WITHIN
+from guardtrain.benchmarks.slices import ALL, GENERATED, REAL
+from guardtrain.curves.statistics import CONFIDENCE, number_text
+from guardtrain.curves.tables import Cell, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from guardtrain.benchmarks.effectiveness import Entrant
+
+MAIN = ("f1", "auroc", "accuracy", "fpr", "fnr")
+PAIRS = ("pair_both_right", "pair_ranking")
+_MOST_COLUMNS = 6  # categories beside each other
+_BARE = (*(METRICS[name] for name in ("accuracy", "fpr", "fnr")), "flagged", "F1 real", "F1 generated")
+
+
+def benchmark_tables(
+    frame: pd.DataFrame, entrants: Sequence[Entrant], reference: str, confidence: float = CONFIDENCE
+) -> list[Table]:
+    """Every table of a benchmark: a main one a data set, then categories, sources, pairs, and over data sets.
+
+    Args:
+        frame: the tidy table, see `guardtrain.benchmarks.effectiveness.COLUMNS`.
+        entrants: of the guards, in order.
+        reference: the guard that others are compared with.
+        confidence: of the intervals.
+    """
+    out = []
+    for data in dict.fromkeys(frame.loc[frame["kind"] == "metric", "data"]):
+        rows = frame[frame["data"] == data]
+        out += [_main_table(rows, entrants, reference, data)]
+        out += _category_tables(rows, entrants, data)
+        out += [
+            table
+            for table in (_shift_table(rows, entrants, data), _pair_table(rows, entrants, reference, data))
+            if table
+        ]
+    distribution = _distribution_table(frame[frame["kind"] == "distribution"], entrants)
+    found = [*out, *([distribution] if distribution else [])]
+    return [replace(table, caption=f"{table.caption} {brackets(confidence)}") for table in found]
+
+
+def brackets(confidence: float) -> str:
+    """What the numbers in brackets are."""
+    return f"Brackets: {100 * confidence:g} % intervals."
+
+
+def value_cell(row: pd.Series | None, sign: bool = False) -> Cell:
+    """A value with its interval: `.812 [.790, .834]`; a difference with its sign."""
+    if row is None:
+        return Cell("–")
+    value, low, high = float(row["value"]), float(row["low"]), float(row["high"])
+    plus = "+" if sign and value > 0 else ""
+    ends = f"[{number_text(low)}, {number_text(high)}]" if not np.isnan(low) else ""
+    return Cell(plus + number_text(value), ends)
+
+
+def is_better(row: pd.Series) -> bool | None:
+    """Whether a difference is an improvement, beyond its interval; None where it tells neither."""
+    if row["metric"] in NEUTRAL or not (row["low"] > 0 or row["high"] < 0):
+        return None
+    return bool((row["low"] > 0) != (row["metric"] in LOWER_IS_BETTER))
+
+
+def find(frame: pd.DataFrame, **wanted: str) -> pd.Series | None:
+    """The first row with these values."""
+    keep = np.ones(len(frame), dtype=bool)
+    for name, value in wanted.items():
+        keep &= (frame[name] == value).to_numpy()
+    return frame.iloc[int(keep.argmax())] if keep.any() else None
+
+
+def _overall(rows: pd.DataFrame, kind: str, judged_on: str = ALIGNED) -> pd.DataFrame:
+    keep = (rows["kind"] == kind) & (rows["judged_on"] == judged_on)
+    return rows[keep & (rows["category"] == ALL) & (rows["source"] == ALL)]
+
+
+def _main_table(rows: pd.DataFrame, entrants: Sequence[Entrant], reference: str, data: str) -> Table:
+    own, changes = _overall(rows, "metric"), _overall(rows, "difference")
+    everything = _overall(rows, "metric", ALL)
+    lines = []
+    for entrant in entrants:
+        cells = [value_cell(find(own, guard=entrant.name, metric=metric)) for metric in MAIN]
+        flagged = find(everything, guard=entrant.name, metric="flag_rate")
+        change = find(changes, guard=entrant.name, metric="f1")
+        versus = Cell("") if entrant.name == reference else value_cell(change, sign=True)
+        lines.append((entrant.name + _mark(entrant), (*cells, value_cell(flagged), versus)))
+    size = everything.iloc[0]
+    n, unsafe, pairs = (int(size[name]) for name in ("n_images", "n_unsafe", "n_pairs"))
+    sources = f", {pairs:,} pairs" if pairs else ""
+    caption = (
+        f"Guards on '{data}' ({n:,} images, {unsafe:,} unsafe{sources}). Each on the categories that it is judged on. "
+        f"Flagged: the share of all images that it calls unsafe. Last: F1 less that of {reference} on the images that "
+        "both are judged on."
+    )
+    columns = (*(METRICS[metric] for metric in MAIN), "flagged", f"F1 − {reference}")
+    return Table(caption, f"tab:benchmark-{_label(data)}", "", columns, tuple(lines))
+
+
+def _category_tables(rows: pd.DataFrame, entrants: Sequence[Entrant], data: str) -> list[Table]:
+    """F1 by category and source, a guard a row and some categories beside each other.
+
+    Where no category has both safe and unsafe images F1 says little: then it is the share flagged, of all images.
+    """
+    mine = rows[(rows["kind"] == "metric") & (rows["category"] != ALL)]
+    if mine.empty:
+        return []
+    metric, judged_on = shown_by_category(mine)
+    mixed = metric == "f1"
+    mine = mine[mine["metric"] == metric]
+    categories = sorted(set(mine.loc[mine["judged_on"] == ALL, "category"]))
+    kept = sorted(set(mine.loc[mine["source_kind"] == "source", "source"]))
+    sources = [ALL, *(kept if len(kept) > 1 else [])]
+    mine = mine[mine["judged_on"] == judged_on]
+    published = rows[(rows["kind"] == "published") & (rows["metric"] == metric)]
+    what = (
+        f"{METRICS[metric]} by category{' and source' if len(sources) > 1 else ''} on '{data}'. A dash stands where a "
+        "guard is not judged on a category, or nothing defines it."
+        if mixed
+        else f"Share flagged by category on '{data}'. Of all images: no category has both safe and unsafe ones."
+    )
+    if len(published):
+        what += " Published figures are their authors', on their images."
+    out = []
+    for first in range(0, len(categories), _MOST_COLUMNS):
+        shown = categories[first : first + _MOST_COLUMNS]
+        lines: list[tuple[str, tuple[Cell, ...]]] = []
+        for entrant in entrants:
+            for source in sources:
+                cells = tuple(value_cell(find(mine, guard=entrant.name, category=c, source=source)) for c in shown)
+                name = entrant.name + _mark(entrant) if source == ALL else f"  {source}"
+                if source == ALL or any(cell.main != "–" for cell in cells):
+                    lines.append((name, cells))
+        for (guard, source), some in published.groupby(["guard", "source"], sort=False, observed=True):
+            cells = tuple(
+                Cell("") if (row := find(some, category=c)) is None else Cell(number_text(row["value"])) for c in shown
+            )
+            if any(cell.main for cell in cells):
+                where = "" if source == ALL else f", {source}"
+                lines.append((f"{guard}{where} (published)", cells))
+        label = f"tab:benchmark-{_label(data)}-categories-{first // _MOST_COLUMNS + 1}"
+        out.append(Table(what, label, "", tuple(shown), tuple(lines)))
+    return out
+
+
+def shown_by_category(rows: pd.DataFrame) -> tuple[str, str]:
+    """Which metric says something of a data set's categories, and on which images (`judged_on`).
+
+    F1, or where no category has both safe and unsafe images the share flagged, of all.
+
+    Args:
+        rows: of kind `metric` in categories.
+    """
+    mixed = ((rows["n_unsafe"] > 0) & (rows["n_unsafe"] < rows["n_images"])).any()
+    return ("f1", ALIGNED) if mixed else ("flag_rate", ALL)
+
+
+def _shift_table(rows: pd.DataFrame, entrants: Sequence[Entrant], data: str) -> Table | None:
+    own = rows[(rows["kind"] == "shift") & (rows["judged_on"] == ALIGNED)]
+    if own.empty:
+        return None
+    metrics = rows[(rows["kind"] == "metric") & (rows["judged_on"] == ALIGNED) & (rows["source_kind"] == "family")]
+    metrics = metrics[metrics["category"] == ALL]
+    lines = []
+    for entrant in entrants:
+        mine = own[own["guard"] == entrant.name]
+        cells = [
+            value_cell(find(metrics, guard=entrant.name, metric="f1", source=family)) for family in (REAL, GENERATED)
+        ]
+        cells += [value_cell(find(mine, metric="f1", category=c), sign=True) for c in (ALL, WITHIN)]
+        cells += [value_cell(find(mine, metric=m, category=ALL), sign=True) for m in ("auroc", "fpr", "fnr")]
+        lines.append((entrant.name + _mark(entrant), tuple(cells)))
+    caption = (
+        f"From real to generated images on '{data}'. F1 on either, and the change (generated less real) of F1, the "
+        "same within categories (mean over those with both), of AUROC, FPR and FNR."
+    )
+    columns = ("F1 real", "F1 generated", "F1 change", "within categories", "AUROC", "FPR", "FNR")
+    return Table(caption, f"tab:benchmark-{_label(data)}-shift", "", columns, tuple(lines))
+
+
+def _pair_table(rows: pd.DataFrame, entrants: Sequence[Entrant], reference: str, data: str) -> Table | None:
+    own, changes = _overall(rows, "metric"), _overall(rows, "difference")
+    if not own["metric"].isin(PAIRS).any():
+        return None
+    lines = []
+    for entrant in entrants:
+        cells = [value_cell(find(own, guard=entrant.name, metric=metric)) for metric in PAIRS]
+        change = find(changes, guard=entrant.name, metric="pair_both_right")
+        versus = Cell("") if entrant.name == reference else value_cell(change, sign=True)
+        lines.append((entrant.name + _mark(entrant), (*cells, versus)))
+    caption = (
+        f"Pairs of '{data}'. Both right: the safe half called safe and the unsafe one unsafe. Ranked right: the unsafe "
+        f"half scored higher. Last: the first less that of {reference}."
+    )
+    columns = ("both right", "ranked right", f"both right − {reference}")
+    return Table(caption, f"tab:benchmark-{_label(data)}-pairs", "", columns, tuple(lines))
+
+
+def _distribution_table(rows: pd.DataFrame, entrants: Sequence[Entrant]) -> Table | None:
+    own = rows[rows["metric"] == "f1"]
+    if own.empty:
+        return None
+    entrants = [entrant for entrant in entrants if (own["guard"] == entrant.name).any()]
+    means, changes = own[own["versus"].isna()], own[own["versus"].notna()]
+    lines = []
+    for entrant in entrants:
+        cells = [value_cell(find(means, guard=entrant.name, data=side)) for side in (IN, OUT, BOTH)]
+        change = find(changes, guard=entrant.name)
+        cells.append(Cell("–") if change is None else value_cell(change, sign=True))
+        lines.append((entrant.name + _mark(entrant), tuple(cells)))
+    caption = (
+        "F1 in and out of distribution. Means over data sets, each counting the same: those like what a guard was "
+        "trained on, the others, all, and the change from the first to the second."
+    )
+    columns = ("in distribution", "out of distribution", "all", "change")
+    return Table(caption, "tab:benchmark-distribution", "", columns, tuple(lines))
+
+
+def text_of(tables: Sequence[Table], width: int = 110) -> str:
+    """Tables for a terminal: a title, rows of values, and what they are below; the whole of them is in the report.
+
+    Rows of single sources, and the intervals of columns that say little without the others, are left out.
+    """
+    blocks = []
+    for table in tables:
+        rows = [row for row in table.rows if not row[0].startswith(" ")]
+        names = [name for name, _ in rows]
+        columns = [
+            [cells[i].main if head in _BARE else str(cells[i]) for _, cells in rows]
+            for i, head in enumerate(table.columns)
+        ]
+        widths = [max(map(len, (head, *column))) for head, column in zip(table.columns, columns, strict=True)]
+        stub = max(len("guard"), *map(len, names))
+        head = "  ".join(title.ljust(w) for title, w in zip(table.columns, widths, strict=True))
+        lines = [f"  {'guard'.ljust(stub)}  {head}".rstrip(), "  " + "─" * (stub + 2 + len(head))]
+        for row, name in enumerate(names):
+            values = "  ".join(column[row].ljust(w) for column, w in zip(columns, widths, strict=True))
+            lines.append(f"  {name.ljust(stub)}  {values}".rstrip())
+        title, _, rest = table.caption.partition(". ")
+        rest = rest.partition("Brackets: ")[0].strip()
+        about = [textwrap.fill(rest, width, initial_indent="  ", subsequent_indent="  ")] if rest else []
+        blocks.append("\n".join([title, *lines, *about]))
+    return "\n\n".join(blocks)
+
+
+def _mark(entrant: Entrant) -> str:
+    return f" ({', '.join(entrant.categories)})" if entrant.categories else ""
+
+
+def _label(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name.lower())

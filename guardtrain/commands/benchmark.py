@@ -1,0 +1,194 @@
+"""`guardtrain benchmark`: is my guard better than what is out there, on my data?"""
+
+from __future__ import annotations
+
+import logging
+import os
+import textwrap
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from guardtrain.benchmarks.settings import BenchmarkSettings
+from guardtrain.commands.terminal import show
+from guardtrain.config import typed
+from guardtrain.errors import ConfigError, DataError
+from guardtrain.files import replace_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from guardtrain.benchmarks.effectiveness import Entrant, How
+    from guardtrain.benchmarks.scores import Contender, DataSet, Scores
+
+METRICS_FILE, SCORES_FILE, REPORT_FILE = "benchmark", "scores.parquet", "report.md"
+SCORES_FOLDER = "scores"
+
+log = logging.getLogger(__name__)
+
+
+def as_overrides(arguments: Sequence[str]) -> list[str]:
+    """`data=…` as the setting `data_sets`: elsewhere `data` is a config group, here it may be files, and several.
+
+    >>> as_overrides(["guards=[a,b]", "data=[mine.csv,unsafebench]"])
+    ['guards=[a,b]', 'data_sets=[mine.csv,unsafebench]']
+    """
+    return [f"data_sets={text[5:]}" if text.startswith("data=") else text for text in arguments]
+
+
+def run(config: DictConfig) -> None:
+    """Compare what `config` (see `BenchmarkSettings`) names."""
+    settings = typed(config, BenchmarkSettings)
+
+    from guardtrain.benchmarks.scores import ScoresFolder, require_readable, score_all
+    from guardtrain.commands.benchmark_data import contenders, data_sets, embedder
+
+    started = time.perf_counter()
+    folder = Path(settings.out).expanduser()
+    guards = contenders(settings)
+    try:
+        sets = data_sets(settings)
+        require_readable(guards, sets)
+        scores = score_all(guards, sets, ScoresFolder(folder / SCORES_FOLDER), embedder(settings, log.info), log.info)
+    except DataError as error:
+        if f"{settings.data_dir}{os.sep}" in str(error) and not Path(settings.data_dir).is_dir():
+            hint = f"data_dir is '{settings.data_dir}', and there is no such folder: give data_dir=PATH."
+            raise DataError(f"{error}\n{hint}") from error
+        raise
+    scored = time.perf_counter()
+    files = _compared(guards, sets, scores, settings, folder)
+    for file in files:
+        log.info("%-9s %s", {".parquet": "table", ".csv": "table", ".md": "report"}.get(file.suffix, "figure"), file)
+    log.info("%.1f s for scores, %.1f s for the comparison", scored - started, time.perf_counter() - scored)
+
+
+def _compared(
+    guards: Sequence[Contender],
+    sets: Sequence[DataSet],
+    scores: dict[tuple[str, str], Scores],
+    settings: BenchmarkSettings,
+    folder: Path,
+) -> list[Path]:
+    """Print the comparison and write its files."""
+    from guardtrain.benchmarks import figure, report
+    from guardtrain.benchmarks.effectiveness import How
+    from guardtrain.benchmarks.scores import scores_table
+    from guardtrain.benchmarks.tables import benchmark_tables, brackets, text_of
+
+    entrants = [guard.entrant for guard in guards]
+    names = [entrant.name for entrant in entrants]
+    reference = settings.compare_with or names[0]
+    how = How(settings.replicates, settings.confidence, settings.seed, tuple(settings.real), tuple(settings.generated))
+    frame, notes = compare(guards, sets, scores, how, settings)
+    tables = benchmark_tables(frame, entrants, reference, settings.confidence)
+    log.info("")
+    show(f"{text_of(tables)}\n  {brackets(settings.confidence)}")
+    told = [*report.findings(frame, reference), *(f"Note: {note}" for note in notes)]
+    show("\n".join(["", *(textwrap.fill(line, 110, initial_indent="  ", subsequent_indent="    ") for line in told)]))
+    log.info("")
+    about = {guard.entrant.name: _about(guard) for guard in guards}
+    text = report.report_markdown(frame, tables, entrants, reference, how, about, notes)
+    files = _write_tables(frame, folder)
+    replace_file(folder / SCORES_FILE, lambda path: _parquet(scores_table(guards, sets, scores), path))
+    files.append(folder / SCORES_FILE)
+    files += figure.save(figure.draw(frame, entrants, settings.confidence), folder, settings.formats)
+    replace_file(folder / REPORT_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    return [*files, folder / REPORT_FILE]
+
+
+def compare(
+    guards: Sequence[Contender],
+    sets: Sequence[DataSet],
+    scores: dict[tuple[str, str], Scores],
+    how: How,
+    settings: BenchmarkSettings,
+) -> tuple[pd.DataFrame, list[str]]:
+    """The tidy table of a benchmark, and what its reader must know.
+
+    Raises:
+        ConfigError: published figures that there are not, or data sets that there are not.
+    """
+    from guardtrain.benchmarks import beside, shift
+    from guardtrain.benchmarks.effectiveness import difference_rows, evaluate, metric_rows, tidy
+    from guardtrain.benchmarks.reference import papers
+    from guardtrain.benchmarks.scores import judged_by_all
+
+    if settings.reference is not None and settings.reference not in papers():
+        raise ConfigError(f"reference is '{settings.reference}'; there are {', '.join(papers())}, or null.")
+    likeness = shift.Likeness(settings.in_distribution, {data.name: data.origin for data in sets if data.origin})
+    likeness.check([data.name for data in sets])
+    entrants = [guard.entrant for guard in guards]
+    names = [entrant.name for entrant in entrants]
+    place = names.index(settings.compare_with) if settings.compare_with else 0
+    known = [beside.known_as(guard.guard.about) for guard in guards]
+    rows, notes, evaluated = [], [], []
+    for data in sets:
+        judged, left = judged_by_all(guards, data, scores)
+        if left:
+            notes.append(f"{left} images of '{data.name}' could not be read and are left out for every guard.")
+        one = evaluate(judged, entrants, how, place)
+        evaluated.append(one)
+        if one.judged.labels.any():
+            notes += _unjudged(one.judged.categories, data.name, guards)
+        notes += trained_on_it(data, entrants)
+        rows += [*metric_rows(one), *difference_rows(one), *shift.shift_rows(one)]
+        if settings.reference is not None:
+            rows += beside.published_rows(one, settings.reference, known, data.origin)
+    return tidy([*rows, *shift.distribution_rows(evaluated, likeness)]), notes
+
+
+def trained_on_it(data: DataSet, entrants: Sequence[Entrant]) -> list[str]:
+    """Which guards may have seen these very images in training."""
+    return [
+        f"{entrant.name} was trained on images of '{data.origin}', and '{data.name}' is all of its pool: its figures "
+        f"there are too good. data={data.origin} is what was held out."
+        for entrant in entrants
+        if data.pool and entrant.trained_on == data.origin
+    ]
+
+
+def _unjudged(categories: Sequence[str], data: str, guards: Sequence[Contender]) -> list[str]:
+    """What to know of guards that are made for categories which a data set does not have."""
+    from guardtrain.benchmarks.alignment import matched
+
+    out = []
+    for guard in guards:
+        wanted = guard.entrant.categories
+        if not wanted or matched(wanted, categories):
+            continue
+        name, what = guard.entrant.name, ", ".join(wanted)
+        if not categories:
+            out.append(f"'{data}' has no categories, so {name} ({what}) is judged on all of its unsafe images.")
+        else:
+            out.append(
+                f"{name} is judged on {what}, which '{data}' does not have ({', '.join(categories[:12])}): there "
+                f"only its false alarms count. To judge it on others: 'categories={{{name}: [...]}}', or [] for all."
+            )
+    return out
+
+
+def _about(contender: Contender) -> str:
+    guard = contender.guard
+    imported = guard.about.get("imported") or {}
+    training = guard.about.get("training") or {}
+    origin = (
+        f"published ({training.get('paper')})" if imported else f"trained on {training.get('data', 'unknown data')}"
+    )
+    return f"{origin}; encoder {guard.spec.label}; operating point {contender.point}"
+
+
+def _write_tables(frame: pd.DataFrame, folder: Path) -> list[Path]:
+    files = [folder / f"{METRICS_FILE}.parquet", folder / f"{METRICS_FILE}.csv"]
+    replace_file(files[0], partial(frame.to_parquet, index=False))
+    replace_file(files[1], partial(frame.to_csv, index=False))
+    return files
+
+
+def _parquet(table: object, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, path, compression="zstd")

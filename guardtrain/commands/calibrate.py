@@ -1,0 +1,67 @@
+"""`guardtrain calibrate`: a guard and labelled images → the guard with probabilities and thresholds for such images."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from guardtrain.benchmarks.calibrating_settings import CalibrateSettings
+from guardtrain.benchmarks.settings import BenchmarkSettings
+from guardtrain.commands.terminal import show
+from guardtrain.config import typed
+from guardtrain.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> None:
+    """Calibrate what `config` (see `CalibrateSettings`) names."""
+    settings = typed(config, CalibrateSettings)
+    started = time.perf_counter()
+    settings.rules()  # refused before anything is embedded
+    if settings.onnx or settings.whole:
+        from guardtrain.guards.onnx_export import require_onnx
+
+        require_onnx()
+
+    from guardtrain.benchmarks.calibrating import calibrate_guard, chosen_rows
+    from guardtrain.benchmarks.scores import require_readable
+    from guardtrain.commands.benchmark_data import contenders, data_sets, embedder
+    from guardtrain.commands.export import summary_of
+    from guardtrain.guards.validation import Validation
+
+    told = _as_benchmark(settings)
+    contender = contenders(told)[0]
+    sets = data_sets(told)
+    if len(sets) != 1:
+        names = ", ".join(one.name for one in sets)
+        raise ConfigError(f"A guard is calibrated on one data set; these are {len(sets)}: {names}. Name one of them.")
+    data = sets[0]
+    require_readable([contender], sets)
+    found = embedder(told, log.info)(contender, data)
+    rows = chosen_rows(data.ids, found.records.ids)
+    limit, seed = settings.validation_limit, settings.seed
+    validation = Validation.of(found, rows, f"the data set {data.name}", limit=limit, seed=seed)
+    folder = contender.guard.path
+    out = Path(settings.out).expanduser() if settings.out else folder.with_name(f"{folder.name}-calibrated")
+    exported = calibrate_guard(out, contender.guard, validation, settings, log.info)
+    show(summary_of(exported))
+    log.info("%.1f s in all", time.perf_counter() - started)
+
+
+def _as_benchmark(settings: CalibrateSettings) -> BenchmarkSettings:
+    """The same guard and data as the benchmark's settings, which know how they are named."""
+    return BenchmarkSettings(
+        guards=[{"path": settings.guard, "revision": settings.revision}],
+        data_sets=settings.data_sets,
+        trusted_heads=settings.trusted_heads,
+        checkpoint=settings.checkpoint,
+        device=settings.device,
+        batch_size=settings.batch_size,
+        out="",
+        data_dir=settings.data_dir,
+        cache_dir=settings.cache_dir,
+    )
