@@ -5,23 +5,22 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from guardtrain.commands.data import embed_source, load_pools
+from guardtrain.commands.data import load_pools
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.commands.terminal import show
+from guardtrain.commands.tracking import track_export
 from guardtrain.config import (
     PRECOMPUTED,
     CurveConfig,
     ExportConfig,
-    PickSettings,
     TrainConfig,
-    build,
     plain,
     typed,
 )
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from guardtrain.curves.engine import Run
+    from guardtrain.curves.results import ResultRow
     from guardtrain.encoders.encoder import Encoder
     from guardtrain.guards.export import Exported, TrainedRun
     from guardtrain.guards.settings import GuardSettings
@@ -62,10 +62,11 @@ def run(config: DictConfig) -> None:
         planned, trained = _of_training(folder, made, pools, recipe, settings)
     else:
         planned, trained = _of_curve(folder, made, pools, recipe, settings)
-    validation = find_validation(settings, made, pools, planned, log.info)
+    validation = find_validation(settings, pools, planned)
     out = Path(settings.out) if settings.out else folder / GUARD_FOLDER
     exported = export(out, trained, validation, settings, made, log.info)
     show(summary_of(exported))
+    track_export(folder, out, made, pools, planned)
     log.info("%.1f s in all", time.perf_counter() - started)
 
 
@@ -73,7 +74,7 @@ def summary_of(exported: Exported) -> str:
     """The printed account of a guard."""
     from guardtrain.guards.summary import summary_text
 
-    return summary_text(exported)
+    return summary_text(exported.guard)
 
 
 def export(
@@ -126,14 +127,8 @@ def describe_run(
     )
 
 
-def find_validation(
-    settings: GuardSettings,
-    made: CurveConfig | TrainConfig,
-    pools: Pools,
-    planned: Run,
-    say: Callable[[str], None],
-) -> Validation:
-    """The images that `settings.validation` names.
+def find_validation(settings: GuardSettings, pools: Pools, planned: Run) -> Validation:
+    """The images that `settings.validation` names, of those that the run was not trained on.
 
     Raises:
         ConfigError: neither `unused`, nor `val`, nor a test set.
@@ -141,6 +136,7 @@ def find_validation(
     """
     import numpy as np
 
+    from guardtrain.curves.validation import unseen
     from guardtrain.guards.settings import UNUSED, VALIDATION_SPLIT
     from guardtrain.guards.validation import Validation, unused_rows
 
@@ -155,16 +151,22 @@ def find_validation(
         raise ConfigError(
             f"validation is '{name}'; allowed: {UNUSED}, {VALIDATION_SPLIT}, or a test set: {', '.join(pools.tests)}."
         )
-    whole = embed_source(build(made.data.real, "data.real"), "data.real", made.encoder, made.cache_dir, say)
-    rows = np.flatnonzero(whole.records.splits == VALIDATION_SPLIT)
-    if not len(rows):
-        raise DataError("No record of data.real has split 'val'. Mark some, or set validation=unused.")
-    return Validation.of(whole, rows, "records of the real pool with split: val", limit=limit, seed=seed)
+    marked = pools.validation.get("real")
+    if marked is None:
+        raise DataError(
+            "No record of data.real has split 'val' (and a group of no test set). Mark some, or set validation=unused."
+        )
+    rows = np.flatnonzero(unseen(pools, planned.mixture, marked.records))
+    return Validation.of(marked, rows, "records of the real pool with split: val", limit=limit, seed=seed)
 
 
 def _training_config(folder: Path, settings: ExportConfig) -> CurveConfig | TrainConfig:
     """The config of the run or curve in `folder`, as Hydra kept it; data_dir and cache_dir may be others by now."""
+    from guardtrain.guards.directory import is_guard
+
     file = folder / _CONFIG
+    if not file.is_file() and is_guard(folder):
+        raise DataError(f"{folder} is a guard already; run is the folder of the training or curve that it was made of.")
     if not file.is_file():
         raise DataError(
             f"{folder} holds no {_CONFIG}: it is no folder of `guardtrain train` or `guardtrain curve`. Give the one "
@@ -214,77 +216,47 @@ def _of_curve(
     from guardtrain.curves.engine import make_mixer, plan_runs, train_run
     from guardtrain.curves.folder import RESULTS_FILE
     from guardtrain.curves.results import ResultsTable
+    from guardtrain.guards.picking import pick_run
 
     runs = {run.key: run for run in plan_runs(pools, made.grid, recipe_settings(made, recipe), make_mixer(pools))}
     results = ResultsTable(folder / RESULTS_FILE).read()
     mine = results[results["run"].isin(runs)]
     if mine.empty:
         raise DataError(f"{folder} has no results of its config's runs: its data or settings changed since.")
-    row, tried = _picked(mine, settings.pick)
-    planned = runs[str(row["run"])]
-    metric, value = settings.pick.metric, float(row[str(settings.pick.metric)])
+    picked = pick_run(mine, pools, runs, folder, settings.pick)
+    planned = runs[picked.run]
+    if picked.metric is not None:
+        log.info("picked of %d runs by %s on %s: %.3f", picked.of, picked.metric, picked.on, picked.value)
+    point = planned.point
     log.info(
-        "picked of %d runs by %s on %s: %.3f (budget %d, ratio %g %s %s, seed %d); it is trained again",
-        tried,
-        metric,
-        settings.pick.test,
-        value,
-        planned.point.budget,
-        planned.point.ratio,
-        planned.point.arm,
-        planned.point.control,
-        planned.point.seed,
+        "run %s (budget %d, ratio %g %s %s, seed %d) is trained again",
+        planned.key,
+        point.budget,
+        point.ratio,
+        point.arm,
+        point.control,
+        point.seed,
     )
     checkpoints = folder / "checkpoints" / f"guard-{planned.key}"
     fitted, rows = train_run(pools, recipe, planned, memory_gb=made.memory_gb, checkpoints=checkpoints)
     shutil.rmtree(checkpoints, ignore_errors=True)
-    again = next(getattr(r, str(metric)) for r in rows if r.test == settings.pick.test and r.slice_kind == "all")
-    notes: tuple[str, ...] = ()
-    if tried > 1:
-        notes += (
-            f"The run was picked of {tried} by {metric} on the test set {settings.pick.test}: its metrics there are "
-            "better than they will be elsewhere.",
-        )
-    if abs(again - value) > _SAME:
-        notes += (
-            f"Trained again it has {again:.4f} instead of the table's {value:.4f}, {metric} on {settings.pick.test}.",
-        )
+    notes = picked.notes + _differences(mine[mine["run"] == planned.key], rows, picked.metric or "auroc")
     chosen = {"l2": float(fitted.l2[0])}
     if not (recipe.full_batch or recipe.direct):
         chosen |= {"lr": float(fitted.lr[0]), "steps": int(fitted.steps[0])}
     near = settings.neighbours
     described = describe_run(made, pools, planned, fitted.bank, recipe, chosen, results, neighbours=near, notes=notes)
+    if picked.about:
+        described = replace(described, training={**described.training, "picked": picked.about})
     return planned, described
 
 
-def _picked(results: pd.DataFrame, pick: PickSettings) -> tuple[Mapping[str, Any], int]:
-    """The best row by `pick`, and of how many.
-
-    Raises:
-        ConfigError: no metric or test set, or none of that name; nothing left.
-    """
-    from guardtrain.curves.results import METRICS
-
-    tests = sorted(results["test"].unique())
-    lower = [name for name, text in METRICS.items() if "lower is better" in text]
-    for key, allowed in (("metric", list(METRICS)), ("test", tests)):
-        value = getattr(pick, key)
-        if value not in allowed:
-            said = "is not given" if value is None else f"is '{value}'"
-            raise ConfigError(f"This is a curve's folder, and pick.{key} {said}; give one of: {', '.join(allowed)}.")
-    metric = str(pick.metric)
-    left = results[(results["test"] == pick.test) & (results["slice_kind"] == "all") & results[metric].notna()]
-    for name in ("run", "budget", "ratio", "arm", "control", "seed"):
-        if (wanted := getattr(pick, name)) is None:
-            continue
-        known = sorted(left[name].unique())
-        left = left[left[name] == wanted]
-        if left.empty:
-            raise ConfigError(
-                f"No run is left with pick.{name}={wanted}; there are: {', '.join(map(str, known[:20]))}."
-            )
-    if left.empty:
-        raise ConfigError(f"{metric} is not defined on {pick.test} for any run; pick by another metric.")
-    values = left[metric].to_numpy()
-    best = int(values.argmin() if metric in lower else values.argmax())
-    return {str(name): value for name, value in left.iloc[best].items()}, len(left)
+def _differences(kept: pd.DataFrame, again: Sequence[ResultRow], metric: str) -> tuple[str, ...]:
+    """A note for each test set on which the run, trained again, differs in `metric` from what the table has of it."""
+    whole = kept[kept["slice_kind"] == "all"].set_index("test")[metric]
+    notes = []
+    for row in again:
+        if row.slice_kind == "all" and abs(getattr(row, metric) - whole[row.test]) > _SAME:
+            now, then = f"{getattr(row, metric):.4f}", f"{whole[row.test]:.4f}"
+            notes.append(f"Trained again it has {now} instead of the table's {then}, {metric} on {row.test}.")
+    return tuple(notes)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from guardtrain.guards.predicting import ImageJudge
 
 STDOUT = "-"
+_JUDGING = ("Judging", "Judged")
 
 log = logging.getLogger(__name__)
 
@@ -111,12 +112,12 @@ def _to_file(settings: PredictConfig, judge: ImageJudge, point: str, total: int)
         "max_megapixels": settings.max_megapixels,
         "part_size": settings.part_size,
     }
-    columns = schema(bool(guard.category_points), settings.explain > 0)
+    columns = schema(bool(guard.category_points), settings.explain > 0, guard.category_head is not None)
     counts: Counter[str] = Counter()
     number = 0
     with PredictionFile(Path(settings.out).expanduser(), plan, columns).writing() as file:
         todo = parts_of(input_images(settings.inputs), settings.part_size)
-        with reported(settings.progress, total, 0, f"images for the guard {guard.name}") as advance:
+        with reported(settings.progress, total, 0, f"with the guard {guard.name}", verbs=_JUDGING) as advance:
             for number, images in enumerate(todo):
                 key = content_key(images)
                 table = file.part(number, key)

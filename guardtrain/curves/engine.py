@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from guardtrain.curves.folder import RESULTS_FILE, SCORES_FOLDER
+from guardtrain.curves.folder import ENGINE_VERSION, RESULTS_FILE, SCORES_FOLDER, VALIDATION_FOLDER
 from guardtrain.curves.grid import GridPoint, GridSettings, grid_points
 from guardtrain.curves.results import NO_CONTROL, ResultRow, ResultsTable, run_key
 from guardtrain.curves.scores import ScoresFolder
+from guardtrain.curves.validation import ValidationScores
 from guardtrain.errors import DataError
 from guardtrain.heads import HeadBank
 from guardtrain.metrics import record_pairs, record_slices, sliced_guard_metrics
@@ -37,9 +38,6 @@ FALSE_POSITIVE_RATE = 0.05
 _TEST_ROWS = 32_768  # scored at once: a multiple of what a head scores at once, so the numbers are the same
 _SHOWN = 5  # runs set aside that are named before "and N more"
 _COLUMNS = {"recall_at_fpr": "recall_at_fpr5"}  # the table says which rate
-
-# Raised when a change to the code changes the numbers of a run, so that old rows are not taken for new ones.
-ENGINE_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def run_curve(
         recipe: how heads are trained.
         recipe_settings: the recipe as plain data, for the resume key.
         grid: the runs.
-        folder: gets `results.parquet` and `scores/`.
+        folder: gets `results.parquet`, `scores/` and, for who picks a run, `validation/`.
         memory_gb: most memory a bank may take.
         loggers: Lightning loggers of the training losses.
         say: tells the user what is done.
@@ -119,6 +117,7 @@ def run_curve(
     runs = plan_runs(pools, grid, recipe_settings, mixer)
     table = ResultsTable(folder / RESULTS_FILE)
     scores = ScoresFolder(folder / SCORES_FOLDER)
+    validation = ValidationScores(folder / VALIDATION_FOLDER, pools)
     for test, part in pools.tests.items():
         scores.write_test_records(test, part.records)
     done = table.done(pools.tests)
@@ -143,7 +142,9 @@ def run_curve(
         kept = np.flatnonzero(~fitted.failed)
         set_aside += [run for run, failed in zip(batch, fitted.failed, strict=True) if failed]
         # scores first: a row in the table promises that its scores are there
-        scores.write([batch[r].key for r in kept], {test: values[kept] for test, values in probabilities.items()})
+        keys = [batch[r].key for r in kept]
+        validation.write(keys, fitted, kept)
+        scores.write(keys, {test: values[kept] for test, values in probabilities.items()})
         table.append(_rows(batch, fitted, probabilities, pools, recipe.label))
         shutil.rmtree(checkpoints, ignore_errors=True)
         finished += len(batch)
@@ -260,6 +261,11 @@ def score_tests(fitted: FittedBank, pools: Pools) -> dict[str, np.ndarray]:
     return scored
 
 
+def metric_column(metric: str) -> str:
+    """What the results table calls a metric of `guardtrain.metrics`."""
+    return _COLUMNS.get(metric, metric)
+
+
 def _rows(
     runs: Sequence[Run], fitted: FittedBank, probabilities: Mapping[str, np.ndarray], pools: Pools, head: str
 ) -> Iterator[ResultRow]:
@@ -303,5 +309,5 @@ def _rows(
                     seconds=fitted.seconds / len(runs),
                     encoder=pools.spec.fingerprint,
                     data=pools.name,
-                    **{_COLUMNS.get(metric, metric): float(column[r]) for metric, column in values.items()},
+                    **{metric_column(metric): float(column[r]) for metric, column in values.items()},
                 )

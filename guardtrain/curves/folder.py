@@ -10,7 +10,11 @@ from guardtrain.files import replace_file
 
 RESULTS_FILE = "results.parquet"
 SCORES_FOLDER = "scores"
+VALIDATION_FOLDER = "validation"
 CURVE_FILE = "curve.json"
+
+# Raised when a change to the code changes the numbers of a run, so that old rows are not taken for new ones.
+ENGINE_VERSION = 3
 
 
 def keep_keys(folder: Path, keys: Collection[str]) -> None:

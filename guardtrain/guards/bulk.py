@@ -95,6 +95,8 @@ def rows_of(
         rows[failure.row]["error"] = failure.reason
         if found.categories is not None:
             rows[failure.row]["categories"] = {}
+        if found.category is not None:
+            rows[failure.row] |= {"category": None, "category_probabilities": {}}
         if found.neighbours is not None:
             rows[failure.row]["neighbours"] = []
     return rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guardtrain.guards.directory import CARD, GUARD_ONNX, HEAD_ONNX, PROGRAM
+from guardtrain.guards.directory import CARD, CATEGORIES_ONNX, GUARD_ONNX, HEAD_ONNX, PROGRAM
 from guardtrain.guards.operating_points import OperatingPoint, ThreeWay
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def write_card(folder: Path, parts: GuardParts, content: Mapping[str, Any]) -> N
         keep_trailing_newline=True,
     )
     environment.filters["cell"] = _cell
+    environment.globals["zip"] = zip
     text = environment.get_template(_TEMPLATE).render(
         front=_front_matter(content),
         about=content,
@@ -48,7 +49,7 @@ def write_card(folder: Path, parts: GuardParts, content: Mapping[str, Any]) -> N
         warnings=_warnings(parts),
         shown=parts.points.default if isinstance(parts.points[parts.points.default], OperatingPoint) else None,
         share=content["validation"]["unsafe"] / content["validation"]["images"],
-        files={name: (folder / name).is_file() for name in (HEAD_ONNX, GUARD_ONNX, PROGRAM)},
+        files={name: (folder / name).is_file() for name in (HEAD_ONNX, CATEGORIES_ONNX, GUARD_ONNX, PROGRAM)},
         agreement={item["file"]: item for item in content["agreement"]},
     )
     (folder / CARD).write_text(text, encoding="utf-8")

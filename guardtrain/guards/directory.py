@@ -17,9 +17,10 @@ from guardtrain.files import file_sha256
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT, CATEGORIES_FORMAT = 2, 2  # the newest; the one since which a guard may name categories
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 HEAD_ONNX, GUARD_ONNX, PROGRAM = "head.onnx", "guard.onnx", "guard.pt2"
+CATEGORIES_ONNX = "categories.onnx"
 NEIGHBOURS = "neighbours.safetensors"
 
 # What torch, joblib, numpy and others write with pickle, which runs code when it is read.
@@ -48,7 +49,9 @@ def write_config(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != CONFIG
     }
-    config: dict[str, Any] = {"format": FORMAT, **content, "files": files}
+    # an older guardtrain reads all that it can read, and says of the rest that it must be updated
+    number = CATEGORIES_FORMAT if content.get("category_head") else 1
+    config: dict[str, Any] = {"format": number, **content, "files": files}
     config = json.loads(json.dumps(config, allow_nan=False))
     config["sha256"] = config_digest(config)
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -17,10 +17,13 @@ from guardtrain.errors import ConfigError, DataError, GuardError
 from guardtrain.guards.calibration import Isotonic
 from guardtrain.guards.calibration_choice import Calibration, choose_calibration
 from guardtrain.guards.card import write_card
+from guardtrain.guards.category_fit import CategoryImages, FittedCategories, named_in
+from guardtrain.guards.category_head import CategoryHead
 from guardtrain.guards.conformal import three_way
 from guardtrain.guards.directory import NEIGHBOURS, move_into_place, new_folder, write_config
-from guardtrain.guards.guard import Guard, head_logits
+from guardtrain.guards.guard import Guard
 from guardtrain.guards.head_file import portable_definition, write_bank
+from guardtrain.guards.logits import head_logits
 from guardtrain.guards.neighbours import Neighbours
 from guardtrain.guards.operating_points import OperatingPoint, OperatingPoints
 from guardtrain.guards.settings import GuardSettings
@@ -49,6 +52,8 @@ class TrainedRun:
         data: origin and licence of each source, as plain data.
         neighbours: the training images.
         notes: what a reader of the card should know besides.
+        further: entries of `config.json` besides those that every guard has.
+        categorised: its unsafe training images whose category is known; None where they are not at hand.
     """
 
     bank: HeadBank
@@ -60,6 +65,8 @@ class TrainedRun:
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     neighbours: Neighbours | None = None
     notes: tuple[str, ...] = ()
+    further: Mapping[str, Any] = field(default_factory=dict)
+    categorised: CategoryImages | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +118,8 @@ def export_guard(
         review = three_way(logits, validation.labels, groups=validation.groups, **given)
         points = OperatingPoints((*points.points, review), settings.default)
     by_category, notes = _category_points(logits, validation, settings)
-    parts = GuardParts(run, calibration, points, by_category, (*run.notes, *notes))
+    named, told = named_in(run.categorised, validation, settings)
+    parts = GuardParts(run, calibration, points, by_category, (*run.notes, *notes, *told), named)
     try:
         return save_guard(out, parts, validation, settings, encoder=encoder, say=say)
     except GuardError as error:
@@ -135,6 +143,7 @@ class GuardParts:
         points: operating points on its logits.
         category_points: thresholds of single categories.
         notes: for the card.
+        categories: the category head; None where none is named.
     """
 
     run: TrainedRun
@@ -142,6 +151,12 @@ class GuardParts:
     points: OperatingPoints
     category_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    categories: FittedCategories | None = None
+
+    @property
+    def category_head(self) -> CategoryHead | None:
+        """That alone."""
+        return None if self.categories is None else self.categories.head
 
 
 def save_guard(
@@ -165,7 +180,7 @@ def save_guard(
     run, folder = parts.run, new_folder(out)
     try:
         definition = portable_definition(run.definition)
-        write_bank(folder, run.bank, definition, parts.calibration.calibrator.to_dict())
+        write_bank(folder, run.bank, definition, parts.calibration.calibrator.to_dict(), parts.category_head)
         if settings.neighbours:
             if run.neighbours is None:
                 raise GuardError("The training images of this run are not at hand: export with neighbours=false.")
@@ -181,6 +196,7 @@ def save_guard(
             "calibration": parts.calibration.to_dict(),
             "operating_points": parts.points.to_dict(),
             "category_points": {name: point.to_dict() for name, point in parts.category_points.items()},
+            **({} if parts.categories is None else {"category_head": parts.categories.to_dict()}),
             "taxonomy": {"name": settings.taxonomy, "categories": list(run.categories)},
             "training": dict(run.training),
             "tests": [dict(test) for test in run.tests],
@@ -195,6 +211,7 @@ def save_guard(
             "agreement": [agreement.to_dict() for agreement in agreements],
             "notes": list(parts.notes),
             "versions": versions("torch", "numpy", "onnx", "onnxruntime", "safetensors", "open_clip_torch", "timm"),
+            **run.further,
         }
         write_card(folder, parts, content)
         write_config(folder, content)
@@ -267,16 +284,23 @@ def _programs(
     if settings.onnx:
         say("exporting head.onnx")
         out.append(programs.export_head(folder, parts.run.bank, calibrator, rows))
+        if parts.category_head is not None:
+            out.append(programs.export_categories(folder, parts.category_head, rows))
     if settings.whole or settings.program:
         if encoder is None:
             raise GuardError(
                 f"The encoder {parts.run.spec.label} cannot be loaded, only its embeddings are there: a program that "
                 "takes pixels cannot be written. Export with whole=false program=false."
             )
-        say("exporting the guard with its encoder")
-        model = encoder()
+        say("exporting the guard with its encoder (half a minute for a ViT-B/32, longer for larger ones)")
         out += programs.export_whole(
-            folder, parts.run.bank, calibrator, model, onnx=settings.whole, program=settings.program
+            folder,
+            parts.run.bank,
+            calibrator,
+            encoder(),
+            onnx=settings.whole,
+            program=settings.program,
+            categories=parts.category_head,
         )
     return out
 
@@ -291,6 +315,9 @@ def _require_same(guard: Guard, parts: GuardParts, validation: Validation) -> No
     wanted = head_logits(parts.run.bank, validation.embeddings)
     found = guard.logits(validation.embeddings)
     same = np.array_equal(found, wanted) and guard.points == parts.points
+    if (head := parts.category_head) is not None:
+        shares = guard.category_probabilities(validation.embeddings)
+        same &= shares is not None and np.array_equal(shares, head.probabilities(validation.embeddings))
     same &= np.array_equal(guard.calibrator.probabilities(found), parts.calibration.calibrator.probabilities(wanted))
     if not same:
         raise GuardError(

@@ -10,6 +10,8 @@ import numpy as np
 
 from guardtrain.curves.engine import Run
 from guardtrain.curves.results import METRICS
+from guardtrain.embeddings import Embeddings
+from guardtrain.guards.category_fit import CategoryImages
 from guardtrain.guards.export import TrainedRun
 from guardtrain.guards.neighbours import Neighbours
 from guardtrain.heads.bank import HeadBank
@@ -72,15 +74,21 @@ def trained_run(
     if pools.pairs is not None:
         used.append(pools.pairs.records.categories[mixture.pairs])
     categories = sorted({str(name) for name in np.concatenate(used) if name})
-    near = _training_images(pools, run) if neighbours else None
-    return TrainedRun(bank, pools.spec, definition, training, tests, categories, data, near, notes)
+    parts = _training_images(pools, run)
+    near = _neighbours(parts) if neighbours else None
+    known = CategoryImages.joined(CategoryImages.of_part(part) for part in parts)
+    return TrainedRun(bank, pools.spec, definition, training, tests, categories, data, near, notes, categorised=known)
 
 
-def _training_images(pools: Pools, run: Run) -> Neighbours:
+def _training_images(pools: Pools, run: Run) -> list[Embeddings]:
     """The run's own images, real ones first."""
     parts = [pools.real.take(run.mixture.real)]
     if pools.pairs is not None and len(run.mixture.pairs):
         parts.append(pools.pairs.take(run.mixture.pairs))
+    return parts
+
+
+def _neighbours(parts: list[Embeddings]) -> Neighbours:
     return Neighbours.of(
         np.concatenate([np.asarray(part.matrix[:], dtype=np.float32) for part in parts]),
         np.concatenate([part.records.labels for part in parts]),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,12 @@ from guardtrain.encoders.spec import EncoderSpec, require_same, settings_for
 from guardtrain.errors import EncoderError, GuardError
 from guardtrain.guards.calibration import Calibrator
 from guardtrain.guards.calibration_choice import Calibration
+from guardtrain.guards.category_head import CategoryHead, named_categories
 from guardtrain.guards.directory import NEIGHBOURS, read_config
 from guardtrain.guards.head_file import read_bank
 from guardtrain.guards.hub import located
 from guardtrain.guards.inputs import Batch, batches, is_embeddings
+from guardtrain.guards.logits import checked_embeddings, head_function
 from guardtrain.guards.neighbours import Neighbours
 from guardtrain.guards.operating_points import DECISIONS, OperatingPoint, OperatingPoints
 from guardtrain.guards.predictions import Neighbour, Predictions, decisions
@@ -24,9 +26,6 @@ from guardtrain.guards.predictions import Neighbour, Predictions, decisions
 if TYPE_CHECKING:
     from guardtrain.encoders.encoder import Encoder
     from guardtrain.heads.bank import HeadBank
-
-NORM_TOLERANCE = 1e-2  # of unit norm: embeddings that were stored as float16 stray by 1e-3
-_ROWS = 4096  # embeddings a pass through the head
 
 
 @dataclass(eq=False)
@@ -43,6 +42,7 @@ class Guard:
         categories: the taxonomy's categories among the training images.
         taxonomy: its name; None where the data names none.
         about: all of `config.json`.
+        category_head: names the category of an unsafe image; None where the guard does not.
     """
 
     path: Path
@@ -54,11 +54,13 @@ class Guard:
     categories: tuple[str, ...]
     taxonomy: str | None
     about: Mapping[str, Any] = field(repr=False)
+    category_head: CategoryHead | None = field(default=None, repr=False)
     _checkpoint: str | None = None
     _device: str = "auto"
     _batch_size: int = 256
     _encoder: Encoder | None = None
     _neighbours: Neighbours | None = field(default=None, repr=False)
+    _head: Callable[[np.ndarray], np.ndarray] | None = field(default=None, repr=False)
 
     @classmethod
     def load(
@@ -109,6 +111,7 @@ class Guard:
             tuple(taxonomy.get("categories", ())),
             taxonomy.get("name"),
             config,
+            CategoryHead.read(folder, config, bank.dim),
             checkpoint,
             device,
             batch_size,
@@ -171,11 +174,20 @@ class Guard:
         """
         if spec is not None:
             require_same(spec, self.spec, what="the embeddings")
-        return head_logits(self.bank, self._checked(embeddings))
+        return self._logits(checked_embeddings(embeddings, self.spec, self.dim))
 
     def probabilities(self, embeddings: Any, spec: EncoderSpec | None = None) -> np.ndarray:
         """(N,) float64 calibrated probabilities of being unsafe; see `logits` for arguments and errors."""
         return self.calibrator.probabilities(self.logits(embeddings, spec))
+
+    def category_probabilities(self, embeddings: Any) -> np.ndarray | None:
+        """(N, C) float64 `P(category | unsafe)`, in the order of `category_head.names`; None without a category head.
+
+        They hold for unsafe images, where categories are as frequent as they were in training; see `logits` for errors.
+        """
+        if self.category_head is None:
+            return None
+        return self.category_head.probabilities(checked_embeddings(embeddings, self.spec, self.dim))
 
     def predict(
         self, inputs: Any, *, point: str | None = None, explain: int = 0, ids: Sequence[str] | None = None
@@ -202,13 +214,17 @@ class Guard:
         names: list[str] = []
         errors: list[str | None] = []
         logits, neighbours = [np.zeros(0)], list[tuple[Neighbour, ...]]()
+        head = self.category_head
+        shares = [np.zeros((0, len(head.names)))] if head is not None else []
         for batch in self._batches(inputs):
-            found = self.logits(batch.embeddings)
-            logits.append(found)
+            rows = checked_embeddings(batch.embeddings, self.spec, self.dim)
+            logits.append(self._logits(rows))
+            if head is not None:
+                shares.append(head.probabilities(rows))
             names += batch.ids
             errors += batch.errors
             if near is not None:
-                nearest = iter(near.nearest(batch.embeddings, explain))
+                nearest = iter(near.nearest(rows, explain))
                 neighbours += [() if error else next(nearest) for error in batch.errors]
         if ids is not None:
             if len(ids) != len(names):
@@ -218,15 +234,22 @@ class Guard:
         judged = np.array([error is None for error in errors], dtype=bool)
         probabilities = np.full(len(names), np.nan)
         probabilities[judged] = self.calibrator.probabilities(known)
-        return Predictions(
+        decided = tuple(decisions(chosen, known, judged))
+        found = Predictions(
             tuple(names),
             probabilities,
-            tuple(decisions(chosen, known, judged)),
+            decided,
             chosen.name,
             tuple(errors),
             self._by_category(known, judged),
             tuple(neighbours) if near is not None else None,
         )
+        if head is None:
+            return found
+        of_each = np.full((len(names), len(head.names)), np.nan)
+        of_each[judged] = np.concatenate(shares)
+        category = named_categories(head.names, of_each, decided)
+        return replace(found, category=category, category_names=head.names, category_probabilities=of_each)
 
     @property
     def neighbours(self) -> Neighbours:
@@ -246,10 +269,15 @@ class Guard:
 
     def _batches(self, inputs: Any) -> Iterator[Batch]:
         if is_embeddings(inputs):
-            rows = self._checked(inputs)
+            rows = checked_embeddings(inputs, self.spec, self.dim)
             yield Batch([str(i) for i in range(len(rows))], [None] * len(rows), rows)
             return
         yield from batches(inputs, lambda: self.encoder)
+
+    def _logits(self, rows: np.ndarray) -> np.ndarray:
+        if self._head is None:
+            self._head = head_function(self.bank)
+        return self._head(rows)
 
     def _by_category(self, logits: np.ndarray, judged: np.ndarray) -> tuple[Mapping[str, str], ...] | None:
         if not self.category_points:
@@ -260,45 +288,3 @@ class Guard:
             {name: DECISIONS[int(values[place[i]])] for name, values in columns.items()} if judged[i] else {}
             for i in range(len(judged))
         )
-
-    def _checked(self, embeddings: Any) -> np.ndarray:
-        """(N, D) float array, refused where it cannot be this encoder's."""
-        if hasattr(embeddings, "detach"):
-            embeddings = embeddings.detach().cpu().numpy()
-        rows = np.asarray(embeddings)
-        if rows.ndim != 2 or rows.shape[1] != self.dim:
-            raise GuardError(
-                f"Embeddings must be (N, {self.dim}), the encoder {self.spec.label} of this guard; these have shape "
-                f"{rows.shape}. A single embedding is embedding[None]."
-            )
-        if not np.issubdtype(rows.dtype, np.floating):
-            raise GuardError(f"Embeddings must be floating numbers; these are {rows.dtype}.")
-        if not len(rows):
-            return rows
-        norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
-        if not np.isfinite(norms).all():
-            wrong = np.flatnonzero(~np.isfinite(norms))
-            raise GuardError(
-                f"{len(wrong)} of {len(rows)} embeddings hold NaN or infinity, the first is row {wrong[0]}. Embed "
-                "these images again; a broken image or an overflow in float16 makes such numbers."
-            )
-        if self.spec.normalize and (strays := np.abs(norms - 1) > NORM_TOLERANCE).any():
-            row = int(strays.argmax())
-            raise GuardError(
-                f"The encoder {self.spec.label} gives embeddings of unit norm; {int(strays.sum())} of {len(rows)} are "
-                f"not, the first is row {row} with norm {norms[row]:.4g}. Divide each by its norm, if they are this "
-                "encoder's."
-            )
-        return rows
-
-
-def head_logits(bank: HeadBank, embeddings: np.ndarray) -> np.ndarray:
-    """(N,) float64 logits of a bank of one on embeddings (N, D), a block of rows at a time."""
-    import torch
-
-    parts = [np.zeros(0)]
-    with torch.inference_mode():
-        for start in range(0, len(embeddings), _ROWS):
-            block = np.ascontiguousarray(embeddings[start : start + _ROWS], dtype=np.float32)
-            parts.append(bank(torch.from_numpy(block))[0].double().numpy())
-    return np.concatenate(parts)

@@ -10,19 +10,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guardtrain.errors import GuardError
+from guardtrain.guards.category_head import PREFIX, CategoryHead
 from guardtrain.guards.directory import WEIGHTS
 
 if TYPE_CHECKING:
     from guardtrain.heads.bank import HeadBank
 
 _OURS = "guardtrain.heads."
+_IMPORTED = frozenset({"guardtrain.benchmarks.concepts.ConceptHead"})  # of guards by others, where no head of ours fits
 
 
-def write_bank(folder: Path, bank: HeadBank, definition: Mapping[str, Any], calibrator: Mapping[str, Any]) -> None:
-    """Write a bank of one as `model.safetensors`; head and calibrator stand in its header, too, as JSON."""
+def is_known(name: str) -> bool:
+    """Whether a head definition of this dotted name may be built from a guard's directory without being trusted first.
+
+    >>> is_known("guardtrain.heads.LinearHead"), is_known("os.system")
+    (True, False)
+    """
+    return name.startswith(_OURS) or name in _IMPORTED
+
+
+def write_bank(
+    folder: Path,
+    bank: HeadBank,
+    definition: Mapping[str, Any],
+    calibrator: Mapping[str, Any],
+    categories: CategoryHead | None = None,
+) -> None:
+    """Write a bank of one as `model.safetensors`; head and calibrator stand in its header, too, as JSON.
+
+    The weights of a category head lie beside those of the head, under names of their own.
+    """
     import safetensors.torch
+    import torch
 
     state = {name: value.contiguous() for name, value in bank.head_state(0).items()}
+    if categories is not None:
+        state |= {name: torch.from_numpy(value.copy()) for name, value in categories.tensors().items()}
     header = {"format": "pt", "head": json.dumps(dict(definition)), "calibrator": json.dumps(dict(calibrator))}
     safetensors.torch.save_file(state, folder / WEIGHTS, metadata=header)
 
@@ -40,7 +63,7 @@ def read_bank(folder: Path, config: Mapping[str, Any], trusted: Sequence[str] = 
     """
     definition = config["head"]
     name = str(definition.get("_target_") if isinstance(definition, Mapping) else definition)
-    if not name.startswith(_OURS) and name not in trusted:
+    if not is_known(name) and name not in trusted:
         raise GuardError(
             f"The head of {folder} is a {name}, which is not part of guardtrain: loading it would import and run that "
             f"code. If you trust it, say Guard.load(..., trusted_heads=['{name}'])."
@@ -49,7 +72,8 @@ def read_bank(folder: Path, config: Mapping[str, Any], trusted: Sequence[str] = 
 
     try:
         bank: HeadBank = _built(definition).bank(1, int(config["dim"]))
-        bank.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+        state = safetensors.torch.load_file(folder / WEIGHTS)
+        bank.load_state_dict({name: value for name, value in state.items() if not name.startswith(PREFIX)})
     except Exception as error:  # safetensors', torch's, OmegaConf's and the definition's own errors
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise GuardError(
@@ -68,14 +92,28 @@ def portable_definition(definition: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _built(definition: Mapping[str, Any]) -> Any:
-    """The head definition that `{_target_: dotted.name, **arguments}` names."""
+    """The head definition that `{_target_: dotted.name, **arguments}` names.
+
+    Of guardtrain's own modules only the definitions themselves are built, not what these modules import; and arguments
+    are taken as they are written: OmegaConf would put environment variables and more in the place of `${...}`.
+    """
     module, _, name = str(definition["_target_"]).rpartition(".")
     target = getattr(importlib.import_module(module), name)
     arguments = {str(key): value for key, value in definition.items() if key != "_target_"}
     if not isinstance(target, type):
         raise GuardError(f"{definition['_target_']} is no head definition")
+    if is_known(str(definition["_target_"])) and not _is_definition(target):
+        raise GuardError(f"{definition['_target_']} is no head definition")
+    if "${" in json.dumps(arguments):
+        raise GuardError("its settings hold '${', which would be filled in from outside the guard")
     if not dataclasses.is_dataclass(target):
         return target(**arguments)
     from omegaconf import OmegaConf
 
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(target), arguments))
+
+
+def _is_definition(target: type) -> bool:
+    """Whether a class is a head definition of guardtrain's: a dataclass of its own modules that makes banks."""
+    own = is_known(f"{target.__module__}.{target.__qualname__}")
+    return own and dataclasses.is_dataclass(target) and callable(getattr(target, "bank", None))

@@ -10,6 +10,7 @@ import numpy as np
 
 from guardtrain.encoders.spec import LOADABLE
 from guardtrain.errors import DataError
+from guardtrain.guards.category_head import named_categories
 from guardtrain.guards.guard import Guard
 from guardtrain.guards.operating_points import DECISIONS, Point
 from guardtrain.guards.predictions import Neighbour
@@ -34,12 +35,16 @@ class Verdicts:
         decisions: of each operating point, N of `safe`, `unsafe`, `review`.
         categories: of each image, the decision in each category that has a threshold of its own; {} without such.
         neighbours: of each image the nearest training images, nearest first; () unless asked for.
+        category_names: C categories that the guard names; none where it does not.
+        category_probabilities: (N, C) float64 `P(category | unsafe)`.
     """
 
     probabilities: np.ndarray
     decisions: Mapping[str, Sequence[str]]
     categories: Sequence[Mapping[str, str]]
     neighbours: Sequence[Sequence[Neighbour]]
+    category_names: tuple[str, ...]
+    category_probabilities: np.ndarray
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -48,8 +53,19 @@ class Verdicts:
         """What is said of one of the images."""
         decisions = {name: values[i : i + 1] for name, values in self.decisions.items()}
         return Verdicts(
-            self.probabilities[i : i + 1], decisions, self.categories[i : i + 1], self.neighbours[i : i + 1]
+            self.probabilities[i : i + 1],
+            decisions,
+            self.categories[i : i + 1],
+            self.neighbours[i : i + 1],
+            self.category_names,
+            self.category_probabilities[i : i + 1],
         )
+
+    def category(self, point: str) -> tuple[str | None, ...]:
+        """Of each image the likeliest category; None where it is safe at this operating point, or none is named."""
+        if not self.category_names:
+            return (None,) * len(self)
+        return named_categories(self.category_names, self.category_probabilities, self.decisions[point])
 
 
 class ImageJudge:
@@ -116,7 +132,7 @@ class ImageJudge:
         """
         guard = self.guard
         near = guard.neighbours if explain else None
-        logits = guard.logits(embeddings)
+        logits, head = guard.logits(embeddings), guard.category_head
         points = {name: _decided(point, logits) for name, point in guard.points.items()}
         columns = {name: _decided(point, logits) for name, point in guard.category_points.items()}
         return Verdicts(
@@ -124,6 +140,8 @@ class ImageJudge:
             points,
             [{name: values[i] for name, values in columns.items()} for i in range(len(logits))],
             near.nearest(embeddings, explain) if near is not None else [()] * len(logits),
+            head.names if head is not None else (),
+            head.probabilities(embeddings) if head is not None else np.zeros((len(logits), 0)),
         )
 
 

@@ -28,8 +28,14 @@ _NEAR = pa.struct(
 )
 
 
-def schema(categories: bool, neighbours: bool) -> pa.Schema:
-    """The columns of predictions, those of `Predictions.rows`."""
+def schema(categories: bool, neighbours: bool, named: bool = False) -> pa.Schema:
+    """The columns of predictions, those of `Predictions.rows`.
+
+    Args:
+        categories: there are thresholds of single categories.
+        neighbours: training images are named.
+        named: categories of unsafe images are named.
+    """
     fields = [
         pa.field("id", pa.string(), nullable=False),
         pa.field("probability", pa.float64()),
@@ -39,6 +45,9 @@ def schema(categories: bool, neighbours: bool) -> pa.Schema:
     ]
     if categories:
         fields.append(pa.field("categories", pa.map_(pa.string(), pa.string())))
+    if named:
+        fields.append(pa.field("category", pa.string()))
+        fields.append(pa.field("category_probabilities", pa.map_(pa.string(), pa.float64())))
     if neighbours:
         fields.append(pa.field("neighbours", pa.list_(_NEAR)))
     return pa.schema(fields)
@@ -47,8 +56,9 @@ def schema(categories: bool, neighbours: bool) -> pa.Schema:
 def json_line(row: Mapping[str, Any]) -> str:
     """A row as one line of JSON."""
     plain = dict(row)
-    if isinstance(plain.get("categories"), list):  # as Arrow gives a map
-        plain["categories"] = dict(plain["categories"])
+    for name in ("categories", "category_probabilities"):
+        if isinstance(plain.get(name), list):  # as Arrow gives a map
+            plain[name] = dict(plain[name])
     return json.dumps(plain, ensure_ascii=False) + "\n"
 
 

@@ -41,6 +41,10 @@ class Predictions:
         categories: for each input the decision in each category that has a threshold of its own; None where the guard
             has no such thresholds.
         neighbours: for each input the nearest training images, the nearest first; None where none were asked for.
+        category: for each input that is not called safe the likeliest category; None where it is, or could not be read.
+            None as a whole where the guard names no categories.
+        category_names: C categories; empty where the guard names none.
+        category_probabilities: (N, C) float64 `P(category | unsafe)`; a row of NaN where an image could not be read.
     """
 
     ids: tuple[str, ...]
@@ -50,6 +54,9 @@ class Predictions:
     errors: tuple[str | None, ...]
     categories: tuple[Mapping[str, str], ...] | None = None
     neighbours: tuple[tuple[Neighbour, ...], ...] | None = None
+    category: tuple[str | None, ...] | None = None
+    category_names: tuple[str, ...] = ()
+    category_probabilities: np.ndarray | None = None
 
     @property
     def flagged(self) -> np.ndarray:
@@ -72,6 +79,10 @@ class Predictions:
             }
             if self.categories is not None:
                 row["categories"] = dict(self.categories[i])
+            if self.category is not None and self.category_probabilities is not None:
+                row["category"] = self.category[i]
+                shares = zip(self.category_names, self.category_probabilities[i].tolist(), strict=True)
+                row["category_probabilities"] = dict(shares) if self.errors[i] is None else {}
             if self.neighbours is not None:
                 row["neighbours"] = [vars(neighbour) for neighbour in self.neighbours[i]]
             yield row

@@ -1,4 +1,4 @@
-"""Write a guard's programs: `head.onnx`, `guard.onnx` and `guard.pt2`, each checked against the guard's own path."""
+"""Write a guard's programs, ONNX and `torch.export`, each checked against the guard's own path."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from guardtrain.guards.directory import GUARD_ONNX, HEAD_ONNX, PROGRAM
-from guardtrain.guards.guard import head_logits
+from guardtrain.guards.directory import CATEGORIES_ONNX, GUARD_ONNX, HEAD_ONNX, PROGRAM
+from guardtrain.guards.logits import head_function
 from guardtrain.guards.onnx_export import (
     HEAD_TOLERANCE,
+    OUTPUTS,
     WHOLE_TOLERANCE,
     Agreement,
     Judge,
     agreement,
     onnx_judge,
     program_judge,
+    remembered,
     traced,
     write_onnx,
     write_program,
 )
-from guardtrain.guards.torch_modules import HeadModule, WholeModule
+from guardtrain.guards.torch_modules import CategoryModule, HeadModule, WholeModule
 
 if TYPE_CHECKING:
     from guardtrain.encoders.encoder import Encoder
     from guardtrain.guards.calibration import Calibrator
+    from guardtrain.guards.category_head import CategoryHead
     from guardtrain.heads.bank import HeadBank
 
 _IMAGES = 17  # that whole programs are compared on
@@ -47,12 +50,41 @@ def export_head(folder: Path, bank: HeadBank, calibrator: Calibrator, rows: np.n
     return agreement(HEAD_ONNX, onnx_judge(path), judge, np.asarray(rows, dtype=np.float32), HEAD_TOLERANCE, opset)
 
 
+def export_categories(folder: Path, head: CategoryHead, rows: np.ndarray) -> Agreement:
+    """Write `categories.onnx`: `embeddings` (N, D) float32 to `logits` and `categories` (N, C), of an unsafe image.
+
+    It is a file of its own so that whoever takes all outputs of `head.onnx` still gets two.
+
+    Args:
+        rows: (n, D) embeddings it is compared on.
+
+    Raises:
+        OnnxDisagrees: probabilities differ by more than 1e-5.
+    """
+    path = folder / CATEGORIES_ONNX
+    opset = write_onnx(traced(CategoryModule(head), rows), path, "embeddings", ("logits", OUTPUTS[2]))
+
+    def judge(batch: np.ndarray) -> tuple[np.ndarray, ...]:
+        return batch @ head.weight.T + head.bias, head.probabilities(batch)
+
+    rows = np.asarray(rows, dtype=np.float32)
+    return agreement(CATEGORIES_ONNX, onnx_judge(path), judge, rows, HEAD_TOLERANCE, opset)
+
+
 def export_whole(
-    folder: Path, bank: HeadBank, calibrator: Calibrator, encoder: Encoder, *, onnx: bool, program: bool
+    folder: Path,
+    bank: HeadBank,
+    calibrator: Calibrator,
+    encoder: Encoder,
+    *,
+    onnx: bool,
+    program: bool,
+    categories: CategoryHead | None = None,
 ) -> list[Agreement]:
     """Write `guard.onnx` and `guard.pt2`: `pixels` (N, 3, H, W) float32, preprocessed, to the same two outputs.
 
-    They are compared on drawn images of smooth colours and noise, through the encoder's own preprocessing arithmetic.
+    Where categories are named, `categories` (N, C) is the third. They are compared on drawn images of smooth colours
+    and noise, through the encoder's own preprocessing arithmetic.
 
     Raises:
         GuardError: an encoder that does not compute in float32.
@@ -60,15 +92,17 @@ def export_whole(
     """
     pixels = _images(encoder)
     head = HeadModule(bank, calibrator)
-    made = traced(WholeModule(encoder, head), pixels)
-    of_embeddings = _of_embeddings(bank, calibrator)
+    third = None if categories is None else CategoryModule(categories)
+    made = traced(WholeModule(encoder, head, third), pixels)
+    of_embeddings = _of_embeddings(bank, calibrator, categories)
 
-    def wanted(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    @remembered
+    def wanted(rows: np.ndarray) -> tuple[np.ndarray, ...]:
         return of_embeddings(encoder.forward(torch.from_numpy(rows)).cpu().numpy())
 
     found = []
     if onnx:
-        opset = write_onnx(made, folder / GUARD_ONNX, "pixels")
+        opset = write_onnx(made, folder / GUARD_ONNX, "pixels", OUTPUTS if categories else OUTPUTS[:2])
         judge = onnx_judge(folder / GUARD_ONNX)
         found.append(agreement(GUARD_ONNX, judge, wanted, pixels, WHOLE_TOLERANCE, opset))
     if program:
@@ -78,12 +112,14 @@ def export_whole(
     return found
 
 
-def _of_embeddings(bank: HeadBank, calibrator: Calibrator) -> Judge:
+def _of_embeddings(bank: HeadBank, calibrator: Calibrator, categories: CategoryHead | None = None) -> Judge:
     """The guard's own path."""
+    head = head_function(bank)
 
-    def judge(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits = head_logits(bank, rows)
-        return logits, calibrator.probabilities(logits)
+    def judge(rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        logits = head(rows)
+        found = logits, calibrator.probabilities(logits)
+        return found if categories is None else (*found, categories.probabilities(rows))
 
     return judge
 

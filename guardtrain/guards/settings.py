@@ -13,6 +13,7 @@ from guardtrain.guards.thresholds import DEFAULT_POINT, DEFAULT_RULES
 from guardtrain.guards.thresholds_rules import Rule
 
 UNUSED, VALIDATION_SPLIT = "unused", "val"
+PICK_VALIDATION, PICK_TEST = "validation", "test"
 
 
 @dataclass
@@ -98,6 +99,42 @@ class CalibrationSettings:
 
 
 @dataclass
+class PickSettings:
+    """Which run of a curve: the best by a metric.
+
+    Args:
+        metric: a column of the results, such as `auroc`, `pair_both_right` or `brier`; not needed where one is left.
+        on: `validation`: images that none of these runs was trained on, and of no test set; or `test`, a test set,
+            whose figures are then no longer those of images that nothing was chosen on.
+        test: which test set; for `on: test` alone.
+        best: `run`: the best one; `setting`: the best budget, ratio, arm and control by the mean over seeds, then the
+            best of its seeds.
+        run, budget, ratio, arm, control, seed: only runs with this value; null for all.
+    """
+
+    metric: str | None = None
+    on: str = PICK_VALIDATION
+    test: str | None = None
+    best: str = "run"
+    run: str | None = None
+    budget: int | None = None
+    ratio: float | None = None
+    arm: str | None = None
+    control: str | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("on", (PICK_VALIDATION, PICK_TEST)), ("best", ("run", "setting"))):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"pick.{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}.")
+
+    @property
+    def given(self) -> bool:
+        """Whether anything is said."""
+        return self != PickSettings()
+
+
+@dataclass
 class GuardSettings:
     """What decides of a guard, besides its head.
 
@@ -111,8 +148,11 @@ class GuardSettings:
         calibration: how scores become probabilities.
         points: operating points by name; none stands for `strict`, `balanced` and `permissive`.
         default_point: the one used where none is asked for; null for `balanced`, else the first.
-        onnx: write `head.onnx`.
-        whole: write `guard.onnx`, pixels in, the encoder included.
+        categories: name the category of an unsafe image: null where validation shows that it is named better than by
+            the commonest alone; true in any case; false never.
+        category_minimum: independent unsafe training images a category needs to be named; two such categories at least.
+        onnx: write `head.onnx`; and `categories.onnx`, if categories are named.
+        whole: write `guard.onnx`, pixels in, the encoder included: of a ViT-B/32 350 MB, half a minute on one core.
         program: write `guard.pt2`, the same as a torch.export program.
         neighbours: keep the training embeddings, so that predictions can be explained by the nearest ones.
         seed: of bootstrap and folds.
@@ -128,6 +168,8 @@ class GuardSettings:
     default_point: str | None = None
     review: ReviewSettings = field(default_factory=ReviewSettings)
     category_points: CategorySettings = field(default_factory=CategorySettings)
+    categories: bool | None = None
+    category_minimum: int = 20
     onnx: bool = True
     whole: bool = False
     program: bool = False
@@ -152,6 +194,8 @@ class GuardSettings:
         if self.default_point is not None and self.default_point not in names:
             raise ConfigError(f"default_point is '{self.default_point}'; there are: {', '.join(names)}.")
         self.category_points.rule()
+        if self.category_minimum < 2:
+            raise ConfigError(f"category_minimum is {self.category_minimum}; it must be at least 2.")
         return rules
 
     @property

@@ -9,52 +9,60 @@ from pathlib import Path
 import numpy as np
 
 from guardtrain.guards.calibration import Calibrator
-from guardtrain.guards.export import Exported
+from guardtrain.guards.calibration_choice import Calibration
+from guardtrain.guards.category_fit import category_line
+from guardtrain.guards.guard import Guard
 from guardtrain.guards.operating_points import OperatingPoint, OperatingPoints, ThreeWay
 
 WIDTH = 110
+_UNMEASURED = "not measured: there were no validation images, so its probabilities are scores and no rate is known"
 
 
-def summary_text(exported: Exported) -> str:
-    """All of it; lines that are not indented are titles."""
-    guard = exported.guard
-    said = guard.about["validation"]
-    unsafe = f"{said['images']:,} images, {said['unsafe']:,} of them unsafe"
-    facts = [
-        f"{guard.about['training'].get('head', 'head')} on {guard.spec.label}, {guard.dim} dimensions",
-        f"calibration and thresholds on {unsafe}: {said['origin']}",
-    ]
-    before, after = guard.calibration.before, guard.calibration.after
-    chance = f"up to {after.ece_noise.high:.3f}".replace(" 0.", " .")
-    rows = [
-        ["", "before", "after", "by chance alone"],
-        ["calibration error", str(before.ece), str(after.ece), chance],
-        ["Brier score", str(before.brier), str(after.brier), ""],
-        ["log-loss", str(before.log_loss), str(after.log_loss), ""],
-    ]
-    kind = guard.calibrator.kind
-    lines = [f"guard {guard.name}", *(_wrapped(fact) for fact in facts), f"calibration: {kind}", *_table(rows)]
-    lines += ["operating points", *_table(_two_way(guard.points, guard.calibrator))]
+def summary_text(guard: Guard) -> str:
+    """All of it; lines that are not indented are titles. Of an imported guard nothing was measured, and it says so."""
+    said = guard.about.get("validation") or {"images": 0}
+    facts = [f"{(guard.about.get('training') or {}).get('head', 'head')} on {guard.spec.label}, {guard.dim} dimensions"]
+    if said["images"]:
+        unsafe = f"{said['images']:,} images, {said['unsafe']:,} of them unsafe"
+        facts.append(f"calibration and thresholds on {unsafe}: {said['origin']}")
+    lines = [f"guard {guard.name}", *map(_wrapped, facts), f"calibration: {guard.calibrator.kind}"]
+    lines += _table(_reliability(guard.calibration)) if said["images"] else [_wrapped(_UNMEASURED)]
+    lines += ["operating points", *_table(_two_way(guard.points, guard.calibrator, bool(said["images"])))]
     lines += [_wrapped(point.line) for point in guard.points.points if isinstance(point, ThreeWay)]
     if guard.category_points:
         lines.append(_wrapped(f"thresholds of their own: {', '.join(guard.category_points)}"))
+    if named := guard.about.get("category_head"):
+        lines.append(_wrapped(f"names categories: {category_line(named)}"))
     warned = [f"{p.name}: {text}" for p in guard.points.points for text in (*map(str, p.warnings), *p.notes)]
-    if notes := list(dict.fromkeys([*warned, *exported.notes])):
+    notes = [text for text in guard.about.get("notes", ()) if not any(one.endswith(f": {text}") for one in warned)]
+    if notes := list(dict.fromkeys([*warned, *notes])):
         lines += ["to know", *(_wrapped(note, hang="    ") for note in notes)]
-    differences = {item.file: f"{item.difference:.0e} from the guard" for item in exported.agreements}
+    agreements = guard.about.get("agreement", ())
+    differences = {item["file"]: f"{item['difference']:.0e} from the guard" for item in agreements}
     files = [["config.json", _size(guard.path / "config.json"), ""]]
     files += [[name, _size(guard.path / name), differences.get(name, "")] for name in guard.about["files"]]
     return "\n".join([*lines, f"files in {guard.path}", *_table(files)])
 
 
-def _two_way(points: OperatingPoints, calibrator: Calibrator) -> list[list[str]]:
+def _reliability(calibration: Calibration) -> list[list[str]]:
+    before, after = calibration.before, calibration.after
+    chance = f"up to {after.ece_noise.high:.3f}".replace(" 0.", " .")
+    return [
+        ["", "before", "after", "by chance alone"],
+        ["calibration error", str(before.ece), str(after.ece), chance],
+        ["Brier score", str(before.brier), str(after.brier), ""],
+        ["log-loss", str(before.log_loss), str(after.log_loss), ""],
+    ]
+
+
+def _two_way(points: OperatingPoints, calibrator: Calibrator, measured: bool) -> list[list[str]]:
     rows = [["", "chosen for", "logit", "p", "false positives", "recall", "precision"]]
     for point in points.points:
         if isinstance(point, OperatingPoint):
             mark = "*" if point.name == points.default else " "
             at = float(calibrator.probabilities(np.array([point.threshold]))[0])
-            rates = [str(point.fpr), str(point.recall), str(point.precision)]
-            rule = str(point.rule).replace("false-positive rate", "fpr")
+            rates = [str(rate) if measured else "–" for rate in (point.fpr, point.recall, point.precision)]
+            rule = str(point.rule).replace("false-positive rate", "fpr") if measured else "–"
             rows.append([f"{mark} {point.name}", rule, f"{point.threshold:.3f}", f"{at:.3f}".removeprefix("0"), *rates])
     return rows
 

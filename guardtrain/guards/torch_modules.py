@@ -15,6 +15,7 @@ from guardtrain.heads.neighbours import NeighboursBank
 
 if TYPE_CHECKING:
     from guardtrain.encoders.encoder import Encoder
+    from guardtrain.guards.category_head import CategoryHead
     from guardtrain.heads.bank import HeadBank
 
 
@@ -81,6 +82,22 @@ def calibrator_module(calibrator: Calibrator) -> nn.Module:
     raise GuardError(f"The calibrator '{calibrator.kind}' cannot be exported; choose another (calibration.kinds).")
 
 
+class CategoryModule(nn.Module):
+    """Embeddings `(N, D)` to `(N, C)`, for each category its logit and its probability where the image is unsafe."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, head: CategoryHead) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.from_numpy(head.weight.copy()))
+        self.register_buffer("bias", torch.from_numpy(head.bias.copy()))
+
+    def forward(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        logits = F.linear(embeddings, self.weight, self.bias)
+        return logits, logits.softmax(dim=1)
+
+
 class HeadModule(nn.Module):
     """Embeddings `(N, D)` to the logit `(N,)` and the calibrated probability `(N,)`."""
 
@@ -95,9 +112,12 @@ class HeadModule(nn.Module):
 
 
 class WholeModule(nn.Module):
-    """Preprocessed pixels `(N, 3, H, W)` to the logit `(N,)` and the calibrated probability `(N,)`."""
+    """Preprocessed pixels `(N, 3, H, W)` to the logit `(N,)` and the calibrated probability `(N,)`.
 
-    def __init__(self, encoder: Encoder, head: HeadModule) -> None:
+    With a category head also to the probabilities `(N, C)` of its categories where the image is unsafe.
+    """
+
+    def __init__(self, encoder: Encoder, head: HeadModule, categories: CategoryModule | None = None) -> None:
         super().__init__()
         if encoder.arithmetic != "float32":
             raise GuardError(
@@ -105,14 +125,17 @@ class WholeModule(nn.Module):
                 "(whole=false), or train on embeddings of encoder.dtype=float32."
             )
         self.visual = getattr(encoder.model, "visual", encoder.model)  # of a CLIP the image tower alone
-        self.head = head
+        self.head, self.categories = head, categories
         self.normalize = bool(encoder.spec.normalize)
         self._features = encoder._image_features
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         features = self._features(pixels).float()
-        logit, probability = self.head(F.normalize(features, dim=-1) if self.normalize else features)
-        return logit, probability
+        embeddings = F.normalize(features, dim=-1) if self.normalize else features
+        logit, probability = self.head(embeddings)
+        if self.categories is None:
+            return logit, probability
+        return logit, probability, self.categories(embeddings)[1]
 
 
 def _fixed(bank: HeadBank) -> HeadBank:

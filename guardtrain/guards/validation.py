@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from guardtrain.curves.validation import unseen, whole_groups
 from guardtrain.embeddings import Embeddings
 from guardtrain.errors import DataError
 from guardtrain.mixtures import Mixture
@@ -43,12 +44,7 @@ class Validation:
         """
         groups = part.records.groups.astype(str)
         if len(rows) > limit:
-            names = np.unique(groups[rows])
-            order = np.random.default_rng(seed).permutation(len(names))
-            place = order.argsort()[np.searchsorted(names, groups[rows])]  # of each row's group
-            ranked = np.argsort(place, kind="stable")
-            last = place[ranked[limit]]  # this group would be cut
-            rows = np.sort(rows[place < last])
+            rows = rows[whole_groups(groups[rows], limit, seed)]
             origin = f"{origin} (drawn at random)"
         labels = part.records.labels[rows].astype(np.int64)
         unsafe = int(labels.sum())
@@ -64,8 +60,4 @@ class Validation:
 
 def unused_rows(pools: Pools, mixture: Mixture) -> np.ndarray:
     """Rows of the real pool of whose group the run used no image, real or half of a pair; test sets are not in it."""
-    groups = pools.real.records.groups.astype(str)
-    used = groups[mixture.real]
-    if pools.pairs is not None:
-        used = np.concatenate([used, pools.pairs.records.groups.astype(str)[mixture.pairs]])
-    return np.flatnonzero(~np.isin(groups, used))
+    return np.flatnonzero(unseen(pools, mixture, pools.real.records))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -59,12 +59,15 @@ class Pools:
         real: the real pool.
         pairs: the pair pool, or None.
         tests: test sets by name.
+        validation: by pool's name, its records whose split says val, but for those that share a group with a test set.
+            Nothing is drawn from them.
     """
 
     name: str
     real: Embeddings
     pairs: Embeddings | None
     tests: Mapping[str, Embeddings]
+    validation: Mapping[str, Embeddings] = field(default_factory=dict)
 
     @property
     def spec(self) -> EncoderSpec:
@@ -185,7 +188,8 @@ def make_pools(
         held = hold_out(pool, groups=what.groups, fraction=what.fraction, seed=seed)
         sets[test] = part.take(np.flatnonzero(held))
         remaining[what.pool] = part.take(np.flatnonzero(~held))
-    whole = Pools(name, remaining["real"], remaining.get("pairs"), sets)
+    marked = {key: kept for key, part in pools.items() if (kept := _validating(part, sets.values())) is not None}
+    whole = Pools(name, remaining["real"], remaining.get("pairs"), sets, marked)
     _check(whole)
     return whole
 
@@ -194,6 +198,19 @@ def _trainable(part: Embeddings) -> Embeddings:
     """Without the records whose split says val or test."""
     keep = np.array([split in (None, "train") for split in part.records.splits], dtype=bool)
     return part if keep.all() else part.take(np.flatnonzero(keep))
+
+
+def _validating(part: Embeddings, tests: Iterable[Embeddings]) -> Embeddings | None:
+    """The records whose split says val, without groups and ids of a test set; None where there are none."""
+    rows = np.flatnonzero(part.records.splits == "val")
+    if not len(rows):
+        return None
+    records = part.records
+    free = np.ones(len(rows), dtype=bool)
+    for test in tests:
+        for ours, theirs in ((records.groups, test.records.groups), (records.ids, test.records.ids)):
+            free &= ~np.isin(ours[rows].astype(str), theirs.astype(str))
+    return part.take(rows[free]) if free.any() else None
 
 
 def _check(pools: Pools) -> None:

@@ -75,8 +75,8 @@ def test_an_edited_card_is_a_warning(folder: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_a_newer_format_says_update(folder: Path) -> None:
-    _rewrite(folder, format=2)
-    with pytest.raises(GuardError, match=r"format 2; this guardtrain reads formats up to 1\. Update"):
+    _rewrite(folder, format=3)
+    with pytest.raises(GuardError, match=r"format 3; this guardtrain reads formats up to 2\. Update"):
         Guard.load(folder)
 
 
@@ -89,6 +89,10 @@ def test_a_newer_format_says_update(folder: Path) -> None:
         ({"head": {"_target_": "os.system"}}, r"os\.system, which is not part of guardtrain.*trusted_heads"),
         ({"head": {"_target_": "guardtrain.heads.os.system"}}, "does not fit the head"),
         ({"head": {"_target_": "guardtrain.heads.bank.batched_affine"}}, "is no head definition"),
+        ({"head": {"_target_": "guardtrain.heads.anchors.Path"}}, "is no head definition"),
+        ({"head": {"_target_": "guardtrain.heads.HeadBank", "heads": 1, "dim": 16}}, "is no head definition"),
+        ({"head": {"_target_": "guardtrain.benchmarks.concepts.Concepts"}}, "not part of guardtrain"),
+        ({"head": {"_target_": "guardtrain.heads.LinearHead", "name": "${oc.env:HOME}"}}, "filled in from outside"),
         ({"head": {"_target_": "guardtrain.heads.GDAHead", "shrinkage": 7}}, "does not fit .*shrinkage"),
         ({"dim": 8}, "does not fit the head"),
         ({"operating_points": {"points": []}}, "config cannot be used"),

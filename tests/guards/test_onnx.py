@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import open_clip
 import pytest
 import torch
 from torch import nn
@@ -18,16 +19,22 @@ from guardtrain.encoders import load_encoder
 from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.errors import GuardError
 from guardtrain.guards.calibration import Beta, Identity, Isotonic, Platt, Temperature
+from guardtrain.guards.category_head import CategoryHead
 from guardtrain.guards.export import export_guard
-from guardtrain.guards.guard import Guard, head_logits
-from guardtrain.guards.onnx_export import OnnxDisagrees, agreement, onnx_judge, traced, write_onnx
+from guardtrain.guards.guard import Guard
+from guardtrain.guards.logits import head_logits
+from guardtrain.guards.onnx_export import OnnxDisagrees, agreement, onnx_judge, program_judge, traced, write_onnx
+from guardtrain.guards.programs import export_whole
 from guardtrain.guards.settings import CalibrationSettings
 from guardtrain.guards.torch_modules import HeadModule, WholeModule, calibrator_module
 from guardtrain.guards.validation import Validation
 from guardtrain.heads import LinearHead, NeighboursHead, PrototypeHead, TipAdapterFHead, TipAdapterHead, ZeroShotHead
 from guardtrain.heads.mlp import MLPHead
+from tests.encoders.conftest import tiny_clip
 from tests.guards.toys import DIM, toy_bank, toy_images, toy_run, toy_settings, toy_validation
 from tests.heads.toys import anchors, toy_data
+
+__all__ = ["tiny_clip"]
 
 CALIBRATORS = [
     Identity(),
@@ -250,6 +257,33 @@ def test_pixels_to_probabilities(whole: Guard) -> None:
     program = torch.export.load(whole.path / "guard.pt2").module()
     np.testing.assert_allclose(program(torch.from_numpy(pixels))[1].detach().numpy(), expected, atol=1e-4)
     assert [item["file"] for item in whole.about["agreement"]] == ["guard.onnx", "guard.pt2"]
+
+
+def test_a_vision_transformer_with_categories(tiny_clip: Path, tmp_path: Path) -> None:
+    """Attention, class token and positions at any batch, against open_clip's own model."""
+    encoder = load_encoder(EncoderSettings(checkpoint=str(tiny_clip), device="cpu"))
+    g = np.random.default_rng(0)
+    weights = g.normal(size=(4, encoder.dim)).astype(np.float32)
+    bank = LinearHead().bank(1, encoder.dim)
+    with torch.no_grad():
+        bank.weight[0, :, 0] = torch.from_numpy(weights[0])
+    head = CategoryHead(tuple("abc"), 5 * weights[1:], np.array([0.5, 0, 0], dtype=np.float32))
+    made = export_whole(tmp_path, bank.eval(), Platt(2, 0.3), encoder, onnx=True, program=True, categories=head)
+    assert [one.file for one in made] == ["guard.onnx", "guard.pt2"]
+    assert all(one.difference <= 1e-4 for one in made)
+    inputs = torch.from_numpy(g.normal(size=(5, 3, *encoder.spec.image_size)).astype(np.float32))
+    model = open_clip.create_model(f"local-dir:{tiny_clip}").eval()
+    with torch.no_grad():
+        x = model.encode_image(inputs, normalize=True).numpy().astype(np.float64)
+    expected = 1 / (1 + np.exp(-(2 * x @ weights[0] + 0.3)))
+    shares = np.exp(x @ head.weight.T + head.bias)
+    shares /= shares.sum(1, keepdims=True)
+    assert np.ptp(expected) > 0.01 and np.ptp(shares, axis=0).min() > 0.01
+    program = program_judge(torch.export.load(tmp_path / "guard.pt2"))
+    for judge in (onnx_judge(tmp_path / "guard.onnx"), program):
+        _, found, named = judge(inputs.numpy())
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        np.testing.assert_allclose(named, shares, atol=1e-4)
 
 
 def test_no_text_tower_and_no_pickle_in_the_programs(whole: Guard) -> None:

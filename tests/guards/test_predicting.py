@@ -24,11 +24,14 @@ def test_steps_are_the_whole(guard: Guard, files: list[bytes]) -> None:
         expected = guard.predict(files, point=point, explain=3)
         assert verdicts.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
         assert tuple(verdicts.decisions[point]) == expected.decision
+        assert verdicts.category(point) == expected.category
+        np.testing.assert_allclose(verdicts.category_probabilities, expected.category_probabilities, atol=1e-5)
         assert expected.neighbours is not None
         found = [[one.id for one in near] for near in verdicts.neighbours]
         assert found == [[one.id for one in near] for near in expected.neighbours]
     one = verdicts.of(4)
     assert one.probabilities.tolist() == [verdicts.probabilities[4]]
+    assert one.category("balanced") == verdicts.category("balanced")[4:5]
     assert [list(values) for values in one.decisions.values()] == [[v[4]] for v in verdicts.decisions.values()]
     assert [len(near) for near in one.neighbours] == [3]
 

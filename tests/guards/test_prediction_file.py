@@ -17,14 +17,16 @@ PLAN = {"guard": "g", "point": "strict"}
 def rows(start: int, count: int) -> list[dict[str, Any]]:
     near = [{"id": "t", "label": 1, "similarity": 0.5, "pair_id": None}]
     judged = {"probability": 0.25, "decision": "safe", "error": None, "categories": {"O1": "safe"}, "neighbours": near}
+    judged |= {"category": "O1", "category_probabilities": {"O1": 0.75, "O2": 0.25}}
     failed = {"probability": None, "decision": None, "error": "truncated", "categories": {}, "neighbours": []}
+    failed |= {"category": None, "category_probabilities": {}}
     return [
         {"id": str(i), "point": "strict", **(failed if i % 3 == 2 else judged)} for i in range(start, start + count)
     ]
 
 
 def make(out: Path, plan: dict[str, str] = PLAN) -> PredictionFile:
-    return PredictionFile(out, plan, schema(categories=True, neighbours=True))
+    return PredictionFile(out, plan, schema(categories=True, neighbours=True, named=True))
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
@@ -37,7 +39,8 @@ def test_parts_become_one_file_and_nothing_is_left_beside_it(tmp_path: Path, suf
         file.finish(2)
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
     if suffix == ".parquet":
-        found = [{**row, "categories": dict(row["categories"])} for row in pq.read_table(out).to_pylist()]
+        maps = ("categories", "category_probabilities")
+        found = [row | {name: dict(row[name]) for name in maps} for row in pq.read_table(out).to_pylist()]
     else:
         found = [json.loads(line) for line in out.read_text().splitlines()]
     assert found == rows(0, 7)

@@ -151,3 +151,19 @@ def test_the_digest_changes_with_every_thing_a_result_depends_on() -> None:
 def test_leaks_and_mistakes_are_refused(tests: dict[str, object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make_pools("toy", {"real": _embeddings(20, "r")}, tests, seed=0)  # type: ignore[arg-type]
+
+
+def test_records_marked_val_are_kept_apart_but_for_what_a_test_set_shares() -> None:
+    split = ["val" if i < 10 else "train" for i in range(40)]
+    group = [f"g{i}" for i in range(40)]
+    real = _embeddings(40, "r", split=split, group=group)
+    tests = {"t": _embeddings(10, "t", group=["g0", "g1", *(f"t{i}" for i in range(8))])}
+    pools = make_pools("toy", {"real": real}, tests, seed=0)
+    assert pools.validation["real"].records.ids.tolist() == [f"r-{i:03d}" for i in range(2, 10)]
+    np.testing.assert_array_equal(pools.validation["real"].matrix, real.matrix[2:10])
+    assert len(pools.real) == 30
+    marked = make_pools("toy", {"real": real}, {"t": HoldOut("real", split="val")}, seed=0)
+    assert marked.validation == {}
+    assert marked.digest != pools.digest
+    without = make_pools("toy", {"real": real.take(np.arange(10, 40))}, tests, seed=0)
+    assert without.digest == pools.digest, "keys of runs are what they were"

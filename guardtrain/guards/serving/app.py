@@ -168,6 +168,7 @@ def described(service: GuardService) -> GuardAnswer:
             )
             for key, point in points.items()
         ],
+        categories=list(guard.category_head.names) if guard.category_head is not None else [],
         explains=NEIGHBOURS in guard.about["files"],
         limits=limits,
         about={key: value for key, value in guard.about.items() if key not in _INTERNAL},

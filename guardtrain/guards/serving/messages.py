@@ -64,6 +64,12 @@ class Result(BaseModel):
     categories: dict[str, Decision] = Field(
         default_factory=dict, description="In each category that has a threshold of its own."
     )
+    category: str | None = Field(
+        default=None, description="The likeliest category where `decision` is not safe, if the guard names categories."
+    )
+    category_probabilities: dict[str, float] = Field(
+        default_factory=dict, description="Of each category that the guard names, where the image is unsafe; sum 1."
+    )
     neighbours: list[NearImage] = Field(
         default_factory=list, description="The nearest training images, nearest first, if asked for."
     )
@@ -97,6 +103,7 @@ class GuardAnswer(BaseModel):
     guardtrain: str = Field(description="The version of guardtrain that serves it.")
     encoder: dict[str, Any] = Field(description="Of whose embeddings it judges: name, fingerprint, dimension.")
     points: list[PointAnswer]
+    categories: list[str] = Field(description="Those it names for an unsafe image; none where it does not.")
     explains: bool = Field(description="Whether it keeps training images, to name the nearest.")
     limits: dict[str, float] = Field(description="What a request may hold.")
     about: dict[str, Any] = Field(description="The fields of its card: what it was trained on, and how.")

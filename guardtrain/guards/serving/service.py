@@ -148,6 +148,7 @@ class GuardService:
     def _result(self, name: str, verdicts: Verdicts, i: int, point: str, explain: int) -> Result:
         decisions: dict[str, Any] = {name: values[i] for name, values in verdicts.decisions.items()}
         categories: dict[str, Any] = dict(verdicts.categories[i])
+        shares = zip(verdicts.category_names, verdicts.category_probabilities[i].tolist(), strict=True)
         self.metrics.images.labels("judged").inc()
         self.metrics.decisions.labels(point, decisions[point]).inc()
         return Result(
@@ -156,6 +157,8 @@ class GuardService:
             decision=decisions[point],
             decisions=decisions,
             categories=categories,
+            category=verdicts.category(point)[i],
+            category_probabilities=dict(shares),
             neighbours=[NearImage(**vars(near)) for near in verdicts.neighbours[i][:explain]],
         )
 

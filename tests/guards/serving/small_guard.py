@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from guardtrain.encoders import load_encoder
 from guardtrain.encoders.spec import EncoderSettings
+from guardtrain.guards.category_fit import CategoryImages
 from guardtrain.guards.export import TrainedRun, export_guard
 from guardtrain.guards.neighbours import Neighbours
 from guardtrain.guards.settings import GuardSettings, ReviewSettings
@@ -38,7 +39,8 @@ def write_small_guard(folder: Path, **settings: Any) -> Path:
     bank.bias.data = torch.tensor(fitted.intercept_, dtype=torch.float32)[:, None]
     near = Neighbours.of(x[:TRAINED], labels[:TRAINED], ids[:TRAINED], list(records.pair_ids[:TRAINED]))
     head, training = {"_target_": "guardtrain.heads.LinearHead"}, {"data": "scenes", "head": "linear", "recipe": {}}
-    run = TrainedRun(bank.eval(), encoder.spec, head, training, neighbours=near)
+    known = CategoryImages.of(x[:TRAINED], labels[:TRAINED], records.categories[:TRAINED], records.groups[:TRAINED])
+    run = TrainedRun(bank.eval(), encoder.spec, head, training, neighbours=near, categorised=known)
     validation = Validation(
         x[TRAINED:],
         labels[TRAINED:],
@@ -46,8 +48,8 @@ def write_small_guard(folder: Path, **settings: Any) -> Path:
         records.categories[TRAINED:],
         "other scenes",
     )
-    wanted = {"name": "scenes", "neighbours": True, "onnx": False, "review": ReviewSettings(enabled=True)} | settings
-    export_guard(folder, run, validation, GuardSettings(**wanted))
+    wanted = {"name": "scenes", "neighbours": True, "onnx": False, "review": ReviewSettings(enabled=True)}
+    export_guard(folder, run, validation, GuardSettings(**wanted | {"category_minimum": 10} | settings))
     return folder
 
 

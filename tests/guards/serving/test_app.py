@@ -85,6 +85,10 @@ def test_answers_are_the_guards_own(
     assert [result["decision"] for result in results] == list(expected.decision)
     for name in POINTS:
         assert [result["decisions"][name] for result in results] == list(guard.predict(files, point=name).decision)
+    assert [result["category"] for result in results] == list(expected.category or ())
+    shares = [list(result["category_probabilities"].values()) for result in results]
+    np.testing.assert_allclose(shares, expected.category_probabilities, atol=1e-5)
+    assert set(results[0]["category_probabilities"]) == set(expected.category_names)
     assert expected.neighbours is not None
     for result, near in zip(results, expected.neighbours, strict=True):
         assert [one["id"] for one in result["neighbours"]] == [one.id for one in near]
@@ -336,6 +340,8 @@ def test_what_the_guard_is(serving: Callable[..., TestClient], guard: Guard) -> 
     assert [point["name"] for point in told["points"]] == POINTS
     assert [point["name"] for point in told["points"] if point["default"]] == [guard.default_point]
     assert told["encoder"]["fingerprint"] == guard.spec.fingerprint
+    assert guard.category_head is not None
+    assert told["categories"] == list(guard.category_head.names)
     assert told["about"]["training"] == guard.about["training"]
     three = told["points"][POINTS.index("review")]
     point = guard.points["review"]

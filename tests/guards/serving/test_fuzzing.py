@@ -14,6 +14,8 @@ from tests.guards.serving.fuzzing import fuzz
 
 schemathesis = pytest.importorskip("schemathesis")
 
+PROFILE = settings.default  # `make fuzz` has another: more requests, and new ones each time
+
 
 def test_no_request_makes_the_server_fail(address: str, guard: Guard, files: list[bytes]) -> None:
     parts = urlsplit(address)
@@ -23,6 +25,7 @@ def test_no_request_makes_the_server_fail(address: str, guard: Guard, files: lis
     assert {200, 400, 413, 415, 422} <= set(statuses)
 
 
+@pytest.mark.hypothesis  # so that `make fuzz` runs it: the properties are inside
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/guard", "/healthz", "/readyz", "/metrics"])
 def test_answers_are_as_the_document_says(address: str, path: str) -> None:
     from schemathesis import GenerationMode, checks, openapi
@@ -35,6 +38,8 @@ def test_answers_are_as_the_document_says(address: str, path: str) -> None:
         ),
     ]
     examples = 60 if path == "/v1/predict" else 5
+    if not PROFILE.derandomize:
+        examples = max(examples, PROFILE.max_examples)
     seen: list[int] = []
     for mode in GenerationMode:
 
@@ -42,7 +47,8 @@ def test_answers_are_as_the_document_says(address: str, path: str) -> None:
         @settings(
             max_examples=examples,
             deadline=None,
-            derandomize=True,
+            derandomize=PROFILE.derandomize,
+            database=None,
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         )

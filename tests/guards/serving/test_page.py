@@ -79,6 +79,10 @@ def test_an_image_is_judged_and_another_after_it(tab: Any, guard: Guard, files: 
             decision = guard.predict(files[i : i + 1], point=point).decision[0]
             assert row.startswith(point)
             assert {"safe": "Safe", "unsafe": "Unsafe", "review": "For review"}[str(decision)] in row
+        assert expected.category is not None
+        likely = tab.locator("#kinds tbody th").all_inner_texts()
+        assert likely[:1] == ([expected.category[0]] if expected.category[0] else [])
+        assert len(likely) == (3 if expected.category[0] else 0)
         assert expected.neighbours is not None
         near = tab.locator("#near tbody tr").all_inner_texts()
         assert [row.split("\t")[0] for row in near] == [one.id for one in expected.neighbours[0]]

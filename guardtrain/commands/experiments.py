@@ -1,0 +1,66 @@
+"""What to say of `experiment=NAME` where a command has no experiments: which settings stand for it there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from guardtrain.config import conf_dir
+
+_GROUP = "experiment"
+_DATA = ("data", "encoder")
+_ONE_RUN = "train"
+
+
+def misplaced_experiment(command: str, overrides: Sequence[str]) -> str:
+    """Why `experiment=NAME` cannot be composed for `command`, and what can; empty where that is not what was given."""
+    given = [one.partition("=")[2] for one in overrides if one.lstrip("+").partition("=")[0] == _GROUP]
+    owners = [path.stem for path in sorted(conf_dir().glob("*.yaml")) if _GROUP in _groups(path)]
+    if not given or command in owners:
+        return ""
+    text = f"experiments belong to {' and '.join(f'`guardtrain {owner}`' for owner in owners)}."
+    known = sorted(path.stem for path in (conf_dir() / _GROUP).glob("*.yaml"))
+    if given[-1] not in known:
+        return f"{text} There are: {', '.join(known)}."
+    groups, settings = _read(given[-1])
+    grid = groups.pop("grid", None)
+    if command != _ONE_RUN or grid is None:
+        return f"{text} Here give its data: {' '.join(f'{name}={groups[name]}' for name in _DATA if name in groups)}"
+    words = [f"{name}={value}" for name, value in groups.items()] + [*_flat(settings), *_mixture(grid, settings)]
+    return f"{text} This one is a grid of runs; one of them is: guardtrain {command} {' '.join(words)}"
+
+
+def _groups(path: Path) -> set[str]:
+    """The config groups of a command's config."""
+    config: Any = OmegaConf.to_container(OmegaConf.load(path))
+    return {key for one in config.get("defaults", []) if isinstance(one, dict) for key in one}
+
+
+def _read(name: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """The groups that an experiment chooses, and its own settings."""
+    config: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / _GROUP / f"{name}.yaml"))
+    chosen = {key: value for one in config.pop("defaults", []) for key, value in one.items()}
+    return {key.removeprefix("override ").strip().lstrip("/"): str(value) for key, value in chosen.items()}, config
+
+
+def _mixture(name: str, settings: dict[str, Any]) -> list[str]:
+    """The middle budget and the largest ratio of a grid that an experiment may have changed, and its arm."""
+    whole = OmegaConf.merge(OmegaConf.load(conf_dir() / "grid" / f"{name}.yaml"), settings.get("grid", {}))
+    grid: Any = OmegaConf.to_container(whole)
+    ratio = max(grid["ratios"])
+    arm = [f"mixture.arm={grid['arms'][0]}"] if ratio else []
+    return [f"mixture.budget={grid['budgets'][len(grid['budgets']) // 2]}", f"mixture.ratio={ratio:g}", *arm]
+
+
+def _flat(settings: dict[str, Any], place: str = "") -> Iterator[str]:
+    """Nested settings as overrides, but for the grid's."""
+    for key, value in settings.items():
+        if place + key == "grid":
+            continue
+        if isinstance(value, dict):
+            yield from _flat(value, f"{place}{key}.")
+        else:
+            yield f"{place}{key}={value}"
