@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 from guardtrain.errors import ConfigError
 from guardtrain.heads import DirectHead, HeadBank, LinearBank, LinearHead, join_states
 from guardtrain.training.banks import full_batch_banks, linear_banks, stepped_banks
-from guardtrain.training.batches import RunPlan
+from guardtrain.training.batches import RowNoise, RunPlan
 from guardtrain.training.closed_form import fit_direct
 from guardtrain.training.datamodule import EmbeddingDataModule
 from guardtrain.training.lbfgs import BankLBFGS
@@ -62,7 +62,8 @@ class TrainingRecipe:
         """Settle what the loss leaves to the head; refuse what the head, or the way it is found, knows no use for.
 
         Raises:
-            ConfigError: a pair loss for heads trained by steps, and the head is linear, solved or found by L-BFGS.
+            ConfigError: a pair loss for heads trained by steps, and the head is linear, solved or found by L-BFGS;
+                noise, and it is solved or found by L-BFGS.
         """
         if self.loss.pairs.gradient is None:
             by_head = 0.0 if self.direct or self.full_batch else getattr(self.head, "pair_gradient", 0.0)
@@ -83,6 +84,12 @@ class TrainingRecipe:
                     f"loss.pairs.{name} is {weight:g}, and the head '{self.head.name}' cannot use it: {why}. Set "
                     f"loss.pairs.{name}=0, or take a head that is trained by steps: mlp, prototypes, tip_adapter_f."
                 )
+        if self.optimizer.noise and (self.direct or self.full_batch):
+            how = "is solved" if self.direct else "is found by L-BFGS"
+            raise ConfigError(
+                f"optimizer.noise is {self.optimizer.noise:g}, and the head '{self.head.name}' {how}, not trained by "
+                "steps. Set optimizer.noise=0, or take optimizer=adamw with a head that is trained (mlp, linear)."
+            )
 
     @property
     def label(self) -> str:
@@ -146,17 +153,25 @@ class FittedBank:
 
         NaN for heads that failed.
         """
-        found = torch.cat([_scored(bank, embeddings, rows) for bank in self.banks])
+        return self._scores(embeddings, rows, torch.sigmoid)
+
+    @torch.inference_mode()
+    def logits(self, embeddings: Tensor, rows: int = 4096) -> Tensor:
+        """`(R, N)` float32 logits, as `probabilities`."""
+        return self._scores(embeddings, rows, lambda logits: logits)
+
+    def _scores(self, embeddings: Tensor, rows: int, of_logits: Callable[[Tensor], Tensor]) -> Tensor:
+        found = torch.cat([_scored(bank, embeddings, rows, of_logits) for bank in self.banks])
         found[torch.from_numpy(self.failed)] = torch.nan
         return found
 
 
-def _scored(bank: HeadBank, embeddings: Tensor, rows: int) -> Tensor:
-    """`(R, N)` probabilities; fewer rows at a time (a power of two) where the layers of all heads are wide."""
+def _scored(bank: HeadBank, embeddings: Tensor, rows: int, of_logits: Callable[[Tensor], Tensor]) -> Tensor:
+    """`(R, N)` scores; fewer rows at a time (a power of two) where the layers of all heads are wide."""
     width = sum(p.shape[0] * p.shape[-1] for p in bank.parameters() if p.ndim == 3)
     while rows > 64 and rows * width > SCORED_AT_ONCE:
         rows //= 2
-    return torch.cat([torch.sigmoid(bank(block)) for block in embeddings.split(rows)], dim=1)
+    return torch.cat([of_logits(bank(block)) for block in embeddings.split(rows)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -178,6 +193,7 @@ def fit_bank(
     labels: Tensor,
     plans: Sequence[RunPlan],
     *,
+    hyper: Candidates | None = None,
     memory_gb: float = 2.0,
     folder: Path | None = None,
     loggers: Sequence[Logger] = (),
@@ -190,6 +206,7 @@ def fit_bank(
         embeddings: `(N, D)` float32.
         labels: `(N,)` int, 1 is unsafe.
         plans: one run each; those that carry `folds` choose their hyper-parameters by cross-validation.
+        hyper: of each run, where they are not the recipe's; heads that are solved take none.
         memory_gb: most memory the rows and optimizer state of one bank may take.
         folder: where checkpoints are written and resumed from; None writes none.
         loggers: Lightning loggers for the final training.
@@ -203,7 +220,7 @@ def fit_bank(
     if recipe.direct:
         return _solve(work, plans, started)
     settings, count = recipe.optimizer, len(plans)
-    chosen = Candidates(
+    chosen = hyper or Candidates(
         torch.full((count,), settings.lr),
         torch.tensor([recipe.loss.strength(len(plan.train)) for plan in plans]),
         torch.full((count,), recipe.steps, dtype=torch.int64),
@@ -433,6 +450,7 @@ def _run_steps(work: _Work, plans: Sequence[RunPlan], hyper: Candidates, title: 
         optimizer=partial(_make_optimizer, recipe=recipe, hyper=hyper),
         patience=selection.patience if evaluates else None,
         seed=plans[0].seed,
+        noise=RowNoise(recipe.optimizer.noise, embeddings, plans) if recipe.optimizer.noise else None,
     )
     every = trainer_settings.checkpoint_every
     data = EmbeddingDataModule(

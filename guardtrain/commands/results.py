@@ -1,0 +1,95 @@
+"""`guardtrain results`: any folders of runs and sweeps → one tidy table, ranked, exported; and how to guard with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from guardtrain.commands.arguments import placed_apart, quoted
+from guardtrain.commands.terminal import show
+from guardtrain.config import plain, typed
+from guardtrain.curves.collecting.settings import CollectSettings
+from guardtrain.errors import DataError
+from guardtrain.files import replace_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from guardtrain.curves.collecting.reading import Collected
+    from guardtrain.curves.tables import Table
+
+_MOST_LISTED = 10
+
+log = logging.getLogger(__name__)
+
+
+def as_overrides(arguments: Sequence[str]) -> list[str]:
+    """Folders without a setting's name are the setting `folders`.
+
+    >>> as_overrides(["outputs/train", "metric=f1"])
+    ['metric=f1', "folders=['outputs/train']"]
+    """
+    settings, folders = placed_apart(arguments)
+    return [*settings, *([f"folders=[{','.join(map(quoted, folders))}]"] if folders else [])]
+
+
+def run(config: DictConfig) -> None:
+    """Collect what `config` (see `CollectSettings`) names."""
+    settings = typed(config, CollectSettings)
+
+    from guardtrain.curves.collecting.ranking import export_command, keep, rank, ranking_table, ranking_text
+    from guardtrain.curves.collecting.reading import collect
+
+    collected = collect(settings.folders)
+    _tell(collected)
+    if collected.rows.empty:
+        raise DataError(f"There are no runs in {', '.join(settings.folders)}.")
+    rows = keep(collected, plain(settings.where))
+    ranking = rank(rows, collected.settings, settings.metric, settings.test, settings.slice)
+    show(ranking_text(ranking, settings.show))
+    if settings.out is not None:
+        _write(Path(settings.out), rows, ranking_table(ranking))
+        log.info("written   %s", settings.out)
+    log.info("the first as a guard: %s", export_command(ranking))
+
+
+def _tell(collected: Collected) -> None:
+    runs = collected.rows.drop_duplicates(["folder", "run"]) if len(collected.rows) else collected.rows
+    log.info("%d runs in %d folders", len(runs), collected.folders)
+    for folder, reason in collected.passed_over[:_MOST_LISTED]:
+        log.info("  passed over: %s: %s", folder, reason)
+    if (more := len(collected.passed_over) - _MOST_LISTED) > 0:
+        log.info("  and %d more", more)
+    log.info("")
+
+
+def _write(path: Path, rows: pd.DataFrame, table: Table) -> None:
+    """Every row, or the ranked table, by the file's ending."""
+    from guardtrain.curves.tables import latex, markdown
+
+    tidy = _of_one_type(rows.drop(columns="holds_head"))
+    match path.suffix:
+        case ".parquet":
+            replace_file(path, lambda file: tidy.to_parquet(file, index=False))
+        case ".csv":
+            replace_file(path, lambda file: tidy.to_csv(file, index=False))
+        case ".jsonl":
+            replace_file(path, lambda file: tidy.to_json(file, orient="records", lines=True, force_ascii=False))
+        case suffix:
+            text = (markdown if suffix == ".md" else latex)([table])
+            replace_file(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def _of_one_type(rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns of settings whose values are of several types as text: no file format holds both in one column."""
+    out = rows.copy()
+    for name in (name for name, kind in out.dtypes.items() if kind.kind == "O"):
+        known = out[name].dropna()
+        if len({type(value) for value in known}) > 1:
+            numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in known)
+            out[name] = out[name].astype(float) if numbers else known.astype(str).reindex(out.index)
+    return out

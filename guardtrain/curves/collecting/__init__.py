@@ -1,0 +1,1 @@
+"""Runs collected from any folders: one tidy table, ranked with intervals over seeds."""

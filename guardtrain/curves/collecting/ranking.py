@@ -1,0 +1,200 @@
+"""Collected runs ranked: runs that differ in the seed alone are one row, with an interval over them."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from guardtrain.curves.collecting.reading import CURVE, TUNE, Collected
+from guardtrain.curves.statistics import half_width, number_text
+from guardtrain.curves.tables import Table, mean_cell
+from guardtrain.curves.tuning.settings import LOG_LOSS, lower_is_better
+from guardtrain.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MIXTURE = ("data", "encoder", "head", "arm", "control", "budget", "ratio")
+_NAMES = {LOG_LOSS: "Log loss (lower is better)"}
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Runs by settings, best first.
+
+    Args:
+        frame: a row a setting: the columns `by`, and `mean`, `half_width`, `n_seeds`, of each other test set
+            `mean NAME` and `half_width NAME`, and of the first seed `folder`, `kind`, `run`, `seed`, `holds_head`.
+        by: the settings that differ.
+        metric, test, slice: what it is ranked by.
+        tests: the other test sets.
+    """
+
+    frame: pd.DataFrame
+    by: tuple[str, ...]
+    metric: str
+    test: str
+    slice: str
+    tests: tuple[str, ...]
+
+
+def keep(collected: Collected, where: Mapping[str, Any] | None) -> pd.DataFrame:
+    """The rows whose columns have the values that `where` asks for.
+
+    Raises:
+        ConfigError: a column that is not there, or values that leave nothing.
+    """
+    rows = collected.rows
+    if where is not None and not isinstance(where, Mapping):
+        raise ConfigError(f"where must be a mapping, such as where='{{head: mlp}}'; it is {where!r}.")
+    for name, wanted in (where or {}).items():
+        if name not in rows:
+            near = difflib.get_close_matches(str(name), list(rows.columns), n=3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else f" There are: {', '.join(rows.columns)}."
+            raise ConfigError(f"where names '{name}', and no run has such a column.{hint}")
+        values = list(wanted) if isinstance(wanted, (list, tuple)) else [wanted]
+        known = rows[name]
+        rows = rows[known.isin(values) | known.astype(str).isin([str(value) for value in values])]
+        if rows.empty:
+            there = ", ".join(sorted({str(value) for value in known.dropna().unique()})[:20])
+            raise ConfigError(f"No run has {name} {', '.join(map(str, values))}; there are: {there}.")
+    return rows
+
+
+def rank(rows: pd.DataFrame, settings: Sequence[str], metric: str, test: str | None, slice_name: str) -> Ranking:
+    """Group `rows` over settings that differ and rank the groups by their mean over seeds.
+
+    Raises:
+        DataError: a test set, slice or metric that no run has.
+    """
+    tests = sorted(rows["test"].unique())
+    if test is None:
+        paired = set(rows.loc[rows["n_pairs"] > 0, "test"]) if "n_pairs" in rows else set()
+        test = next((name for name in tests if name in paired), tests[0])
+    if test not in tests:
+        raise DataError(f"No run has a test set '{test}'; there are: {', '.join(tests)}.")
+    there = rows[rows["slice"] == slice_name]
+    if there.empty or test not in set(there["test"]):
+        names = ", ".join(sorted(rows.loc[rows["test"] == test, "slice"].unique()))
+        raise DataError(f"'{test}' has no slice '{slice_name}'; there are: {names}.")
+    mine = there[there["test"] == test]
+    if metric not in mine or not mine[metric].notna().any():
+        raise DataError(f"No run has a value of {metric} on '{test}' ({slice_name}); give metric=… or test=…")
+    mine = mine[mine[metric].notna()]
+    by = [name for name in (*_MIXTURE, *settings) if name in mine and len(mine[name].unique()) > 1]
+    for more in ("folder", "run"):
+        # two runs of one seed and the same settings differ in what is not known of them: they are no repeats
+        if not mine.duplicated([*by, "seed"]).any():
+            break
+        by.append(more)
+    mine = mine.assign(_group=_groups(mine, by))
+    first = mine.sort_values(["holds_head", "seed"], ascending=[False, True], kind="stable").drop_duplicates("_group")
+    frame = first.set_index("_group")[list(dict.fromkeys([*by, "folder", "kind", "run", "seed", "holds_head"]))].copy()
+    frame[["mean", "half_width", "n_seeds"]] = _means(mine, metric)
+    others = [name for name in tests if name != test]
+    group_of = mine.set_index(["folder", "run", "seed"])["_group"]
+    for name in others:
+        part = there[there["test"] == name]
+        keys = list(zip(part["folder"], part["run"], part["seed"], strict=True))
+        part = part.assign(_group=group_of.reindex(keys).to_numpy()).dropna(subset=["_group"])
+        if len(part) and part[metric].notna().any():
+            frame[[f"mean {name}", f"half_width {name}"]] = _means(part, metric)[["mean", "half_width"]]
+    others = [name for name in others if f"mean {name}" in frame]
+    frame = frame.sort_values("mean", ascending=lower_is_better(metric), kind="stable").reset_index(drop=True)
+    shown = tuple(name for name in by if len(frame[name].dropna().unique()) > 1)
+    return Ranking(frame, shown, metric, test, slice_name, tuple(others))
+
+
+def _groups(rows: pd.DataFrame, by: Sequence[str]) -> np.ndarray:
+    """The number of each row's group; what is not known equals itself."""
+    if not by:
+        return np.zeros(len(rows), dtype=np.int64)
+    keys = rows[list(by)].astype(object).where(rows[list(by)].notna(), None)
+    numbers: dict[tuple[str, ...], int] = {}
+    texts = [tuple(map(repr, row)) for row in keys.itertuples(index=False, name=None)]
+    return np.array([numbers.setdefault(text, len(numbers)) for text in texts])
+
+
+def _means(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    found = rows.groupby("_group")[metric].agg(["mean", "std", "count"])
+    found["half_width"] = half_width(found["std"].to_numpy(), found["count"].to_numpy())
+    found["n_seeds"] = found["count"]
+    return found[["mean", "half_width", "n_seeds"]]
+
+
+def ranking_text(ranking: Ranking, show: int) -> str:
+    """The ranking as text: a title, the best rows, and what the intervals are."""
+    frame, where = ranking.frame.head(show), "" if ranking.slice == "all" else f" ({ranking.slice})"
+    count = len(ranking.frame)
+    title = f"{_name(ranking.metric)} on '{ranking.test}'{where} · {count} setting{'s' * (count != 1)}"
+    rows = [["", *ranking.by, ranking.test, *ranking.tests, "seeds"]]
+    for number, row in enumerate(frame.to_dict("records"), 1):
+        values = [_value(name, row[name]) for name in ranking.by]
+        scores = [_score(row["mean"], row["half_width"])]
+        scores += [_score(row[f"mean {name}"], row[f"half_width {name}"]) for name in ranking.tests]
+        rows.append([str(number), *values, *scores, str(int(row["n_seeds"]))])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  " + "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    lines.insert(1, "  " + "─" * (sum(widths) + 2 * len(widths) - 2))
+    if len(ranking.frame) > show:
+        lines.append(f"  … and {len(ranking.frame) - show} more (show=N)")
+    if (frame["n_seeds"] > 1).any():
+        lines.append("  ±: half of a 95 % Student t interval over seeds; none is corrected for how many are compared.")
+    if len(ranking.frame) > 1 and ranking.frame["kind"].iloc[0] != TUNE:
+        lines.append("  The first of many on a test set looks better there than it will elsewhere.")
+    return "\n".join([title, *lines])
+
+
+def ranking_table(ranking: Ranking) -> Table:
+    """The ranking for Markdown and LaTeX: settings as rows, test sets as columns."""
+    rows = []
+    for row in ranking.frame.to_dict("records"):
+        name = ", ".join(f"{by} {_value(by, row[by])}" for by in ranking.by) or str(row["folder"])
+        cells = [mean_cell(row["mean"], row["half_width"])]
+        cells += [mean_cell(row[f"mean {test}"], row[f"half_width {test}"]) for test in ranking.tests]
+        rows.append((name, tuple(cells)))
+    counts = sorted({int(n) for n in ranking.frame["n_seeds"]})
+    seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seeds"
+    part = "" if ranking.slice == "all" else f", {ranking.slice}"
+    caption = f"{_name(ranking.metric)}{part}, ranked on '{ranking.test}': means over {seeds}"
+    caption += " ± half of a 95 % Student t interval, each by itself." if counts[-1] > 1 else "."
+    return Table(caption, f"tab:results-{ranking.metric}", "test set", (ranking.test, *ranking.tests), tuple(rows))
+
+
+def export_command(ranking: Ranking) -> str:
+    """What makes the first row's run a guard, or why nothing does."""
+    row = ranking.frame.iloc[0]
+    folder = str(row["folder"])
+    if row["kind"] == TUNE:
+        if (Path(folder) / "best" / "head.json").is_file():
+            return shlex.join(["guardtrain", "export", f"run={folder}/best"])
+        return f"the search in {folder} has not trained its best run yet; the same `guardtrain tune` goes on"
+    if row["holds_head"]:
+        return shlex.join(["guardtrain", "export", f"run={folder}"])
+    if row["kind"] == CURVE:
+        return shlex.join(["guardtrain", "export", f"run={folder}", f"pick.run={row['run']}"])
+    return f"the head of run {row['run']} is no longer in {folder}: a later run there took its place; train it again"
+
+
+def _name(metric: str) -> str:
+    from guardtrain.curves.results import METRICS
+
+    return _NAMES.get(metric) or METRICS[metric]
+
+
+def _score(mean: float, half: float) -> str:
+    return number_text(mean) if np.isnan(half) else f"{number_text(mean)}±{number_text(half)}"
+
+
+def _value(name: str, value: Any) -> str:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)[:12] if name == "encoder" else str(value)

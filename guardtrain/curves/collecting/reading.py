@@ -1,0 +1,230 @@
+"""Folders of runs read into one tidy table: results, the settings they were made with, what is wrong with others."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from guardtrain.curves.folder import RESULTS_FILE, kept_keys
+from guardtrain.curves.results import ROW_KEY, ResultsTable
+from guardtrain.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TRAIN, CURVE, FINETUNE, TUNE = "train", "curve", "finetune", "tune"
+VALIDATION_TEST = "validation"  # what the table calls the images that judge trials
+TRIALS_FILE, HEAD_FILE, JOB_FILE = "trials.parquet", "head.json", "job.json"
+_CONFIG = Path(".hydra") / "config.yaml"
+_COMMAND = Path(".hydra") / "hydra.yaml"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # several times as fast, where libyaml is there
+# Folders inside a run's that hold no runs of their own.
+_INSIDE = {"scores", "validation", "checkpoints", "logs", "wandb", "guard", "img_emb", "text_emb", "metadata"}
+# Settings that change no result, or that the results table has columns for.
+_LEFT_OUT = ("out", "data_dir", "cache_dir", "memory_gb", "trainer", "logger", "guard", "mixture", "grid", "plot")
+_LEFT_OUT_OF_TUNE = ("space", "sampler", "sampler_seed", "trials", "batch", "timeout", "jobs", "worker", "show")
+_TRIAL_COLUMNS = ("trial", "metric", "on", "score", "half_width", "n", "seconds", "failed", "by_seed")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was found.
+
+    Args:
+        rows: a row a run × test set × slice: `folder`, `kind`, the columns of the results table, `holds_head` (whether
+            the folder has the head of this run), and a column a setting.
+        settings: the names of these last columns.
+        folders: how many folders had runs.
+        passed_over: folders without, and why.
+    """
+
+    rows: pd.DataFrame
+    settings: tuple[str, ...]
+    folders: int
+    passed_over: tuple[tuple[Path, str], ...]
+
+
+def collect(places: Sequence[str | Path]) -> Collected:
+    """Read every run in `places` and below; what cannot be read is passed over with a reason.
+
+    A run that is in several folders is counted once.
+
+    Raises:
+        DataError: a place that is not there.
+    """
+    import pandas as pd
+
+    frames: list[pd.DataFrame] = []
+    passed_over: list[tuple[Path, str]] = []
+    settings: dict[str, None] = {}
+    for place in places:
+        if not Path(place).is_dir():
+            raise DataError(f"There is no folder {place}. Give folders of runs, such as `guardtrain results outputs`.")
+        for folder in _folders(Path(place)):
+            try:
+                frame = _read(folder)
+            except DataError as error:
+                passed_over.append((folder, str(error)))
+                continue
+            if frame is None:
+                continue
+            settings |= dict.fromkeys(frame.attrs["settings"])
+            frame.attrs = {}
+            frames.append(frame)
+    if not frames:
+        return Collected(pd.DataFrame(), (), 0, tuple(passed_over))
+    rows = pd.concat(frames, ignore_index=True)
+    # where the head is kept first: a run that is in a curve, too, can then be exported as it is
+    rows = rows.sort_values("holds_head", ascending=False, kind="stable").drop_duplicates([*ROW_KEY, "seed"])
+    return Collected(rows.sort_index(ignore_index=True), tuple(settings), len(frames), tuple(passed_over))
+
+
+def _folders(place: Path) -> Iterator[Path]:
+    """Folders that may hold runs, in order."""
+    for path, below, _ in os.walk(place):
+        below[:] = sorted(name for name in below if name not in _INSIDE and not name.startswith("."))
+        yield Path(path)
+
+
+def _read(folder: Path) -> pd.DataFrame | None:
+    """The rows of one folder; None where it is none of a run.
+
+    Raises:
+        DataError: it is one, and holds nothing that can be read; the reason, in a line.
+    """
+    if (folder / RESULTS_FILE).is_file():
+        return _results(folder)
+    if (folder / TRIALS_FILE).is_file():
+        return _trials(folder)
+    if not (folder / _CONFIG).is_file():
+        return None
+    job = _json(folder / JOB_FILE)
+    if job.get("status") == "failed":
+        raise DataError(f"failed: {(str(job.get('error') or '').splitlines() or ['no reason is known'])[0]}")
+    if job.get("status") == "done":
+        return None  # of a sweep that shares one table, which lies above
+    command = _mapping(_yaml(folder / _COMMAND), "hydra", "job").get("name", "")
+    if command not in (TRAIN, CURVE, FINETUNE, TUNE):
+        return None
+    raise DataError(f"no results yet: `guardtrain {command}` has not ended here; the same command goes on")
+
+
+def _results(folder: Path) -> pd.DataFrame:
+    frame = ResultsTable(folder / RESULTS_FILE).read()
+    if frame.empty:
+        raise DataError("its results table is empty")
+    config = _yaml(folder / _CONFIG)
+    run = _json(folder / HEAD_FILE).get("run")
+    kind = CURVE
+    if run is not None or "mixture" in config:
+        kind = FINETUNE if (folder / "encoder").is_dir() else TRAIN
+    # the config is that of the last command; rows of earlier ones had others, which nobody knows
+    known = (kept_keys(folder) or set()) if kind == CURVE else {run}
+    frame.insert(0, "folder", str(folder))
+    frame.insert(1, "kind", kind)
+    frame["holds_head"] = (frame["run"] == run) & (folder / "head.safetensors").is_file()
+    return _with_settings(frame, _flat(config, _LEFT_OUT), frame["run"].isin(known).to_numpy())
+
+
+def _trials(folder: Path) -> pd.DataFrame:
+    """Trials as rows on validation images, a row a seed."""
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(folder / TRIALS_FILE)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are both
+        raise DataError(f"{TRIALS_FILE} cannot be read: {str(error).splitlines()[0]}") from None
+    if not set(_TRIAL_COLUMNS) <= set(table.column_names):
+        raise DataError(f"{TRIALS_FILE} is not a table of `guardtrain tune`")
+    config = _yaml(folder / _CONFIG)
+    flat = _flat(config, (*_LEFT_OUT, *_LEFT_OUT_OF_TUNE))
+    mixture = _mapping(config, "mixture")
+    rows: list[dict[str, Any]] = []
+    for trial in table.to_pylist():
+        given = {name: value for name, value in trial.items() if name not in _TRIAL_COLUMNS and value is not None}
+        own = {**mixture, **{n.removeprefix("mixture."): v for n, v in given.items() if n.startswith("mixture.")}}
+        head = given.get("head") or _mapping(config, "head").get("name")
+        head = head or str(_mapping(config, "head").get("_target_", "")).rpartition(".")[2].removesuffix("Head").lower()
+        for number, value in enumerate(trial["by_seed"]):
+            row = {
+                "run": f"trial {trial['trial']} of {folder}",
+                "test": VALIDATION_TEST,
+                "slice_kind": "all",
+                "slice": "all",
+                "head": head,
+                "seed": int(own.get("seed", 0)) + number,
+                "seconds": trial["seconds"],
+                trial["metric"]: value,
+                **{name: own[name] for name in ("arm", "control", "budget", "ratio") if name in own},
+                "data": str(_mapping(config, "data").get("name", "")),
+            }
+            rows.append(row | flat | {n: v for n, v in given.items() if not n.startswith("mixture.") and n != "head"})
+    if not rows:
+        raise DataError("it has no trial with a score")
+    frame = pd.DataFrame(rows)
+    frame.insert(0, "folder", str(folder))
+    frame.insert(1, "kind", TUNE)
+    frame["holds_head"] = False
+    searched = [name for name in table.column_names if name not in _TRIAL_COLUMNS and "." in name]
+    names = dict.fromkeys([*flat, *(name for name in searched if not name.startswith("mixture."))])
+    frame.attrs["settings"] = [name for name in names if name in frame]
+    return frame
+
+
+def _with_settings(frame: pd.DataFrame, flat: Mapping[str, Any], known: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    columns = {name: pd.Series(value, index=frame.index, dtype=object).where(known) for name, value in flat.items()}
+    whole = pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1) if columns else frame
+    whole.attrs["settings"] = list(flat)
+    return whole
+
+
+def _flat(config: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
+    """Settings by their full names; lists as text."""
+    found: dict[str, Any] = {}
+
+    def add(prefix: str, node: Any) -> None:
+        if isinstance(node, Mapping):
+            for key, value in node.items():
+                add(f"{prefix}.{key}" if prefix else str(key), value)
+        else:
+            found[prefix] = json.dumps(node) if isinstance(node, list) else node
+
+    for name, node in config.items():
+        if name not in left_out:
+            add(str(name), {k: v for k, v in node.items() if k != "about"} if name == "data" else node)
+    return found
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    """A config; empty where there is none that can be read: results are worth more than their settings."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            found = yaml.load(file, Loader=_LOADER)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _mapping(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """A mapping inside a mapping; empty where there is none."""
+    found: Any = node
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) else {}

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy import stats
+
+from guardtrain.cli import main
+from guardtrain.curves.folder import keep_keys
+from guardtrain.curves.results import ResultRow, ResultsTable
+
+ROW = {
+    "arm": "replace", "control": "paired", "budget": 128, "ratio": 0.5, "n_real": 64, "n_pair_images": 64,
+    "n_images": 128, "slice_kind": "all", "slice": "all", "n_test": 100, "n_unsafe": 50, "lr": 0.0, "l2": 1.0,
+    "steps": 1, "seconds": 0.5, "encoder": "f" * 64, "data": "scenes",
+}  # fmt: skip
+
+
+def _run(folder: Path, key: str, seed: int, auroc: float, head: str = "linear", **more: Any) -> None:
+    rows = [
+        {**ROW, "run": key, "seed": seed, "head": head, "test": "pairs", "n_pairs": 50, "auroc": auroc, **more},
+        {**ROW, "run": key, "seed": seed, "head": head, "test": "alone", "n_pairs": 0, "auroc": 1 - auroc, **more},
+    ]
+    ResultsTable(folder / "results.parquet").append([ResultRow(**row) for row in rows])
+
+
+def _trained(folder: Path, key: str, seed: int, auroc: float, l2: float, head: str = "linear") -> None:
+    _run(folder, key, seed, auroc, head)
+    (folder / ".hydra").mkdir()
+    config = {"head": {"_target_": "a.Head"}, "loss": {"l2": l2, "class_weight": "none"}, "mixture": {"seed": seed}}
+    config |= {"out": str(folder), "trainer": {"threads": seed}}
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "head.json").write_text(json.dumps({"run": key}))
+    (folder / "head.safetensors").write_bytes(b"")
+
+
+WEAK, STRONG, MLP = [0.7, 0.72, 0.71], [0.8, 0.82, 0.87], [0.75, 0.76]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep over penalties and seeds, a curve, and what else lies about."""
+    place = tmp_path_factory.mktemp("runs")
+    for l2, scores in ((0.1, WEAK), (1.0, STRONG)):
+        for seed, auroc in enumerate(scores):
+            _trained(place / f"sweep/l2={l2},seed={seed}", f"{seed}-{l2}", seed, auroc, l2)
+    for seed, auroc in enumerate(MLP):
+        _run(place / "curve", f"mlp-{seed}", seed, auroc, head="mlp")
+    _run(place / "curve", "0-1.0", 0, STRONG[0])  # a run that the sweep has, too
+    keep_keys(place / "curve", ["mlp-0", "mlp-1", "0-1.0"])
+    (place / "damaged").mkdir()
+    (place / "damaged/results.parquet").write_text("no table")
+    for name, job in (("stopped", None), ("failed", {"status": "failed", "error": "no memory\nat all"})):
+        (place / name / ".hydra").mkdir(parents=True)
+        (place / name / ".hydra/config.yaml").write_text("head: [")
+        (place / name / ".hydra/hydra.yaml").write_text("hydra: {job: {name: train}}")
+        if job:
+            (place / name / "job.json").write_text(json.dumps(job))
+    (place / "foreign").mkdir()
+    (place / "foreign/notes.txt").write_text("not a run")
+    pd.DataFrame({"a": [1]}).to_parquet(place / "foreign/trials.parquet")
+    return place
+
+
+@pytest.fixture
+def results(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def command(*arguments: str, code: int = 0) -> str:
+        capsys.readouterr()
+        got = main(["results", str(folder), *arguments])
+        captured = capsys.readouterr()
+        assert got == code, captured.err
+        return captured.out + captured.err
+
+    return command
+
+
+def _interval(values: Sequence[float]) -> str:
+    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    return f"{np.mean(values):.3f}±{(high - low) / 2:.3f}".replace("0.", ".")
+
+
+def test_runs_are_ranked_by_settings_with_intervals_over_seeds(folder: Path, results: Callable[..., str]) -> None:
+    text = results()
+    assert "8 runs in 7 folders" in text  # the one that is in two folders counts once
+    lines = [line.split() for line in text.splitlines() if line.strip()[:2] in ("1 ", "2 ", "3 ")]
+    assert [line[1:4] for line in lines] == [
+        ["linear", "1", _interval(STRONG)],
+        ["mlp", "–", _interval(MLP)],
+        ["linear", "0.1", _interval(WEAK)],
+    ]
+    assert [line[-1] for line in lines] == ["3", "2", "3"]
+    assert lines[0][4] == _interval([1 - value for value in STRONG])
+    assert "loss.class_weight" not in text  # the same in all
+    assert "threads" not in text  # it differs, and changes nothing
+    assert f"guardtrain export run={folder}/sweep/l2=1.0,seed=0" in text
+
+
+def test_folders_without_runs_are_passed_over_with_a_reason(results: Callable[..., str]) -> None:
+    text = results()
+    for part in (
+        "damaged: The results table",
+        "stopped: no results yet: `guardtrain train` has not ended here",
+        "failed: failed: no memory",
+        "foreign: trials.parquet is not a table of `guardtrain tune`",
+    ):
+        assert part in text
+    assert "at all" not in text
+
+
+def test_filters_and_the_run_of_a_curve(folder: Path, results: Callable[..., str]) -> None:
+    text = results("where={head: mlp}", "test=alone")
+    assert "AUROC on 'alone' · 1 setting\n" in text
+    assert f"guardtrain export run={folder}/curve pick.run=mlp-0" in text
+    assert "loss.l2" not in results("where={loss.l2: 1.0}")
+    assert "Did you mean head" in results("where={heads: mlp}", code=2)
+    assert "there are: linear, mlp" in results("where={head: knn}", code=2)
+    assert "there are: alone, pairs" in results("test=none", code=2)
+    assert "No run has a value of f1" in results("metric=f1", code=2)
+
+
+def test_every_format_holds_what_was_found(tmp_path: Path, results: Callable[..., str]) -> None:
+    for suffix in ("parquet", "csv", "jsonl", "md", "tex"):
+        results(f"out={tmp_path}/table.{suffix}")
+    frames = [
+        pd.read_parquet(tmp_path / "table.parquet"),
+        pd.read_csv(tmp_path / "table.csv"),
+        pd.read_json(tmp_path / "table.jsonl", lines=True),
+    ]
+    for frame in frames:
+        assert len(frame) == 16  # runs × test sets
+        assert sorted(frame.loc[frame["test"] == "pairs", "auroc"]) == pytest.approx(sorted([*WEAK, *STRONG, *MLP]))
+        assert sorted(frame["loss.l2"].dropna().unique()) == [0.1, 1.0]
+    assert "| head linear, loss.l2 1 | 0.83 ± 0.09 |" in (tmp_path / "table.md").read_text()
+    assert r"\toprule" in (tmp_path / "table.tex").read_text()
+    assert "out is 'table.xls'" in results("out=table.xls", code=2)
+
+
+def test_a_place_that_is_not_there_and_one_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["results", str(tmp_path / "nowhere")]) == 2
+    assert "There is no folder" in capsys.readouterr().err
+    assert main(["results", str(tmp_path)]) == 2
+    assert "There are no runs in" in capsys.readouterr().err
+
+
+def test_torch_is_not_loaded(folder: Path) -> None:
+    code = f"import sys; from guardtrain.cli import main; main(['results', {str(folder)!r}]); "
+    code += "assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from guardtrain.commands.data import load_pools
+from guardtrain.config import TrainConfig, conf_dir, register_schemas, typed
+from guardtrain.curves.engine import make_mixer
+from guardtrain.curves.grid import GridPoint
+from guardtrain.curves.tuning.scoring import Candidate, Judge
+from guardtrain.heads import MLPHead
+from guardtrain.training.fit import TrainingRecipe
+from guardtrain.training.pools import Pools
+from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
+from tests.commands.conftest import SMALL_DATA
+
+pytest.importorskip("optuna")
+
+BUDGET = 128
+OUT = Path("outputs/tune/scenes")
+# real images alone, and no pair losses: what scikit-learn can do, too
+TUNE = ["tune", *SMALL_DATA, "guard=false", "loss=bce", "mixture.ratio=0", f"mixture.budget={BUDGET}", "sampler=grid"]
+SPACE = "space={loss.l2: {low: 0.01, high: 100, log: true, points: 5}}"
+
+
+def _composed(command: str, *overrides: str):
+    register_schemas()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(command, overrides=list(overrides))
+
+
+@pytest.fixture(scope="module")
+def pools(cache_dir: Path) -> Pools:
+    return load_pools(typed(_composed("train", *SMALL_DATA), TrainConfig), lambda _: None)
+
+
+def _scikit_learns_losses(pools: Pools, penalties: list[float], seeds: int) -> np.ndarray:
+    """Held-out losses of scikit-learn's heads, by penalty, on the same folds; both classes weighed alike."""
+    mixer = make_mixer(pools)
+    losses = np.zeros((len(penalties), seeds))
+    for seed in range(seeds):
+        mixture = mixer.mix(budget=BUDGET, ratio=0.0, arm="replace", control="paired", seed=seed)
+        folds = mixer.folds(mixture, 5)
+        assert folds is not None
+        x, y = pools.matrix[pools.rows(mixture)].astype(np.float64), pools.labels[pools.rows(mixture)]
+        for fold in range(5):
+            inside, out = folds != fold, folds == fold
+            mean = x[inside].mean(0)
+            scale = np.sqrt(((x[inside] - mean) ** 2).mean())
+            weight = (inside.sum() / (2 * np.bincount(y[inside])))[y[out]]
+            for p, l2 in enumerate(penalties):
+                head = LogisticRegression(C=1 / l2, class_weight="balanced", solver="newton-cholesky", tol=1e-10)
+                head.fit((x[inside] - mean) / scale, y[inside])
+                probability = head.predict_proba((x[out] - mean) / scale)
+                losses[p, seed] += log_loss(y[out], probability, sample_weight=weight, labels=[0, 1]) * out.mean()
+    return losses.mean(1)
+
+
+def test_the_tuned_penalty_is_scikit_learns_and_its_run_is_that_of_the_printed_command(run, pools: Pools) -> None:
+    text = run(*TUNE, SPACE, "seeds=2", "batch=3")
+    assert "5 of 5 trials" in text
+    assert "5 trials by log_loss on 5 folds inside the budget, 2 seeds" in text
+    table = pq.read_table(OUT / "trials.parquet").to_pandas().sort_values("loss.l2")
+    penalties = table["loss.l2"].tolist()
+    assert penalties == [0.01, 0.1, 1.0, 10.0, 100.0]
+    theirs = _scikit_learns_losses(pools, penalties, seeds=2)
+    np.testing.assert_allclose(table["score"], theirs, atol=2e-3)
+    best = penalties[int(theirs.argmin())]
+    assert json.loads((OUT / "best/head.json").read_text())["chosen"]["l2"] == pytest.approx(best)
+
+    command = next(line for line in text.splitlines() if line.strip().startswith("guardtrain train"))
+    assert f"loss.l2={best}" in command
+    assert "this run is there already" in run(*shlex.split(command)[1:])
+
+    again = run(*TUNE, SPACE, "seeds=2", "batch=3")  # nothing is trained again
+    assert "5 of 5 trials are there already" in again
+    assert "a minute" not in again
+    assert "differs in settings" in run(*TUNE, SPACE, "seeds=2", "loss.class_weight=none", code=2)
+
+
+def test_a_bank_of_trials_scores_as_each_alone(pools: Pools, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    judge = Judge(pools, make_mixer(pools), score="folds", metric="auroc", folds=2, folder=tmp_path, memory_gb=1.0)
+    candidates = []
+    for l2, lr, budget in ((0.1, 0.003, 64), (10.0, 0.003, 64), (0.1, 0.03, 32)):
+        recipe = TrainingRecipe(
+            MLPHead(hidden=[8], dropout=0.2),
+            LossSettings("balanced", l2),
+            OptimizerSettings("adamw", steps=20, lr=lr, batch_size=32),
+            SelectionSettings(),
+            TrainerSettings(progress=False),
+        )
+        points = [GridPoint(seed=seed, budget=budget, ratio=0.5, arm="replace", control="paired") for seed in (0, 1)]
+        plain = {"head": {}, "loss": {"l2": l2}, "optimizer": {"lr": lr}}
+        candidates.append(Candidate(recipe, points, "exact", plain))
+    assert len({candidate.bank for candidate in candidates}) == 1
+    together = judge.judge(candidates)
+    for candidate, banked in zip(candidates, together, strict=True):
+        (alone,) = judge.judge([candidate])
+        np.testing.assert_allclose(banked.scores, alone.scores, atol=2e-3)
+    assert abs(together[0].scores - together[1].scores).max() > 0.005  # they are not one and the same
+    assert abs(together[0].scores - together[2].scores).max() > 0.005
+
+
+def test_mixtures_and_heads_are_searched_on_images_that_no_trial_trains_on(run) -> None:
+    space = "space={head: [linear, mlp], mixture.ratio: [0, 0.5], optimizer.lr: {low: 0.01, high: 0.02, "
+    space += "points: 2, when: {head: mlp}}}"
+    text = run(
+        "tune", *SMALL_DATA, "guard=false", "mixture.budget=64", "sampler=grid", "optimizer.steps=10", "seeds=1", space,
+        "metric=auroc", "trials=99",
+    )  # fmt: skip
+    assert "6 trials by auroc on validation images that no trial trains on, one seed" in text
+    table = pq.read_table(OUT / "trials.parquet").to_pandas()
+    assert sorted(table["score"], reverse=True) == table["score"].tolist()
+    assert table["optimizer.lr"].notna().tolist() == (table["head"] == "mlp").tolist()
+    assert (OUT / "best/head.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["selection=cross_validation"], "leave selection=fixed"),
+        (["loss.l2=3"], "loss.l2 is set and searched"),
+        (["space={mixture.ratio: [0,0.5]}", "score=folds"], "Take score=validation"),
+        (["space={loss.class_weight: [none,balanced]}"], "Take metric=auroc or metric=brier"),
+        (["space={head.hiden: [[4]]}"], "hiden"),
+    ],
+)
+def test_searches_that_make_no_sense_are_refused(run, overrides: list[str], message: str) -> None:
+    assert message in run("tune", *SMALL_DATA, *overrides, code=2)
+
+
+def test_a_trial_starts_from_what_train_starts_from() -> None:
+    tune, train = _composed("tune"), _composed("train", "selection=fixed")
+    for name in train:
+        if name != "out":
+            assert OmegaConf.to_container(tune)[name] == OmegaConf.to_container(train)[name], name
