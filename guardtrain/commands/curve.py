@@ -5,18 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.figure import draw, written
-from guardtrain.commands.loggers import csv_loggers
 from guardtrain.commands.recipe import build_recipe, recipe_settings
+from guardtrain.commands.tracking import job_folder, stores_of, tracked
 from guardtrain.config import CurveConfig, typed
 from guardtrain.curves.grid import check_counts
+from guardtrain.tracking.tracker import require_tracker
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from guardtrain.tracking.tracker import Outcome
+    from guardtrain.training.pools import Pools
 
 log = logging.getLogger(__name__)
 
@@ -25,59 +30,54 @@ def run(config: DictConfig) -> None:
     """Run the curve that `config` (see `CurveConfig`) describes; finished runs are not run again."""
     settings = typed(config, CurveConfig)
     started = time.perf_counter()
+    require_tracker(settings.logger)
     check_counts(settings.grid)
     recipe = build_recipe(settings)
     folder = Path(settings.out)
-    # in a sweep the jobs share results, and each has a folder of its own for its figure
-    job = HydraConfig.get()
-    figures = Path(job.runtime.output_dir) if job.mode == RunMode.MULTIRUN else folder
+    figures = job_folder(folder)  # in a sweep the jobs share results, and each has a folder of its own for its figure
     pools = load_pools(settings, log.info)
 
     from guardtrain.curves.engine import run_curve
     from guardtrain.curves.folder import RESULTS_FILE, keep_keys
-    from guardtrain.curves.results import ResultsTable
+    from guardtrain.curves.results import ResultsTable, run_key
     from guardtrain.training.pools import describe
 
     for line in describe(pools):
         log.info("  %s", line)
-    keys = run_curve(
-        pools,
-        recipe,
-        recipe_settings(settings, recipe),
-        settings.grid,
-        folder,
-        memory_gb=settings.memory_gb,
-        loggers=csv_loggers(settings.logger, folder),
-        say=log.info,
-    )
-    keep_keys(folder, keys)
-    frame = ResultsTable(folder / RESULTS_FILE).read()
-    frame = frame[frame["run"].isin(keys)]
-    log.info("")
-    files = draw(frame, settings.plot, folder, figures)
-    _track(settings, folder, files)
+    used = recipe_settings(settings, recipe)
+    # one run at a tracker for the whole curve, however often it is started and however its grid grows
+    with tracked(settings, "curve", run_key({"data": pools.digest, **used}), losses=False) as tracker:
+        keys = run_curve(
+            pools,
+            recipe,
+            used,
+            settings.grid,
+            folder,
+            memory_gb=settings.memory_gb,
+            loggers=tracker.loggers,
+            say=log.info,
+        )
+        keep_keys(folder, keys)
+        frame = ResultsTable(folder / RESULTS_FILE).read()
+        frame = frame[frame["run"].isin(keys)]
+        log.info("")
+        files = draw(frame, settings.plot, folder, figures)
+        tracker.log(lambda: _outcome(settings, pools, folder, frame, files))
     log.info("results   %s", folder / RESULTS_FILE)
     for line in written(files):
         log.info("%s", line)
     log.info("%d runs, %.0f s in all", len(keys), time.perf_counter() - started)
 
 
-def _track(settings: CurveConfig, folder: Path, files: list[Path]) -> None:
-    """One W&B run for the whole curve: its config and figure."""
-    if settings.logger.kind != "wandb":
-        return
-    import wandb
+def _outcome(settings: CurveConfig, pools: Pools, folder: Path, frame: pd.DataFrame, files: list[Path]) -> Outcome:
+    """What a tracker is told of a curve: its tables, figures, last points and lineage."""
+    from guardtrain.tracking.artefacts import results_artefact
+    from guardtrain.tracking.tables import curve_tables, last_points
+    from guardtrain.tracking.tracker import Outcome
 
-    from guardtrain.config import plain
-
-    config: dict[str, Any] = plain(settings)
-    with wandb.init(
-        project=settings.logger.project,
-        group=settings.logger.group,
-        mode=settings.logger.mode,  # type: ignore[arg-type]
-        dir=str(folder),
-        job_type="curve",
-        config=config,
-    ) as tracked:
-        if (image := next((file for file in files if file.suffix == ".png"), None)) is not None:
-            tracked.log({"curve": wandb.Image(str(image))})
+    pictures = [file for file in files if file.suffix == ".png"]
+    if not pictures:
+        log.info("the figures are not tracked: png is not among plot.formats (or no figure is)")
+    summary = {"runs": int(frame["run"].nunique()), **last_points(frame)}
+    stores, made = stores_of(settings, pools), [results_artefact(folder, pools)]
+    return Outcome(stores, made, curve_tables(frame), pictures, summary)

@@ -27,6 +27,17 @@ EXAMPLES = {
         "guardtrain train mixture.budget=512 mixture.ratio=0.5",
         "guardtrain train head=mlp selection=cross_validation logger=wandb",
     ],
+    "tune": [
+        "guardtrain tune mixture.budget=512                      # loss.l2, by cross-validation inside the budget",
+        "guardtrain tune head=mlp 'space={head.hidden: [[64],[256,64]]}' trials=128 batch=32",
+        "guardtrain tune 'space={mixture.ratio: [0,0.25,0.5]}' metric=pair_both_right jobs=2",
+        "guardtrain tune 'space={head: [linear,mlp], head.dropout: {low: 0, high: 0.5, when: {head: mlp}}}'",
+    ],
+    "finetune": [
+        "guardtrain finetune mixture.budget=512 mixture.ratio=0.5",
+        "guardtrain finetune -m experiment=perspectivevision_lora mixture.seed=0,1,2",
+        "guardtrain finetune data=unsafebench encoder=openai_vit_b32 lora=clip_lora mixture.ratio=0",
+    ],
     "export": [
         "guardtrain export run=outputs/train/scenes",
         "guardtrain export run=outputs/train/scenes '+points.high={kind: recall, target: 0.95}'",
@@ -37,10 +48,26 @@ EXAMPLES = {
         "guardtrain import-guard q16 prompts_ViT-B-32.p                       # → guards/q16",
         "guardtrain import-guard multiheaded checkpoints/multi-headed out=guards/multiheaded",
         "guardtrain import-guard laion_nsfw clip_ViT-B-32_openai_binary_nsfw_head.pth",
+        "guardtrain import-guard nudenet                                      # its file comes with the package",
         "guardtrain import-guard state_dict head.pth encoder=openai_vit_l14 'kind.layers=[{linear: fc}]'",
+    ],
+    "calibrate": [
+        "guardtrain calibrate guard=guards/q16 data=photos.csv                 # → guards/q16-calibrated",
+        "guardtrain calibrate guard=org/name data=photos out=mine '+points.high={kind: recall, target: 0.95}'",
     ],
     "push": [
         "guardtrain push guard=outputs/train/scenes/guard repo=org/name",
+    ],
+    "attack": [
+        "guardtrain attack guards=[outputs/train/scenes/guard] samples=100",
+        "guardtrain attack guards=[mine,theirs] data=manifest data.real.path=a.csv data.pairs.path=b.csv",
+        "guardtrain attack guards=[mine] attacks=[jpeg,resize,crop] jpeg=[90,50] point=strict",
+    ],
+    "benchmark": [
+        "guardtrain benchmark guards=[outputs/guard,guards/q16,guards/laion-nsfw] data=mine.csv",
+        "guardtrain benchmark guards=[outputs/guard,org/name] data=[unsafebench,photos] compare_with=mine",
+        "guardtrain benchmark guards=[mine] data=photos vlm=openai_compatible vlm.model=NAME vlm.base_url=URL",
+        "guardtrain benchmark guards=[outputs/guard] 'data={theirs: {path: other.csv, columns: {label: unsafe}}}'",
     ],
     "embed": [
         "guardtrain embed source=image_folder source.root=photos out=stores/photos encoder=openai_vit_b32",
@@ -59,6 +86,12 @@ EXAMPLES = {
         "guardtrain plot results=outputs/curve/scenes",
         "guardtrain plot results=outputs/curve/scenes 'plot.panels=[{test: counterfactual, metric: auroc}]'",
         "guardtrain plot results=outputs/curve/scenes plot=paper plot.width=3.3",
+    ],
+    "results": [
+        "guardtrain results                                      # all that is under outputs",
+        "guardtrain results outputs/train metric=pair_both_right 'where={head: mlp}'",
+        "guardtrain results sweeps outputs/curve test=in_domain out=table.md",
+        "guardtrain results outputs/tune test=validation metric=log_loss out=trials.csv",
     ],
     "audit": [
         "guardtrain audit                                        # the embedded scenes",
@@ -94,7 +127,7 @@ def command_help(command: str, summary: str) -> str:
         f"usage: guardtrain {command} {action}[GROUP=OPTION] [SETTING=VALUE] ...",
         "",
     ]
-    groups = _groups(command)
+    groups = config_groups(command)
     if groups:
         lines.append("config groups (GROUP=OPTION; * is the default):")
         for group, default in groups.items():
@@ -115,7 +148,7 @@ def command_help(command: str, summary: str) -> str:
     return "\n".join(lines)
 
 
-def _groups(command: str) -> dict[str, str | None]:
+def config_groups(command: str) -> dict[str, str | None]:
     """The groups in the command's defaults list, with what each defaults to."""
     primary: dict[str, Any] = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text()) or {}
     groups: dict[str, str | None] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import importlib
 import os
@@ -16,10 +17,19 @@ from hydra.errors import CompactHydraException, HydraException, OverrideParseExc
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from guardtrain.commands.experiments import misplaced_experiment
 from guardtrain.config import conf_dir, explain, register_schemas
 from guardtrain.errors import GuardtrainError
 
 INTERRUPTED = 130
+
+
+def prepare_process() -> None:
+    """Set what torch reads from the environment when it is loaded, where its user has not."""
+    # Threads that spin while they wait take the cores from those that work: on two, a curve took half as long again.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # torch: large pages for large tensors, a third off a curve's time
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 class _UsersToMend(SystemExit):
@@ -30,14 +40,11 @@ def launch(command: str, arguments: Sequence[str]) -> int:
     """Compose `conf/COMMAND.yaml` with the overrides in `arguments` and run the command; returns the exit code.
 
     0: done. 2: the user can mend it, the message on stderr says how. 130: interrupted. 1: a bug, with a traceback.
+    A sweep (`-m`) ends with 2 or 1 where jobs failed; see `run_sweep`.
     """
     version.setbase("1.3")
     register_schemas()
-    # Threads that spin while they wait take the cores from those that work: on two, a curve took half as long again.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault(
-        "THP_MEM_ALLOC_ENABLE", "1"
-    )  # torch: large pages for large tensors, a third off a curve's time
+    prepare_process()
     # Hydra would format exceptions itself and exit; with this it lets them through to us.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     parser = get_args_parser()
@@ -56,6 +63,11 @@ def launch(command: str, arguments: Sequence[str]) -> int:
             raise _UsersToMend(str(error)) from error
 
     try:
+        if _is_sweep(parsed):
+            from guardtrain.commands.sweep import run_sweep
+
+            if (code := run_sweep(command, parsed)) is not None:
+                return code
         _run_hydra(
             args=parsed, args_parser=parser, task_function=task, config_path=str(conf_dir()), config_name=command
         )
@@ -64,7 +76,7 @@ def launch(command: str, arguments: Sequence[str]) -> int:
     except (GuardtrainError, _UsersToMend) as error:
         return _say(command, str(error), 2)
     except (HydraException, CompactHydraException, OmegaConfBaseException) as error:
-        return _say(command, _composition(error), 2)
+        return _say(command, misplaced_experiment(command, parsed.overrides) or _composition(error), 2)
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
             text = f"{error.filename}: {error.strerror}. It must be readable, or writable with space left."
@@ -72,6 +84,12 @@ def launch(command: str, arguments: Sequence[str]) -> int:
         traceback.print_exc()
         return _say(command, "this is a bug in guardtrain; please report the lines above.", 1)
     return 0
+
+
+def _is_sweep(parsed: argparse.Namespace) -> bool:
+    """Whether a sweep is to be run, not its config or help to be shown."""
+    shown = parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion or parsed.run
+    return bool(not shown and (parsed.multirun or "hydra.mode=MULTIRUN" in parsed.overrides))
 
 
 def _composition(error: Exception) -> str:

@@ -51,6 +51,8 @@ def recipe_settings(settings: CurveConfig | TrainConfig, recipe: TrainingRecipe)
     used: tuple[str, ...] = (
         ("iterations", "tolerance") if recipe.full_batch else ("lr", "weight_decay", "batch_size", "steps")
     )
+    if recipe.optimizer.noise:  # without it runs keep the keys that they had before there was any
+        used += ("noise",)
     kind = "lbfgs" if recipe.full_batch else "adamw"
     chosen = ("method", "folds", "smallest", "rule", "l2") if recipe.full_batch else tuple(selection)
     if recipe.direct:

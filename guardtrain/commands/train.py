@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from guardtrain.commands.data import load_pools
-from guardtrain.commands.loggers import training_loggers
 from guardtrain.commands.recipe import build_recipe, recipe_settings
+from guardtrain.commands.tracking import stores_of, tracked
 from guardtrain.config import TrainConfig, plain, typed
 from guardtrain.curves.results import METRICS
 from guardtrain.errors import DataError, GuardError
 from guardtrain.mixtures import counts
+from guardtrain.tracking.tracker import require_tracker
 
 if TYPE_CHECKING:
     import pandas as pd
     from lightning.pytorch.loggers import Logger
 
     from guardtrain.curves.engine import Run
-    from guardtrain.curves.results import ResultRow
+    from guardtrain.curves.results import ResultRow, ResultsTable
     from guardtrain.training.fit import TrainingRecipe
     from guardtrain.training.pools import Pools
 
@@ -36,39 +37,80 @@ def run(config: DictConfig) -> None:
     settings = typed(config, TrainConfig)
     started = time.perf_counter()
     mix = settings.mixture
+    require_tracker(settings.logger)
     counts(mix.budget, mix.ratio, mix.arm, mix.rounding, mix.control)  # refused before anything is embedded
     recipe = build_recipe(settings)
     folder = Path(settings.out)
     pools = load_pools(settings, log.info)
 
-    from guardtrain.curves.engine import plan_single, train_run
+    from guardtrain.commands.export import GUARD_FOLDER
+    from guardtrain.curves.engine import plan_single
     from guardtrain.curves.folder import RESULTS_FILE
     from guardtrain.curves.results import ResultsTable
-    from guardtrain.curves.summary import run_text, slices_text
-    from guardtrain.heads.artifact import kept_run, save_head
+    from guardtrain.guards.directory import guarded_run
+    from guardtrain.heads.artifact import kept_run
+    from guardtrain.tracking.artefacts import guard_artefact, head_artefact
+    from guardtrain.tracking.tables import last_points
+    from guardtrain.tracking.tracker import Outcome
 
     table = ResultsTable(folder / RESULTS_FILE)
     planned = plan_single(pools, plain(mix), recipe_settings(settings, recipe))
     mixture = planned.mixture
     log.info("mixture: %d real + %d pair images, seed %d", mixture.n_real, mixture.n_pair_images, mixture.seed)
-    if planned.key in table.done(pools.tests) and kept_run(folder) == planned.key:
-        log.info("this run is there already")
-    else:
-        checkpoints = folder / "checkpoints" / planned.key
-        loggers = training_loggers(settings.logger, folder, plain(settings))
-        fitted, rows = train_run(
-            pools, recipe, planned, memory_gb=settings.memory_gb, checkpoints=checkpoints, loggers=loggers
+    there = planned.key in table.done(pools.tests) and kept_run(folder) == planned.key
+    guard = folder / GUARD_FOLDER
+    guarded = not settings.guard or (there and guarded_run(guard) == planned.key)
+    with tracked(settings, "train", planned.key, wanted=not (there and guarded)) as tracker:
+        if there:
+            log.info("this run is there already")
+        else:
+            _train(settings, pools, recipe, planned, table, tracker.loggers)
+        frame = _show(folder, table, planned)
+        made = settings.guard and _make_guard(settings, pools, planned, recipe, frame)
+        tracker.log(
+            lambda: Outcome(
+                stores_of(settings, pools),
+                [head_artefact(folder, pools), *([guard_artefact(guard, pools)] if made else [])],
+                summary=dict(last_points(frame[frame["run"] == planned.key])),
+            )
         )
-        chosen = {"l2": float(fitted.l2[0])}
-        if not (recipe.full_batch or recipe.direct):
-            chosen |= {"lr": float(fitted.lr[0]), "steps": int(fitted.steps[0])}
-        log.info("trained in %.1f s: %s", fitted.seconds, ", ".join(f"{k} {v:g}" for k, v in chosen.items()))
-        # the head first: a row in the table promises that it is there
-        about = {"run": planned.key, "data": pools.name, "mixture": plain(mix), "chosen": chosen}
-        save_head(folder, fitted.bank, 0, pools.spec, plain(settings.head), **about)
-        table.append(rows)
-        _log_tests(loggers, rows)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+    log.info("%.1f s in all", time.perf_counter() - started)
+
+
+def _train(
+    settings: TrainConfig,
+    pools: Pools,
+    recipe: TrainingRecipe,
+    planned: Run,
+    table: ResultsTable,
+    loggers: Sequence[Logger],
+) -> None:
+    """Train the run; its head, and its rows of the table."""
+    from guardtrain.curves.engine import train_run
+    from guardtrain.heads.artifact import save_head
+
+    folder = Path(settings.out)
+    checkpoints = folder / "checkpoints" / planned.key
+    fitted, rows = train_run(
+        pools, recipe, planned, memory_gb=settings.memory_gb, checkpoints=checkpoints, loggers=loggers
+    )
+    chosen = {"l2": float(fitted.l2[0])}
+    if not (recipe.full_batch or recipe.direct):
+        chosen |= {"lr": float(fitted.lr[0]), "steps": int(fitted.steps[0])}
+    log.info("trained in %.1f s: %s", fitted.seconds, ", ".join(f"{k} {v:g}" for k, v in chosen.items()))
+    # the head first: a row in the table promises that it is there
+    about = {"run": planned.key, "data": pools.name, "mixture": plain(settings.mixture), "chosen": chosen}
+    save_head(folder, fitted.bank, 0, pools.spec, plain(settings.head), **about)
+    table.append(rows)
+    _log_tests(loggers, rows)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _show(folder: Path, table: ResultsTable, planned: Run) -> pd.DataFrame:
+    """Print how good the run is, and where it lies; the whole table."""
+    from guardtrain.curves.folder import RESULTS_FILE
+    from guardtrain.curves.summary import run_text, slices_text
+
     frame = table.read()
     log.info("")
     mine = frame[frame["run"] == planned.key]
@@ -77,15 +119,17 @@ def run(config: DictConfig) -> None:
         log.info("\n%s\n", slices)
     log.info("head      %s", folder / "head.safetensors")
     log.info("results   %s", folder / RESULTS_FILE)
-    if settings.guard:
-        _make_guard(settings, pools, planned, recipe, frame)
-    log.info("%.1f s in all", time.perf_counter() - started)
+    return frame
 
 
 def _make_guard(
     settings: TrainConfig, pools: Pools, planned: Run, recipe: TrainingRecipe, results: pd.DataFrame
-) -> None:
-    """End with a guard of the head in `out/guard`, or say in a line why there is none: the head is there either way."""
+) -> bool:
+    """End with a guard of the head in `out/guard`, or say in a line why there is none: the head is there either way.
+
+    Returns:
+        Whether there is one.
+    """
     from guardtrain.commands.export import GUARD_FOLDER, describe_run, export, find_validation, summary_of
     from guardtrain.guards.directory import guarded_run
     from guardtrain.guards.onnx_export import require_onnx
@@ -96,7 +140,7 @@ def _make_guard(
     out = folder / GUARD_FOLDER
     if guarded_run(out) == planned.key:
         log.info("guard     %s (there already)", out)
-        return
+        return True
     wanted = GuardSettings()
     try:
         require_onnx()
@@ -108,13 +152,14 @@ def _make_guard(
     log.info("making a guard of it")
     try:
         trained = describe_run(settings, pools, planned, bank, recipe, chosen, results, neighbours=False)
-        validation = find_validation(wanted, settings, pools, planned, log.info)
+        validation = find_validation(wanted, pools, planned)
         exported = export(out, trained, validation, wanted, settings, lambda _: None)
     except (DataError, GuardError) as error:
         log.info("no guard is made: %s", error)
-        return
+        return False
     log.info("guard     %s", out)
     log.info("\n%s\n", summary_of(exported))
+    return True
 
 
 def _log_tests(loggers: Sequence[Logger], rows: Sequence[ResultRow]) -> None:

@@ -24,6 +24,7 @@ from guardtrain.scenes import SceneSource
 from tests.commands.conftest import SMALL_DATA, SMALL_GRID
 
 CURVE = ["curve", *SMALL_DATA, *SMALL_GRID]
+PLAIN = [*CURVE, "plot.figures=[]"]  # where the figure is not what is tested: it takes as long as all else
 RUNS = 2 * 2 * 3  # budgets × seeds × (real only, paired, unpaired)
 
 
@@ -52,7 +53,7 @@ def test_the_main_job_end_to_end(run) -> None:
 
 
 def test_a_run_is_scikit_learns_logistic_regression_on_the_mixtures_images(run, cache_dir: Path) -> None:
-    run(*CURVE, "loss=bce", "loss.l2=1")
+    run(*PLAIN, "loss=bce", "loss.l2=1")
     settings = EncoderSettings(name="demo", checkpoint="pkg://guardtrain/scenes/demo_encoder")
     real, pairs, test = (
         embed(SceneSource(pool=pool, n=n, seed=0), settings, cache_dir)
@@ -77,18 +78,18 @@ def test_a_run_is_scikit_learns_logistic_regression_on_the_mixtures_images(run, 
 
 
 def test_only_what_is_missing_is_run(run) -> None:
-    run(*CURVE)
+    run(*PLAIN)
     before = _rows("outputs/curve/scenes")
-    again = run(*CURVE)
+    again = run(*PLAIN)
     assert f"{RUNS} of {RUNS} runs are there already" in again
     assert "trained" not in again
-    more = run(*CURVE, "grid.seeds=3")
+    more = run(*PLAIN, "grid.seeds=3")
     assert f"{RUNS} of {RUNS * 3 // 2} runs are there already" in more
     after = _rows("outputs/curve/scenes")
     assert after["run"].nunique() == RUNS * 3 // 2
     pd.testing.assert_frame_equal(after[after["run"].isin(before["run"])].reset_index(drop=True), before)
     # another head is another set of runs in the same table, and the summary shows the asked one only
-    other = run(*CURVE, "head=mlp", "optimizer.steps=20")
+    other = run(*PLAIN, "head=mlp", "optimizer.steps=20")
     assert f"{RUNS} of {RUNS} runs trained" in other
     assert "mlp (pair-aware) head" in other
     assert "linear (pair-aware) head" not in other
@@ -97,7 +98,7 @@ def test_only_what_is_missing_is_run(run) -> None:
 def test_interrupted_and_started_again_gives_the_uninterrupted_result(run, monkeypatch: pytest.MonkeyPatch) -> None:
     from guardtrain.curves import engine
 
-    run(*CURVE, "out=whole")
+    run(*PLAIN, "out=whole")
     monkeypatch.setattr(engine, "FIRST_COMMIT", 6)
     original, calls = engine.fit_bank, []
 
@@ -108,28 +109,28 @@ def test_interrupted_and_started_again_gives_the_uninterrupted_result(run, monke
         return original(*arguments, **settings)
 
     monkeypatch.setattr(engine, "fit_bank", interrupted)
-    text = run(*CURVE, "out=parts", code=130)
+    text = run(*PLAIN, "out=parts", code=130)
     assert "the same command continues" in text
     assert _rows("parts")["run"].nunique() == RUNS // 2
-    assert f"{RUNS // 2} of {RUNS} runs are there already" in run(*CURVE, "out=parts")
+    assert f"{RUNS // 2} of {RUNS} runs are there already" in run(*PLAIN, "out=parts")
     pd.testing.assert_frame_equal(_rows("parts"), _rows("whole"), rtol=1e-4)  # other banks, other padding
 
 
 def test_results_do_not_depend_on_a_warm_cache(run, tmp_path: Path) -> None:
     cold = f"cache_dir={tmp_path / 'cold'}"
-    run(*CURVE, "out=a", cold)
-    run(*CURVE, "out=b", cold)
+    run(*PLAIN, "out=a", cold)
+    run(*PLAIN, "out=b", cold)
     pd.testing.assert_frame_equal(_rows("a"), _rows("b"))
 
 
 def test_changed_test_records_are_not_mixed_with_old_scores(run) -> None:
-    run(*CURVE)
-    text = run(*CURVE, "data.test.counterfactual.n=100", code=2)
+    run(*PLAIN)
+    text = run(*PLAIN, "data.test.counterfactual.n=100", code=2)
     assert "changed since the scores" in text
 
 
 def test_add_arm_with_the_more_real_control(run) -> None:
-    run(*CURVE, "grid.arms=[add]", "grid.controls=[paired,real]", "grid.seeds=1", "grid.budgets=[32]")
+    run(*PLAIN, "grid.arms=[add]", "grid.controls=[paired,real]", "grid.seeds=1", "grid.budgets=[32]")
     frame = _rows("outputs/curve/scenes").drop_duplicates("run").set_index("control")
     assert frame.loc["paired", ["n_real", "n_pair_images", "n_images"]].tolist() == [32, 16, 48]
     assert frame.loc["real", ["n_real", "n_pair_images", "n_images"]].tolist() == [48, 0, 48]
@@ -166,7 +167,12 @@ def test_ctrl_c_while_training_says_how_to_go_on(tmp_path: Path) -> None:
     """A real interrupt of a real process, while Lightning, which handles it in its own way, is at work."""
     arguments = [*CURVE, "head=mlp", "optimizer.steps=100000", f"out={tmp_path / 'out'}"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "guardtrain.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "guardtrain.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a job in the background, as the tests may be, ignores what Ctrl-C sends, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -174,22 +180,26 @@ def test_ctrl_c_while_training_says_how_to_go_on(tmp_path: Path) -> None:
             break
     time.sleep(8)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "interrupted; the same command continues" in errors
     assert "Traceback" not in errors
 
 
 def test_plot_shows_the_last_curve_or_refuses_to_mix_recipes(run) -> None:
-    run(*CURVE, "grid.seeds=1")
-    run(*CURVE, "grid.seeds=1", "loss.l2=10")
-    assert "AUROC on 'counterfactual'" in run("plot", "results=outputs/curve/scenes")
-    assert "differ in l2" in run("plot", "results=outputs/curve/scenes", "all_runs=true", code=2)
+    run(*PLAIN, "grid.seeds=1")
+    run(*PLAIN, "grid.seeds=1", "loss.l2=10")
+    plot = ["plot", "results=outputs/curve/scenes", "plot.figures=[curve]"]
+    assert "AUROC on 'counterfactual'" in run(*plot)
+    assert "differ in l2" in run(*plot, "all_runs=true", code=2)
 
 
 def test_settings_a_recipe_does_not_use_do_not_change_its_runs(run) -> None:
-    run(*CURVE, "grid.seeds=1")
-    assert "there already" in run(*CURVE, "grid.seeds=1", "optimizer.lr=0.1", "optimizer.steps=7", "trainer.threads=1")
+    run(*PLAIN, "grid.seeds=1")
+    assert "there already" in run(*PLAIN, "grid.seeds=1", "optimizer.lr=0.1", "optimizer.steps=7", "trainer.threads=1")
 
 
 def test_a_sweep_shares_results_and_draws_a_figure_for_each_job(run) -> None:
@@ -202,6 +212,6 @@ def test_a_sweep_shares_results_and_draws_a_figure_for_each_job(run) -> None:
 
 
 def test_csv_logger_keeps_the_training_losses(run) -> None:
-    run(*CURVE, "grid.seeds=1", "logger=csv")
+    run(*PLAIN, "grid.seeds=1", "logger=csv")
     logs = pd.concat(pd.read_csv(file) for file in Path("outputs/curve/scenes/logs").glob("version_*/metrics.csv"))
     assert logs["train_loss"].notna().any()

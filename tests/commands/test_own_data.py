@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow.csv
 import pytest
 
+from guardtrain.cli import main
 from guardtrain.embeddings import EmbeddingStore
 from guardtrain.records import Records
 
 GRID = ["grid.budgets=[16,32]", "grid.ratios=[0,0.5]", "grid.seeds=2"]
 
 
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rendered")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["scenes", "pool=real", "n=120", "out=photos"]) == 0
+        assert main(["scenes", "pool=pairs", "n=160", "out=edits", "masks=true"]) == 0
+    return folder
+
+
 @pytest.fixture
-def files(run) -> None:
-    run("scenes", "pool=real", "n=120", "out=photos")
-    run("scenes", "pool=pairs", "n=160", "out=edits", "masks=true")
+def files(run: Callable[..., str], rendered: Path) -> None:
+    """Two pools of rendered scenes in the folder that `run` runs in, for the test to change as it likes."""
+    shutil.copytree(rendered, ".", dirs_exist_ok=True)
 
 
 def test_scenes_writes_images_records_masks_and_a_sheet(files) -> None:
@@ -31,7 +43,7 @@ def test_scenes_writes_images_records_masks_and_a_sheet(files) -> None:
 
 def test_manifests_to_curve(run, files) -> None:
     tables = ["data.real.path=photos/records.csv", "data.pairs.path=edits/records.csv"]
-    text = run("curve", "data=manifest", *tables, *GRID)
+    text = run("curve", "data=manifest", *tables, *GRID, "plot.figures=[]")
     assert "12 of 12 runs trained" in text
     assert "AUROC on 'counterfactual'" in text
 
@@ -66,11 +78,13 @@ def test_image_folder_to_curve(run, files) -> None:
 
 
 def test_plot_draws_other_panels_from_the_same_results(run, files) -> None:
-    run("curve", "data=manifest", "data.real.path=photos/records.csv", "data.pairs.path=edits/records.csv", *GRID)
+    tables = ["data.real.path=photos/records.csv", "data.pairs.path=edits/records.csv"]
+    run("curve", "data=manifest", *tables, *GRID, "plot.figures=[]")
     text = run(
         "plot",
         "results=outputs/curve/manifest",
         "out=figures",
+        "plot.figures=[curve]",
         "plot.panels=[{test: counterfactual, metric: pair_ranking}]",
     )
     assert "Pairs ranked right on 'counterfactual'" in text

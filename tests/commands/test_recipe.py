@@ -52,3 +52,10 @@ def test_the_pair_aware_loss_leaves_gradient_supervision_to_the_head() -> None:
 def test_a_linear_head_refuses_what_it_cannot_use(setting: str) -> None:
     with pytest.raises(ConfigError, match=rf"loss\.pairs\.{setting} is 1, and the head 'linear'"):
         _made(f"loss.pairs.{setting}=1")
+
+
+def test_noise_on_embeddings_changes_the_key_and_none_leaves_it_as_it_was() -> None:
+    _, without = _made("head=mlp")
+    _, noisy = _made("head=mlp", "optimizer.noise=1")
+    assert set(without["optimizer"]) == {"kind", "lr", "weight_decay", "batch_size", "steps"}
+    assert noisy["optimizer"] == without["optimizer"] | {"noise": 1.0}

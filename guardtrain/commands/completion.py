@@ -1,0 +1,117 @@
+"""`guardtrain completion SHELL`: a script that makes TAB complete commands, groups, options and settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from guardtrain.cli import ACTIONS, COMMANDS, PLAIN_COMMANDS
+
+# Each hands the line up to the cursor to `guardtrain completion query` and offers the lines that come back; where none
+# do, the shell completes file names as it would have.
+SCRIPTS = {
+    "bash": """\
+_guardtrain() {
+    local line="${COMP_LINE:0:COMP_POINT}" word prefix="" found
+    word="${line##* }"
+    # bash takes what follows `=` for a word of its own, and wants only that completed
+    [[ "$word" == *=* && "$COMP_WORDBREAKS" == *=* ]] && prefix="${word%%=*}="
+    COMPREPLY=()
+    while IFS= read -r found; do
+        [[ -n "$found" ]] && COMPREPLY+=("${found#"$prefix"}")
+    done < <(guardtrain completion query "$line" 2>/dev/null)
+}
+complete -o nospace -o default -F _guardtrain guardtrain""",
+    "zsh": """\
+_guardtrain() {
+    local -a found
+    found=(${(f)"$(guardtrain completion query "$LBUFFER" 2>/dev/null)"})
+    if (( $#found )); then compadd -Q -S '' -- $found; else _files; fi
+}
+compdef _guardtrain guardtrain""",
+    "fish": "complete -c guardtrain -a '(guardtrain completion query (commandline -cp | string collect) 2>/dev/null)'",
+}
+USAGE = """\
+usage: guardtrain completion SHELL      SHELL: bash, zsh or fish
+
+Prints what makes TAB complete guardtrain's commands, config groups, options and settings. To have it in each new shell:
+  bash   echo 'eval "$(guardtrain completion bash)"' >> ~/.bashrc
+  zsh    echo 'eval "$(guardtrain completion zsh)"' >> ~/.zshrc      (after compinit)
+  fish   guardtrain completion fish > ~/.config/fish/completions/guardtrain.fish"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print a shell's script, or the completions of a line (`query LINE`, which the scripts ask); the exit code."""
+    if len(arguments) == 2 and arguments[0] == "query":
+        print("\n".join(completions(arguments[1])))
+        return 0
+    if len(arguments) == 1 and arguments[0] in SCRIPTS:
+        print(SCRIPTS[arguments[0]])
+        return 0
+    wanted = len(arguments) == 1 and arguments[0] in ("-h", "--help")
+    print(USAGE, file=sys.stdout if wanted else sys.stderr)
+    return 0 if wanted else 2
+
+
+def completions(line: str) -> list[str]:
+    """What the last word of a command line up to the cursor may become, whole words; empty where files are wanted.
+
+    >>> completions("guardtrain cu")
+    ['curve ']
+    """
+    words = line.split(" ")
+    before, last = [word for word in words[:-1] if word], words[-1]
+    if len(before) <= 1:
+        return [f"{name} " for name in (*COMMANDS, *PLAIN_COMMANDS) if name.startswith(last)]
+    command = before[1]
+    if command == "completion":
+        return [name for name in SCRIPTS if name.startswith(last)]
+    if command not in COMMANDS:
+        return []
+    actions = ACTIONS.get(command, ()) if len(before) == 2 else ()
+    return [f"{name} " for name in actions if name.startswith(last)] + _settings(command, last)
+
+
+def _settings(command: str, word: str) -> list[str]:
+    """Config groups, their options, and settings that begin with `word`, from the composed config."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.plugins.completion_plugin import CompletionPlugin
+
+    from guardtrain.commands.help import config_groups
+    from guardtrain.config import SCHEMAS, conf_dir, register_schemas
+
+    class Completion(CompletionPlugin):
+        """Hydra's answers; the scripts are ours."""
+
+        def install(self) -> None: ...
+
+        def uninstall(self) -> None: ...
+
+        def query(self, config_name: str | None) -> None: ...
+
+        @staticmethod
+        def provides() -> str:
+            return "guardtrain"
+
+        @staticmethod
+        def help(command: str) -> str:
+            return ""
+
+    register_schemas()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        found = Completion(GlobalHydra.instance().config_loader())._query(command, word)
+    # Hydra also offers the groups of other commands.
+    own = {field.name for field in dataclasses.fields(SCHEMAS[command])} | set(config_groups(command))
+    defaults = SCHEMAS[command]()
+    return [_assigned(each, defaults) for each in found if re.split("[.=]", each)[0] in own]
+
+
+def _assigned(word: str, defaults: Any) -> str:
+    """`word`, but a list as `name=`: Hydra would have its items set one by one."""
+    value = functools.reduce(lambda node, name: getattr(node, name, None), word.rstrip(".").split("."), defaults)
+    return f"{word[:-1]}=" if word.endswith(".") and isinstance(value, list) else word

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hydra import compose, initialize_config_dir
+
+from guardtrain.cli import main
+from guardtrain.commands.job import DONE, FAILED, OUTCOME_FILE, Outcome, is_done
+from guardtrain.commands.sweep import _folder_name
+from guardtrain.config import conf_dir, register_schemas
+from guardtrain.curves.results import ResultsTable
+from tests.commands.conftest import SMALL_DATA
+
+FIXED = [*SMALL_DATA, "guard=false", "selection=fixed", "logger=none", "trainer.threads=1"]
+SWEEP = ["train", "-m", "mixture.budget=16,32,64", *FIXED]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Path:
+    """Four jobs, one of which fails: its budget is more than there are images."""
+    folder = tmp_path_factory.mktemp("sweep")
+    assert main(["train", "-m", "mixture.budget=16,32,64,90000", *FIXED, f"out={folder}"]) == 2
+    return folder
+
+
+def _job(folder: Path, words: str) -> Path:
+    return next(path for path in folder.iterdir() if words in path.name)
+
+
+def _again(swept: Path, tmp_path: Path) -> Path:
+    """A copy with its times of change: its jobs note other paths, so they are noted anew."""
+    folder = tmp_path / "sweep"
+    shutil.copytree(swept, folder)
+    for file in folder.glob(f"*/{OUTCOME_FILE}"):
+        file.write_text(file.read_text().replace(str(swept), str(folder)))
+    return folder
+
+
+def test_a_failed_job_stops_no_other_and_is_listed_with_its_log(
+    run: Callable[..., str], swept: Path, tmp_path: Path
+) -> None:
+    folder = _again(swept, tmp_path)
+    for budget in (16, 32):
+        assert (_job(folder, f"budget={budget}") / "head.safetensors").is_file()
+    text = run("train", "-m", "mixture.budget=16,32,90000", *FIXED, f"out={folder}", code=2)
+    log = _job(folder, "budget=90000") / "train.log"
+    assert "0 done, 2 skipped, 1 failed" in text
+    reason = next(line for line in text.splitlines() if line.strip().startswith(str(log)))
+    assert reason.partition(": ")[2] in log.read_text()
+    assert "90000" in reason.partition(": ")[2].replace(",", "")
+
+
+def test_only_what_is_missing_or_changed_is_done_again(run: Callable[..., str], swept: Path, tmp_path: Path) -> None:
+    folder = _again(swept, tmp_path)
+    both = ["train", "-m", "mixture.budget=16,32", f"out={folder}"]
+    assert "0 done, 2 skipped, 0 failed" in run(*both, *FIXED, "logger=csv", "memory_gb=1")  # neither changes a result
+    # a job that was cut off
+    note = _job(folder, "budget=32") / OUTCOME_FILE
+    note.write_text(note.read_text().replace('"done"', '"running"'))
+    assert "1 done, 1 skipped, 0 failed" in run(*both, *FIXED)
+    # a folder that is named for the budget alone: what is in it decides
+    same = ["train", "-m", "mixture.budget=16", f"out={folder}", *FIXED, "hydra.sweep.subdir=of-${mixture.budget}"]
+    assert "1 done, 0 skipped, 0 failed" in run(*same)
+    assert "1 done, 0 skipped, 0 failed" in run(*same, "loss.l2=0.5")
+
+
+def test_a_sweep_knows_its_jobs_are_done_without_torch(swept: Path, cache_dir: Path) -> None:
+    code = (
+        "import sys; from guardtrain.cli import main; "
+        f"code = main({['train', '-m', 'mixture.budget=16,32', *FIXED, f'out={swept}']!r}); "
+        "assert code == 0, code; assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "0 done, 2 skipped, 0 failed" in done.stdout
+
+
+def test_killed_under_joblib_and_started_again_it_equals_one_after_the_other(
+    run: Callable[..., str], swept: Path
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    parallel = [*SWEEP, "out=cut", "hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
+    # leading a group of its own, for no process of it to outlive the test
+    process = subprocess.Popen(
+        [sys.executable, "-m", "guardtrain.cli", *parallel], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith(DONE))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        text = run(*SWEEP, "out=cut")
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    done, skipped, failed = (int(word.split()[0]) for word in text.splitlines()[-1].partition("   ")[0].split(", "))
+    assert (done + skipped, failed) == (3, 0)
+    assert skipped >= 1
+    heads = {path.parent.name: path.read_bytes() for path in swept.glob("*/head.safetensors")}
+    assert len(heads) == 3
+    assert heads == {path.parent.name: path.read_bytes() for path in Path("cut").glob("*/head.safetensors")}
+    for name in heads:
+        whole, cut = (ResultsTable(Path(out, name, "results.parquet")).read() for out in (swept, "cut"))
+        assert whole.drop(columns="seconds").equals(cut.drop(columns="seconds"))
+
+
+def test_two_at_once_in_one_folder_are_refused(run: Callable[..., str]) -> None:
+    from filelock import FileLock
+
+    Path("taken").mkdir()
+    with FileLock("taken/.sweep.lock"):
+        assert "Another process is running a sweep in taken" in run(*SWEEP, "out=taken", code=2)
+
+
+@pytest.mark.parametrize("change", ["status", "key", "gone", "replaced", "rows"])
+def test_what_counts_as_done(tmp_path: Path, change: str) -> None:
+    head = tmp_path / "head.json"
+    head.write_text("{}")
+    state = [head.stat().st_size, head.stat().st_mtime_ns]
+    outcome = Outcome("k", "s", status=DONE, files={str(head): state})
+    outcome.write(tmp_path)
+    assert is_done(tmp_path, "k")
+    if change == "status":
+        outcome.status = FAILED
+    elif change == "gone":
+        head.unlink()
+    elif change == "replaced":
+        head.write_text("{ }")
+    elif change == "rows":  # jobs may share a table, which only grows: of the three that were there one is lost
+        outcome.files[str(tmp_path / "results.parquet")] = [3]
+        outcome.write(tmp_path)
+        for rows, done in ((3, True), (4, True), (2, False)):
+            pq.write_table(pa.table({"run": ["r"] * rows}), tmp_path / "results.parquet")
+            assert is_done(tmp_path, "k") == done
+    outcome.write(tmp_path)
+    assert not is_done(tmp_path, "other" if change == "key" else "k")
+
+
+def test_a_folder_for_every_job_whatever_is_swept() -> None:
+    assert _folder_name("mixture.seed=3") == "mixture.seed=3"
+    names = {_folder_name(name) for name in ("a=/x/y", "a=-x-y", "b" * 300, "b" * 301)}
+    assert len(names) == 4
+    assert all("/" not in name and len(name.encode()) < 255 for name in names)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (conf_dir() / "hydra/launcher").glob("*.yaml")))
+def test_presets_fit_their_launchers(name: str) -> None:
+    """The plugins' own schemas check each setting."""
+    plugin = {"processes": "joblib", "slurm": "submitit", "slurm_local": "submitit"}.get(name, "ray")
+    pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher")
+    register_schemas()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("train", [f"hydra/launcher={name}"], return_hydra_config=True)
+    target = str(config.hydra.launcher._target_)
+    assert target.startswith(f"hydra_plugins.hydra_{plugin}_launcher")
+    if name == "slurm":
+        assert config.hydra.launcher.gpus_per_node == 1
+
+
+def test_a_launcher_that_is_not_installed_is_named(run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guardtrain.commands.sweep.find_spec", lambda _: None)
+    assert "pip install 'guardtrain[ray]'" in run(*SWEEP, "hydra/launcher=ray_local", code=2)
