@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install curve test fuzz lint bench wheel clean
+.PHONY: help install curve test pytest fuzz lint notebooks bench wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,10 @@ $(VENV)/.installed: pyproject.toml
 curve: install  ## the main job: the data-efficiency curve on the embedded scenes
 	@$(BIN)/guardtrain curve $(ARGS)
 
-test: install lint  ## lint, then all tests
+test: install  ## lint and all tests, at the same time
+	@$(MAKE) --no-print-directory --jobs 2 lint pytest
+
+pytest: install
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 fuzz: install  ## property tests with random examples
@@ -34,6 +37,9 @@ lint: install  ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+notebooks: install  ## run the notebooks from top to bottom and keep their outputs (ARGS=02 for one)
+	@$(BIN)/python notebooks/execute.py $(ARGS)
 
 bench: install  ## performance, side by side in one run
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -10,12 +11,18 @@ from typing import NoReturn
 COMMANDS = {
     "curve": "the data-efficiency curve: a grid of mixtures, budgets and seeds → results, statistics, figure",
     "train": "one head on one mixture → the head, its metrics and logs",
+    "tune": "hyper-parameters of `train` searched for, many at once → a ranked table, the best head, its guard",
+    "finetune": "the encoder tuned on one mixture (LoRA) → an encoder, and on it a head, metrics and a guard",
     "export": "a finished run, or the best of a curve → a guard: calibrated, with thresholds, in one directory",
     "import-guard": "a guard that others published, from its own files → a guard's directory",
+    "calibrate": "a guard, and labelled images of yours → the same guard with probabilities and thresholds for them",
     "push": "a guard → a repository on the Hugging Face hub",
+    "benchmark": "guards, yours and those of others, on the same images: metrics with intervals, figure, report",
+    "attack": "guards under attack and under what images go through daily: robust accuracy with intervals, figure",
     "embed": "images of a source → embeddings on disk (a store)",
     "store": "look at stores of embeddings, verify, append to, merge, filter and deduplicate them",
     "plot": "figures, tables and a report of a curve that is there",
+    "results": "any folders of runs and sweeps → one table: filtered, ranked with intervals, exported",
     "audit": "what the embeddings give away besides the label: edits, sources, pools, duplicates",
     "predict": "images judged by a guard → a table of probabilities and decisions",
     "serve": "a guard as a web service, with a page to drop an image on",
@@ -23,8 +30,16 @@ COMMANDS = {
     "scenes": "render the embedded testbed to image files, to look at or to try the sources with",
 }
 
+PLAIN_COMMANDS = {  # without a config
+    "doctor": "what is installed, which device works, where the caches are, what is missing for what",
+    "completion": "what makes TAB complete all this, for bash, zsh and fish",
+}
+
 # What a command does that does several things: `guardtrain store verify` is short for `guardtrain store action=verify`.
 ACTIONS = {"store": ("info", "verify", "append", "merge", "filter", "dedup")}
+
+# Commands whose arguments are not all Hydra's (names of files, data sets), and the module that makes them so.
+_REWRITTEN = {"predict": "predict", "import-guard": "import_guard", "benchmark": "benchmark", "calibrate": "benchmark"}
 
 USAGE = "guardtrain COMMAND [SETTING=VALUE ...]"
 
@@ -41,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"guardtrain {__version__}")
         return 0
     command, rest = given[0], given[1:]
+    if command in PLAIN_COMMANDS:
+        plain = importlib.import_module(f"guardtrain.commands.{command}").main
+        return int(plain(rest))
     if command not in COMMANDS:
         import difflib
 
@@ -55,14 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if command in ACTIONS and rest and "=" not in rest[0] and not rest[0].startswith(("-", "~", "+")):
         rest = [f"action={rest[0]}", *rest[1:]]
-    if command == "predict":
-        from guardtrain.commands.predict import as_overrides
+    if command in _REWRITTEN:
+        rest = importlib.import_module(f"guardtrain.commands.{_REWRITTEN[command]}").as_overrides(rest)
+    if command == "results":
+        from guardtrain.commands.results import as_overrides as folders_as_setting
 
-        rest = as_overrides(rest)
-    if command == "import-guard":
-        from guardtrain.commands.import_guard import as_overrides as kind_and_file
-
-        rest = kind_and_file(rest)
+        rest = folders_as_setting(rest)
     from guardtrain.commands.launch import launch
 
     return launch(command, rest)
@@ -87,7 +103,7 @@ def run() -> NoReturn:
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {text}" for name, text in (COMMANDS | PLAIN_COMMANDS).items()]
     return "\n".join(
         [
             "Train image-safety guards on frozen embeddings and measure how many labels they need.",

@@ -21,7 +21,11 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from guardtrain.benchmarks.attacks.settings import AttackSettings
+from guardtrain.benchmarks.calibrating_settings import CalibrateSettings
+from guardtrain.benchmarks.settings import BenchmarkSettings
 from guardtrain.curves.audit.settings import AuditSettings
+from guardtrain.curves.collecting.settings import CollectSettings
 from guardtrain.curves.display import X_AXES
 from guardtrain.curves.display_base import FIGURES, FORMATS
 from guardtrain.curves.display_categories import SliceChoice
@@ -29,10 +33,13 @@ from guardtrain.curves.grid import GridSettings
 from guardtrain.curves.point_scores import PointChoice
 from guardtrain.curves.published import PublishedSettings
 from guardtrain.curves.tables import TABLE_FORMATS
+from guardtrain.curves.tuning.settings import TuneSettings
 from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.errors import ConfigError
 from guardtrain.guards.serving.settings import ServeSettings
-from guardtrain.guards.settings import GuardSettings
+from guardtrain.guards.settings import GuardSettings, PickSettings
+from guardtrain.tracking.settings import LoggerSettings
+from guardtrain.training.finetuning.settings import LoraSettings
 from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
 
 PRECOMPUTED = "precomputed"  # encoder.family where the embeddings come with the data
@@ -102,28 +109,6 @@ class MixtureSettings:
     control: str = "paired"
     seed: int = 0
     rounding: str = "exact"
-
-
-@dataclass
-class LoggerSettings:
-    """Where training is logged.
-
-    Args:
-        kind: `csv`, `wandb` (also writes the CSV), or `none`.
-        project: W&B project.
-        group: W&B group.
-        mode: W&B mode: `offline` (sync later with `wandb sync`), `online`, or `disabled`.
-    """
-
-    kind: str = "csv"
-    project: str = "guardtrain"
-    group: str | None = None
-    mode: str = "offline"
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("kind", ("csv", "wandb", "none")), ("mode", ("offline", "online", "disabled"))):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"logger.{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}.")
 
 
 @dataclass
@@ -326,6 +311,18 @@ class TrainConfig(_TrainingConfig):
 
 
 @dataclass
+class TuneConfig(TuneSettings, TrainConfig):
+    """`guardtrain tune`: hyper-parameters of `train` searched for, and the best run trained."""
+
+
+@dataclass
+class FinetuneConfig(TrainConfig):
+    """`guardtrain finetune`: an encoder tuned on the images of one mixture, and a head and guard on it."""
+
+    lora: LoraSettings = field(default_factory=LoraSettings)
+
+
+@dataclass
 class CurveConfig(_TrainingConfig):
     """`guardtrain curve`: the grid of runs, its results, statistics and figure.
 
@@ -387,6 +384,13 @@ class AuditConfig(AuditSettings):
     out: str = MISSING
     data_dir: str = MISSING
     cache_dir: str = MISSING
+
+
+@dataclass
+class AttackConfig(AttackSettings):
+    """`guardtrain attack`: how much of its accuracy a guard keeps when images are changed, by malice and by chance."""
+
+    data: DataSettings = field(default_factory=DataSettings)
 
 
 @dataclass
@@ -452,31 +456,6 @@ class ServeConfig(ServeSettings):
 
 
 @dataclass
-class PickSettings:
-    """Which run of a curve: the best by a metric on a test set.
-
-    Args:
-        metric: a column of the results, such as `auroc`, `pair_both_right` or `brier`.
-        test: the test set.
-        run, budget, ratio, arm, control, seed: only runs with this value; null for all.
-    """
-
-    metric: str | None = None
-    test: str | None = None
-    run: str | None = None
-    budget: int | None = None
-    ratio: float | None = None
-    arm: str | None = None
-    control: str | None = None
-    seed: int | None = None
-
-    @property
-    def given(self) -> bool:
-        """Whether anything is said."""
-        return any(getattr(self, field.name) is not None for field in dataclasses.fields(self))
-
-
-@dataclass
 class ExportConfig(GuardSettings):
     """`guardtrain export`: a finished run, or the best row of a curve → a guard.
 
@@ -501,7 +480,8 @@ class ImportGuardConfig:
 
     Args:
         kind: which guard; its own settings are in `conf/kind/`. The first word after the command.
-        file: what its authors published, or a folder for kinds of several files; the second word.
+        file: what its authors published, or a folder for kinds of several files; the second word. Null for the one that
+            comes with a package (nudenet).
         encoder: whose embeddings it reads, where that is not OpenAI's CLIP of its dimension, or where the weights lie
             in a file; whether they are scaled to unit norm is the guard's own.
         out: the guard's folder; null for `guards/NAME`.
@@ -510,7 +490,7 @@ class ImportGuardConfig:
     """
 
     kind: Any = None
-    file: str = MISSING
+    file: str | None = None
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     out: str | None = None
     name: str | None = None
@@ -539,17 +519,23 @@ class PushConfig:
 SCHEMAS: dict[str, type] = {
     "curve": CurveConfig,
     "train": TrainConfig,
+    "tune": TuneConfig,
+    "finetune": FinetuneConfig,
     "embed": EmbedConfig,
     "store": StoreConfig,
     "plot": PlotConfig,
+    "results": CollectSettings,
     "audit": AuditConfig,
+    "attack": AttackConfig,
     "ingest": IngestConfig,
     "predict": PredictConfig,
     "serve": ServeConfig,
     "scenes": ScenesConfig,
     "export": ExportConfig,
     "import-guard": ImportGuardConfig,
+    "calibrate": CalibrateSettings,
     "push": PushConfig,
+    "benchmark": BenchmarkSettings,
 }
 
 C = TypeVar("C")

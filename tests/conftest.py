@@ -31,8 +31,17 @@ settings.load_profile(PROFILE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Make the profile hold for tests with settings of their own: no clock, and in `explore` no fewer examples."""
+    """Make the profile hold for tests with settings of their own, and have each module's fixtures made once.
+
+    In `explore` no fewer examples than it asks for, and no clock. Tests that share a fixture of their module go to one
+    process, for it would be made in every process that one of them runs in.
+    """
     for item in items:
+        fixtures = getattr(item, "_fixtureinfo", None)
+        if fixtures is not None and item.get_closest_marker("xdist_group") is None:
+            scopes = {made[-1].scope for made in fixtures.name2fixturedefs.values()}
+            if "module" in scopes:
+                item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
         test = getattr(item, "obj", None)
         if not is_hypothesis_test(test):
             continue
@@ -53,8 +62,12 @@ def open_log_handlers() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The commands' cache, empty at the start of the tests and never the user's own."""
-    folder = tmp_path_factory.mktemp("cache")
+    """The commands' cache, empty at the start of the tests, one for all their processes, and never the user's own."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all processes of this run; what each embeds, the others need not
+    folder = folder / "cache"
+    folder.mkdir(exist_ok=True)
     os.environ["GUARDTRAIN_CACHE"] = str(folder)
     return folder
 

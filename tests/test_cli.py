@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -17,6 +18,17 @@ def test_help_lists_every_command_with_a_line(capsys: pytest.CaptureFixture[str]
     for command, summary in COMMANDS.items():
         assert f"  {command:<5}" in text
         assert summary in text
+
+
+def test_the_guard_is_imported_when_it_is_asked_for() -> None:
+    code = "import sys, guardtrain, guardtrain.guards; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"numpy", "torch", "guardtrain.guards.guard"} & set(loaded)
+    from guardtrain import Guard, guards
+
+    assert Guard is guards.Guard is importlib.import_module("guardtrain.guards.guard").Guard
+    with pytest.raises(AttributeError, match="no attribute 'guard_of'"):
+        guards.guard_of  # noqa: B018
 
 
 def test_help_and_version_import_nothing_heavy() -> None:
@@ -63,6 +75,12 @@ def test_help_of_a_command_shows_groups_settings_and_examples(command: str, caps
         ),
         (["curve", "plot.x=foo"], "plot.x is 'foo'; allowed: auto, budget"),
         (["train", "mixture.ratio=2"], "The ratio is 2"),
+        (
+            ["train", "experiment=masks"],
+            "guardtrain train data=masks encoder=precomputed loss.class_weight=none mixture.budget=400 "
+            "mixture.ratio=0.2 mixture.arm=add",
+        ),
+        (["audit", "+experiment=fire"], "Here give its data: data=fire encoder=mobilenetv2"),
         (["plot", "results=nowhere"], "There are no results at"),
         (["plot"], "no value yet: results"),
         (["embed", "source=image_folder", "source.root=nowhere", "out=store"], "nowhere"),

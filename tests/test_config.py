@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,21 @@ def _commands_with(group: str) -> list[str]:
     return found
 
 
+def _commands_for(group: str, option: str) -> list[str]:
+    """The commands with `group`; of an experiment, those that have all the groups and settings it changes."""
+    found = _commands_with(group)
+    if group != "experiment":
+        return found
+    changed = yaml.safe_load((CONF / group / f"{option}.yaml").read_text())
+    groups = {key.removeprefix("override /") for entry in changed.pop("defaults", []) for key in entry}
+    return [
+        command
+        for command in found
+        if all(command in _commands_with(each) for each in groups)
+        and set(changed) <= {field.name for field in dataclasses.fields(SCHEMAS[command])}
+    ]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_composes(command: str) -> None:
     missing = sorted(OmegaConf.missing_keys(_compose(command)))  # what the user must give
@@ -45,8 +61,8 @@ def test_every_command_composes(command: str) -> None:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{group}={option}" for group, option in OPTIONS])
 def test_every_option_composes_and_validates(group: str, option: str) -> None:
-    commands = _commands_with(group)
-    assert commands, f"no command uses conf/{group}"
+    commands = _commands_for(group, option)
+    assert commands, f"no command uses conf/{group}/{option}.yaml"
     for command in commands:
         given = [f"{group}={option}", *(["results=x"] if command == "plot" else [])]
         register_schemas()
@@ -77,7 +93,7 @@ def test_every_option_says_what_it_is(path: Path) -> None:
         ("loss.class_weight=heavy", "loss.class_weight is 'heavy'; allowed: none, balanced"),
         ("optimizer.lr=0", "optimizer.lr must be > 0"),
         ("selection.folds=1", "selection.folds must be >= 2"),
-        ("logger.mode=maybe", "logger.mode is 'maybe'; allowed: offline, online, disabled"),
+        ("logger.mode=maybe", "logger.mode is 'maybe'; allowed: auto, offline, online, disabled"),
         ("data=manifest", "no value yet: data.pairs.path, data.real.path"),
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,54 @@ COMMANDS = [
     if line.startswith("$ ")
 ]
 
+# Imports the large libraries, then makes a process for each command that finds them there: seconds each are saved, and
+# the command still is alone with the modules of guardtrain, so that one that it forgets to import is missing.
+_STARTER = """
+import json, os, signal, sys
+import hydra, lightning, matplotlib.pyplot, open_clip, pandas, pyarrow.parquet, torch
+assert not any(name.partition(".")[0] == "guardtrain" for name in sys.modules)
+for line in sys.stdin:
+    folder, arguments, out, err = json.loads(line)
+    child = os.fork()
+    if not child:
+        signal.alarm(300)
+        for fd, (file, flags) in enumerate([(os.devnull, os.O_RDONLY), (out, os.O_WRONLY), (err, os.O_WRONLY)]):
+            os.dup2(os.open(file, flags), fd)
+        os.chdir(folder)
+        sys.argv = arguments
+        from guardtrain.cli import run
+        run()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+Start = Callable[[str, Path], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """A function that runs a command `guardtrain …` in a folder as a shell does, with the libraries imported before."""
+    files = [tmp_path_factory.mktemp("said") / name for name in ("out", "err")]
+    command = [sys.executable, "-c", _STARTER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdin is not None
+        assert starter.stdout is not None
+
+        def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+            words = _words(command, folder)
+            for file in files:
+                file.write_text("")
+            print(json.dumps([str(folder), words, *map(str, files)]), file=starter.stdin, flush=True)
+            code = int(starter.stdout.readline())
+            return subprocess.CompletedProcess(words, code, *(file.read_text() for file in files))
+
+        yield run
+
+
+def _words(command: str, folder: Path) -> list[str]:
+    """The command and its arguments as the shell passes them on, patterns of files and quotes resolved."""
+    done = _shell(f"guardtrain() {{ printf '%s\\0' guardtrain \"$@\"; }}\n{command}", folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("\0")[:-1]
+
 
 def _shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -28,12 +78,12 @@ def _shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_guardtrain_commands_run_as_written(tmp_path: Path) -> None:
+def test_guardtrain_commands_run_as_written(start: Start, tmp_path: Path) -> None:
     ours = [command for command in COMMANDS if command.startswith("guardtrain ")]
     assert len(ours) >= 8
     # `guardtrain plot` is given what `make curve` leaves behind
-    for command in ["guardtrain curve grid=small", *ours]:
-        done = _shell(command, tmp_path)
+    for i, command in enumerate(["guardtrain curve grid=small", *ours]):
+        done = (start if i else _shell)(command, tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         if command == "guardtrain curve grid=small":
@@ -48,18 +98,20 @@ def test_make_commands_run(tmp_path: Path) -> None:
     venv = Path(sys.prefix)
     if not (venv / ".installed").is_file():
         pytest.skip("this environment was not made by make install")
-    # the same targets with less work: a small grid, and the collection instead of the tests we are in
+    # the same targets with less work: a small grid, and the collection of one file instead of the tests we are in
     curve = _shell(f"make curve VENV={venv} ARGS='grid=small out={tmp_path}/out'", ROOT)
     assert curve.returncode == 0, curve.stderr
     assert (tmp_path / "out" / "curve.png").is_file()
-    collected = _shell(f"make test VENV={venv} ARGS='--collect-only -p no:cacheprovider'", ROOT)
+    few = "-n 0 tests/test_records.py --collect-only -p no:cacheprovider"
+    collected = _shell(f"make test VENV={venv} ARGS='{few}'", ROOT)
     assert collected.returncode == 0, collected.stdout + collected.stderr
+    assert "tests/test_records.py" in collected.stdout
 
 
-def test_the_output_shown_is_that_of_the_code(tmp_path: Path) -> None:
+def test_the_output_shown_is_that_of_the_code(start: Start, tmp_path: Path) -> None:
     """The README's table comes from the default grid; its first column is computed anew here."""
     command = "guardtrain curve grid.budgets=[16,32] 'plot.panels=[{test: counterfactual, metric: auroc}]'"
-    text = _shell(command, tmp_path).stdout
+    text = start(command, tmp_path).stdout
     shown = (ROOT / "README.md").read_text(encoding="utf-8")
     table = shown[shown.index("AUROC on 'counterfactual'") :]
     for label in ("real only", "pairs ¼ (replace)", "pairs ½ (replace)", "pairs only"):

@@ -149,3 +149,45 @@ class IndexStream:
     def iterate(self, start: int, stop: int) -> Iterator[IndexBatch]:
         """The batches of steps `start … stop - 1`."""
         return (self.batch(step) for step in range(start, stop))
+
+
+class RowNoise:
+    """Gaussian noise on the rows of a step, new in each.
+
+    What a row gets is a function of its run's seed, the step and its place in the batch alone: a head trains the same
+    in any bank and after any resume. Both halves of a pair get the same, so that their difference stays what it is.
+
+    Args:
+        deviation: its standard deviation, where the spread of a run's images is 1.
+        embeddings: `(N, D)` floating.
+        plans: the R runs.
+    """
+
+    def __init__(self, deviation: float, embeddings: Tensor, plans: Sequence[RunPlan]) -> None:
+        self.seeds = [plan.seed for plan in plans]
+        own = [embeddings[torch.from_numpy(plan.train)] for plan in plans]
+        spreads = [(rows - rows.mean(0)).square().mean().sqrt() for rows in own]
+        self.deviations = deviation * torch.stack(spreads)[:, None, None]  # (R, 1, 1)
+
+    def added(self, x: Tensor, images: int, step: int) -> Tensor:
+        """`x` `(R, images + 2P, D)`, images and then the halves of pairs, with the noise of step `step`; a new tensor.
+
+        >>> noise = RowNoise(0.5, torch.eye(4), [RunPlan(np.arange(4), seed=1)])
+        >>> rows = noise.added(torch.zeros(1, 6, 4), images=2, step=0)
+        >>> bool(rows[0, 2].equal(rows[0, 3])), bool(rows[0, 2].equal(rows[0, 4]))
+        (True, False)
+        """
+        pairs, dim = (x.shape[1] - images) // 2, x.shape[2]
+        drawn: dict[int, Tensor] = {}
+        for seed in self.seeds:
+            if seed not in drawn:
+                of_images = torch.from_numpy(_normal((seed, step, 0), (images, dim)))
+                of_pairs = torch.from_numpy(_normal((seed, step, 1), (pairs, dim)))
+                drawn[seed] = torch.cat([of_images, of_pairs.repeat_interleave(2, 0)])
+        noise = torch.stack([drawn[seed] for seed in self.seeds]).to(x)
+        return x + self.deviations.to(x) * noise
+
+
+def _normal(key: tuple[int, ...], shape: tuple[int, int]) -> np.ndarray:
+    """Standard normal numbers drawn from `key`; fewer rows are the beginning of more."""
+    return np.random.Generator(np.random.SFC64(list(key))).standard_normal(shape, dtype=np.float32)

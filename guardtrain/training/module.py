@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from guardtrain.heads import HeadBank
+from guardtrain.training.batches import RowNoise
 from guardtrain.training.datamodule import BankBatch, StepRange
 from guardtrain.training.lbfgs import BankLBFGS
 from guardtrain.training.losses import squared_norms
@@ -26,6 +27,7 @@ class GuardModule(L.LightningModule):
         patience: evaluations of the held-out loss without improvement after which a head stops (AdamW); None never
             stops.
         seed: seeds dropout.
+        noise: what is added to the rows of a step; None adds nothing.
 
     Attributes:
         head_losses: `(R,)` penalised training losses of the last evaluation.
@@ -42,11 +44,12 @@ class GuardModule(L.LightningModule):
         optimizer: Callable[[GuardModule], BankAdamW | BankLBFGS],
         patience: int | None = None,
         seed: int = 0,
+        noise: RowNoise | None = None,
     ) -> None:
         super().__init__()
         self.bank, self.make_optimizer = bank, optimizer
         self.register_buffer("penalty", penalty, persistent=False)
-        self.patience, self.seed = patience, seed
+        self.patience, self.seed, self.noise = patience, seed, noise
         self.head_losses = torch.empty(0)
         self.held_out_curve: list[Tensor] = []
 
@@ -65,6 +68,8 @@ class GuardModule(L.LightningModule):
 
     def _loss(self, batch: BankBatch) -> Tensor:
         """The summed losses of a batch."""
+        if self.noise is not None:
+            batch = batch._replace(x=self.noise.added(batch.x, batch.labels.shape[1], batch.step))
         losses = batch.losses(self.bank, batch.step)
         if isinstance(self._optimizer(), BankLBFGS):
             # it needs the whole objective; BankAdamW adds the penalty's gradient in its own pass over the weights

@@ -106,6 +106,9 @@ class OptimizerSettings:
         lr: adamw: peak learning rate, on inputs standardised by the head.
         weight_decay: adamw: decoupled weight decay, beside the loss's L2 penalty; biases are not decayed.
         batch_size: adamw: images of its own each head sees in a step; a run with fewer images sees all of them.
+        noise: adamw: standard deviation of Gaussian noise on the embeddings of a step, new in each, where the spread of
+            a run's images is 1 (the root mean square of their centred coordinates); 0 adds none. Measured with 1: see
+            `guardtrain/benchmarks/attacks/DEFENCES.md`.
     """
 
     kind: str = "auto"
@@ -115,6 +118,7 @@ class OptimizerSettings:
     lr: float = 0.003
     weight_decay: float = 0.0
     batch_size: int = 128
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in OPTIMIZERS:
@@ -122,7 +126,7 @@ class OptimizerSettings:
         for name in ("lr", "tolerance"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"optimizer.{name} must be > 0; got {getattr(self, name):g}.")
-        for name, least in (("weight_decay", 0.0), ("steps", 1), ("iterations", 1), ("batch_size", 1)):
+        for name, least in (("weight_decay", 0.0), ("noise", 0.0), ("steps", 1), ("iterations", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"optimizer.{name} must be >= {least:g}; got {getattr(self, name):g}.")
 

@@ -27,12 +27,14 @@ from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.metrics import auroc
 from guardtrain.scenes import SceneSource
 from guardtrain.training.progress import quiet_lightning
+from tests.bench.benchmark import bench_benchmark
 from tests.bench.embed import bench_embed
 from tests.bench.guards import bench_guards
 from tests.bench.linear import bench_linear
 from tests.bench.mlp import bench_mlp
 from tests.bench.ray_engine import bench_ray
 from tests.bench.serve import bench_serve
+from tests.bench.sweep import bench_sweep
 
 DEMO = EncoderSettings(name="demo", checkpoint="pkg://guardtrain/scenes/demo_encoder")
 THREADS = 2
@@ -97,6 +99,8 @@ def main(parts: Sequence[str]) -> None:
         "ray": lambda: bench_ray(report),
         "guards": lambda: bench_guards(report),
         "serve": lambda: bench_serve(report),
+        "benchmark": lambda: bench_benchmark(report),
+        "sweep": lambda: bench_sweep(report),
         "start": bench_start,
     }
     for name in parts or benches:
