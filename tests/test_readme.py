@@ -98,12 +98,15 @@ def test_make_commands_run(tmp_path: Path) -> None:
     venv = Path(sys.prefix)
     if not (venv / ".installed").is_file():
         pytest.skip("this environment was not made by make install")
-    # the same targets with less work: a small grid, and the collection of one file instead of the tests we are in
+    # the same targets with less work: a small grid, and one file collected instead of the tests we are in run
     curve = _shell(f"make curve VENV={venv} ARGS='grid=small out={tmp_path}/out'", ROOT)
     assert curve.returncode == 0, curve.stderr
     assert (tmp_path / "out" / "curve.png").is_file()
+    # linters and tests at the same time; we are in the one, and the other would take a minute again
+    steps = _shell(f"make --dry-run test VENV={venv}", ROOT).stdout
+    assert "lint pytest" in steps
     few = "-n 0 tests/test_records.py --collect-only -p no:cacheprovider"
-    collected = _shell(f"make test VENV={venv} ARGS='{few}'", ROOT)
+    collected = _shell(f"make pytest VENV={venv} ARGS='{few}'", ROOT)
     assert collected.returncode == 0, collected.stdout + collected.stderr
     assert "tests/test_records.py" in collected.stdout
 
