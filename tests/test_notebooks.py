@@ -16,11 +16,16 @@ ALL = notebooks([])
 RUN_HERE = ALL if os.environ.get("GUARDTRAIN_NOTEBOOKS") == "all" else notebooks(["01"])
 
 
+def pictures(notebook: nbformat.NotebookNode) -> int:
+    """How many its outputs show."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
 @pytest.mark.parametrize("path", RUN_HERE, ids=lambda path: path.stem)
 def test_it_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     done = execute(path, tmp_path)
-    kinds = [kind for cell in done.cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
-    assert kinds.count("image/png") >= 2
+    assert pictures(done) == pictures(nbformat.read(path, as_version=4)) >= 1
     stored = nbformat.read(path, as_version=4)
     assert [cell.source for cell in done.cells] == [cell.source for cell in stored.cells]
 
