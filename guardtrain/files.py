@@ -1,10 +1,11 @@
-"""Files that are never half-written, and the digest of what they hold."""
+"""Files that are never half-written, that one process writes at a time, and the digest of what they hold."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -28,6 +29,28 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _fsync(path.parent)  # makes the rename itself last through a power cut
+
+
+@contextmanager
+def only_process(lock_file: Path, refusal: Exception) -> Iterator[None]:
+    """Hold a lock. The system gives it up when its holder dies, kill -9 included.
+
+    Args:
+        lock_file: what is locked; its folder is made where there is none.
+        refusal: raised where another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise refusal from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def file_sha256(path: Path) -> str:

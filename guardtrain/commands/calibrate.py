@@ -22,10 +22,7 @@ def run(config: DictConfig) -> None:
     settings = typed(config, CalibrateSettings)
     started = time.perf_counter()
     settings.rules()  # refused before anything is embedded
-    if settings.onnx or settings.whole:
-        from guardtrain.guards.onnx_export import require_onnx
-
-        require_onnx()
+    settings.require_packages()
 
     from guardtrain.benchmarks.calibrating import calibrate_guard, chosen_rows
     from guardtrain.benchmarks.scores import require_readable

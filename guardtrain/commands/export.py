@@ -50,10 +50,7 @@ def run(config: DictConfig) -> None:
     settings = typed(config, ExportConfig)
     started = time.perf_counter()
     settings.rules()  # refused before anything is embedded
-    if settings.onnx or settings.whole:
-        from guardtrain.guards.onnx_export import require_onnx
-
-        require_onnx()
+    settings.require_packages()
     folder = Path(settings.run)
     made = _training_config(folder, settings)
     pools = load_pools(made, log.info)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
@@ -34,6 +33,7 @@ from guardtrain.commands.job import DONE, RUNNING, Job, Outcome, describe, is_do
 from guardtrain.config import SCHEMAS, CurveConfig, TrainConfig, conf_dir, plain, typed
 from guardtrain.curves.folder import ENGINE_VERSION
 from guardtrain.errors import ConfigError, EngineError, GuardtrainError
+from guardtrain.files import only_process
 
 RESUMED = ("train", "curve")  # commands whose jobs are skipped where they are done, and embed before all
 ONE_RUN = ("train", "finetune")  # commands that keep one head a folder: each job gets its own
@@ -105,13 +105,8 @@ def _run(command: str, hydra: Hydra, config: DictConfig) -> int:
         config.hydra.hydra_logging = {"version": 1, "root": {"level": "WARNING"}, "disable_existing_loggers": False}
     # the sweep's folder is settled here: `out` becomes each job's own where it keeps one run
     base = Path(str(config.hydra.sweep.dir))
-    base.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(base / ".sweep.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(f"Another process is running a sweep in {base}. Wait for it, or give another out=.") from None
-    with lock:
+    refusal = ConfigError(f"Another process is running a sweep in {base}. Wait for it, or give another out=.")
+    with only_process(base / ".sweep.lock", refusal):
         OmegaConf.save(config, base / "multirun.yaml")
         jobs = _plan(command, hydra, config, base)
         print(f"{len(jobs)} jobs in {base}", flush=True)

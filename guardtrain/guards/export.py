@@ -173,10 +173,7 @@ def save_guard(
     Raises:
         GuardError: see `export_guard`.
     """
-    if settings.onnx or settings.whole:
-        from guardtrain.guards.onnx_export import require_onnx
-
-        require_onnx()
+    settings.require_packages()
     run, folder = parts.run, new_folder(out)
     try:
         definition = portable_definition(run.definition)

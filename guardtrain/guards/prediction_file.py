@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from guardtrain.errors import DataError
-from guardtrain.files import replace_file
+from guardtrain.files import only_process, replace_file
 
 SUFFIXES = (".parquet", ".jsonl", ".ndjson")
 _PLAN = "plan.json"
@@ -85,23 +85,14 @@ class PredictionFile:
         Raises:
             DataError: another process is writing this file.
         """
-        from filelock import FileLock, Timeout
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise DataError(f"Another process is writing {self.out}; wait for it, or give another out=…") from None
-        try:
+        refusal = DataError(f"Another process is writing {self.out}; wait for it, or give another out=…")
+        with only_process(self.folder / ".lock", refusal):
             plan = self.folder / _PLAN
             if not plan.is_file() or plan.read_text(encoding="utf-8") != self._plan:
                 for part in self.folder.glob("part-*.parquet"):
                     part.unlink()
                 replace_file(plan, lambda path: path.write_text(self._plan, encoding="utf-8"))
             yield self
-        finally:
-            lock.release()
 
     def part(self, number: int, key: str) -> pa.Table | None:
         """A part that is done, if it is of the images with this key."""

@@ -176,6 +176,13 @@ class GuardSettings:
     neighbours: bool = False
     seed: int = 0
 
+    def require_packages(self) -> None:
+        """Raises GuardError where the guard is to have ONNX programs and their packages are missing."""
+        if self.onnx or self.whole:
+            from guardtrain.guards.onnx_export import require_onnx
+
+            require_onnx()
+
     def rules(self) -> dict[str, Rule]:
         """The rules of the operating points, checked.
 

@@ -68,6 +68,14 @@ def make_files(folder: Path, count: int) -> ManifestSource:
     return ManifestSource(str(folder / "table.csv"))
 
 
+def random_vit_b32(folder: Path) -> tuple[EncoderSettings, Path]:
+    """open_clip's ViT-B/32 with random weights, which do for speed, and the file they are in."""
+    weights = folder / "vit_b32.safetensors"
+    torch.manual_seed(0)
+    save_file(open_clip.create_model("ViT-B-32").state_dict(), str(weights))
+    return EncoderSettings(name="vit_b32", model="ViT-B-32", checkpoint=str(weights)), weights
+
+
 def timed(work: Callable[[], object]) -> tuple[float, float]:
     """Seconds on the clock and of the processors; the second tells how much of a shared machine the work had."""
     started, used = time.perf_counter(), time.process_time()
@@ -168,10 +176,7 @@ def bench_embed() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         source = make_files(root / "images", IMAGES)
-        weights = root / "vit_b32.safetensors"
-        torch.manual_seed(0)
-        save_file(open_clip.create_model("ViT-B-32").state_dict(), str(weights))
-        settings = EncoderSettings(name="vit_b32", model="ViT-B-32", checkpoint=str(weights))
+        settings, weights = random_vit_b32(root)
         model = load_encoder(settings)
         sample = passes(model, source, min(120, IMAGES))
         exact = np.concatenate([model.forward(batch).numpy() for batch in sample])

@@ -10,15 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import open_clip
-import torch
-from safetensors.torch import save_file
-
 from guardtrain.embeddings.extraction import extract
 from guardtrain.embeddings.ray_engine import RayEngine
 from guardtrain.embeddings.worker import Engine, LocalEngine
 from guardtrain.encoders import EncoderSettings
-from tests.bench.embed import make_files
+from tests.bench.embed import make_files, random_vit_b32
 
 IMAGES = int(os.environ.get("GUARDTRAIN_BENCH_IMAGES", "2000"))
 SHARD = max(1, IMAGES // 40)  # as many as leave neither actor idle at the end
@@ -47,10 +43,7 @@ def bench_ray(report: Callable[..., None]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         source = make_files(root / "images", IMAGES)
-        weights = root / "vit_b32.safetensors"
-        torch.manual_seed(0)
-        save_file(open_clip.create_model("ViT-B-32").state_dict(), str(weights))
-        settings = EncoderSettings(name="vit_b32", model="ViT-B-32", checkpoint=str(weights))
+        settings, _ = random_vit_b32(root)
         rounds = []
         for i in range(ROUNDS):
             local, loading = rate(source, settings, root / f"local{i}", LocalEngine())

@@ -18,7 +18,7 @@ from guardtrain.benchmarks.attacks.samples import ImageSet
 from guardtrain.benchmarks.attacks.settings import UNCHANGED, Attack, AttackSettings
 from guardtrain.benchmarks.attacks.target import Target
 from guardtrain.errors import DataError
-from guardtrain.files import replace_file
+from guardtrain.files import only_process, replace_file
 
 PARTS = ".parts"
 _VERSION = 1  # of what a part holds; a change makes old ones worthless
@@ -64,18 +64,9 @@ class Parts:
         Raises:
             DataError: another process works on this folder.
         """
-        from filelock import FileLock, Timeout
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise DataError(f"Another process attacks into {self.folder.parent}; wait, or give another out=…") from None
-        try:
+        refusal = DataError(f"Another process attacks into {self.folder.parent}; wait, or give another out=…")
+        with only_process(self.folder / ".lock", refusal):
             yield self
-        finally:
-            lock.release()
 
     def rows(self, key: dict[str, Any], make: Callable[[], list[dict[str, Any]]]) -> pa.Table:
         """The block with this key: as it was kept, or made now and kept."""
