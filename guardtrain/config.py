@@ -2,193 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import hydra.utils
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
-    InterpolationResolutionError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-    ValidationError,
-)
+from omegaconf import MISSING
 
 from guardtrain.benchmarks.attacks.settings import AttackSettings
 from guardtrain.benchmarks.calibrating_settings import CalibrateSettings
 from guardtrain.benchmarks.settings import BenchmarkSettings
 from guardtrain.curves.audit.settings import AuditSettings
 from guardtrain.curves.collecting.settings import CollectSettings
-from guardtrain.curves.display import X_AXES
-from guardtrain.curves.display_base import FIGURES, FORMATS
-from guardtrain.curves.display_categories import SliceChoice
 from guardtrain.curves.grid import GridSettings
-from guardtrain.curves.point_scores import PointChoice
 from guardtrain.curves.published import PublishedSettings
-from guardtrain.curves.tables import TABLE_FORMATS
+from guardtrain.curves.settings import PlotSettings
 from guardtrain.curves.tuning.settings import TuneSettings
+from guardtrain.embeddings.settings import EngineSettings
 from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.errors import ConfigError
 from guardtrain.guards.serving.settings import ServeSettings
 from guardtrain.guards.settings import GuardSettings, PickSettings
+from guardtrain.mixtures.settings import MixtureSettings
+from guardtrain.sources.settings import DataSettings
 from guardtrain.tracking.settings import LoggerSettings
 from guardtrain.training.finetuning.settings import LoraSettings
 from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
 
 PRECOMPUTED = "precomputed"  # encoder.family where the embeddings come with the data
-
-
-@dataclass
-class DataOrigin:
-    """Where data come from and on what terms; shown and stored, never acted upon.
-
-    Args:
-        url: the data set's page.
-        licence: as its authors state it, such as `cc-by-4.0`; null where they state none.
-        access: `open` to all, or `gated`: terms must be accepted (and may be granted by hand) first.
-        terms: what else its users agree to.
-        paper: the publication.
-    """
-
-    url: str | None = None
-    licence: str | None = None
-    access: str = "open"
-    terms: str | None = None
-    paper: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.access not in ("open", "gated"):
-            raise ConfigError(f"data.about.NAME.access is '{self.access}'; allowed: open, gated.")
-
-
-@dataclass
-class DataSettings:
-    """The pools a mixture draws from and the test sets.
-
-    Args:
-        name: what results, folders and plots call this data.
-        real: the source of real images, `{_target_: ..., ...}`.
-        pairs: the source of counterfactual pairs; null where there are none.
-        test: test sets by name: each a source, or `{hold_out: real|pairs, groups: N | fraction: F | split: test}`,
-            which takes whole groups out of that pool before anything is trained.
-        hold_out_seed: draws the held-out groups; the same for every seed of a curve.
-        about: origin, licence and access of each source that is not the user's own, by its name here.
-    """
-
-    name: str = MISSING
-    real: Any = MISSING
-    pairs: Any = None
-    test: dict[str, Any] = field(default_factory=dict)
-    hold_out_seed: int = 0
-    about: dict[str, DataOrigin] = field(default_factory=dict)
-
-
-@dataclass
-class MixtureSettings:
-    """The mixture of one run; see the README's glossary.
-
-    Args:
-        budget: n, labelled training images.
-        ratio: ρ, the share of pair images.
-        arm: `replace` or `add`.
-        control: `paired`, `unpaired` or `real`.
-        seed: draws the images and starts the head.
-        rounding: `exact` or `nearest`.
-    """
-
-    budget: int = 512
-    ratio: float = 0.5
-    arm: str = "replace"
-    control: str = "paired"
-    seed: int = 0
-    rounding: str = "exact"
-
-
-@dataclass
-class PanelSettings:
-    """One panel of the figure: a metric on a test set."""
-
-    test: str = MISSING
-    metric: str = MISSING
-
-
-@dataclass
-class PlotSettings:
-    """Figures, summary, tables and report.
-
-    Args:
-        figures: of `curve`, `multiplier`, `categories`, `reliability` and `roc`; null draws all that the results allow.
-        formats: of the figures' files: `png`, `svg`, `pdf`.
-        panels: which metric on which test set; empty picks the telling ones.
-        x: `auto`, `budget`, `n_images` or `n_pair_images`.
-        title: above the figures; null for none.
-        width: of the figures in inches, such as 3.3 for a column; null for 7, or 4.4 where there is one panel.
-        point: the points that `reliability` and `roc` show.
-        categories: the test set and metric that `categories` shows.
-        in_domain: the test set that shares the training images' contexts, for the shortcut check; null for the one
-            called `in_domain`, else the only one without pairs; '' for no check.
-        tables: summary and data efficiency as files: `md` (GitHub Markdown), `tex` (LaTeX, booktabs).
-        report: write `report.html`: one page with all of it.
-    """
-
-    figures: list[str] | None = field(default_factory=lambda: ["curve"])
-    formats: list[str] = field(default_factory=lambda: ["png", "svg"])
-    panels: list[PanelSettings] = field(default_factory=list)
-    x: str = "auto"
-    title: str | None = None
-    width: float | None = None
-    point: PointChoice = field(default_factory=PointChoice)
-    categories: SliceChoice = field(default_factory=SliceChoice)
-    in_domain: str | None = None
-    tables: list[str] = field(default_factory=list)
-    report: bool = False
-
-    def __post_init__(self) -> None:
-        if self.x not in X_AXES:
-            raise ConfigError(f"plot.x is '{self.x}'; allowed: {', '.join(X_AXES)}.")
-        if self.width is not None and not 2 <= self.width <= 40:
-            raise ConfigError(f"plot.width is {self.width:g} inches; allowed: 2 to 40, or null.")
-        lists = (("figures", self.figures or [], FIGURES), ("formats", self.formats, FORMATS))
-        for name, given, allowed in (*lists, ("tables", self.tables, TABLE_FORMATS)):
-            if unknown := [item for item in given if item not in allowed]:
-                raise ConfigError(f"plot.{name} has '{unknown[0]}'; allowed: {', '.join(allowed)}.")
-
-
-@dataclass
-class EngineSettings:
-    """Where `embed` works.
-
-    Args:
-        name: `local`: in this process; `ray`: in processes of Ray, on this machine or on a cluster.
-        actors: ray: how many processes, with an encoder each; null for as many as there is room for.
-        cpus_per_actor: ray: processors of each, which read, decode and, where it has no GPU, embed.
-        gpus_per_actor: ray: GPUs of each; 0.5 for two on one.
-        address: ray: of a cluster: `auto`, `HOST:PORT` or `ray://HOST:10001`; null starts Ray on this machine.
-    """
-
-    name: str = "local"
-    actors: int | None = None
-    cpus_per_actor: float = 1
-    gpus_per_actor: float = 0
-    address: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.name not in ("local", "ray"):
-            raise ConfigError(f"engine.name is '{self.name}'; allowed: local, ray.")
-        if self.actors is not None and self.actors < 1:
-            raise ConfigError(f"engine.actors is {self.actors}; it must be at least 1, or null.")
-        if not 0 < self.cpus_per_actor < float("inf") or not 0 <= self.gpus_per_actor < float("inf"):
-            raise ConfigError("engine.cpus_per_actor must be above 0, engine.gpus_per_actor 0 or above.")
-        for name in ("actors", "cpus_per_actor", "gpus_per_actor", "address"):
-            if self.name == "local" and getattr(self, name) != getattr(EngineSettings, name):
-                raise ConfigError(f"engine.{name} is a setting of engine=ray; add that.")
 
 
 @dataclass
@@ -538,8 +379,6 @@ SCHEMAS: dict[str, type] = {
     "benchmark": BenchmarkSettings,
 }
 
-C = TypeVar("C")
-
 
 def register_schemas() -> None:
     """Make each command's schema known to Hydra as `COMMAND_schema`, which `conf/COMMAND.yaml` starts from.
@@ -555,114 +394,3 @@ def conf_dir() -> Path:
     """The configs: `guardtrain/conf` in an installed wheel, `conf/` beside the package in a checkout."""
     installed = Path(__file__).parent / "conf"
     return installed if installed.is_dir() else Path(__file__).parent.parent / "conf"
-
-
-def typed(config: DictConfig, schema: type[C]) -> C:
-    """`config` as an instance of `schema`, checked.
-
-    Raises:
-        ConfigError: an unknown key, a wrong type, or a setting that must be given, by its full name.
-    """
-    try:
-        # as plain data: a key added with `+` lies in a typed node unchecked
-        plainly = OmegaConf.to_container(config, resolve=False)
-        merged = OmegaConf.merge(OmegaConf.structured(schema), plainly)
-        missing = sorted(OmegaConf.missing_keys(merged))
-        if missing:
-            raise ConfigError(f"These settings have no value yet: {', '.join(missing)}. Give each as NAME=VALUE.")
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        raise ConfigError(explain(error)) from error
-
-
-def build(node: Any, place: str) -> Any:
-    """The object that `{_target_: dotted.path, **arguments}` names.
-
-    A dataclass target is checked as strictly as the rest of the config; any other callable (a user's own head,
-    loss or source) is called with the arguments.
-
-    Args:
-        node: the mapping.
-        place: its full name in the config, for errors.
-
-    Raises:
-        ConfigError: no such target, an unknown or missing argument, or a wrong type.
-    """
-    if not isinstance(node, dict | DictConfig) or "_target_" not in node:
-        raise ConfigError(f"{place} must be a mapping with a _target_, the dotted name of what it is; got {node!r}.")
-    name = str(node["_target_"])
-    try:
-        target = hydra.utils.get_object(name)
-    except Exception as error:
-        raise ConfigError(f"{place}._target_ names '{name}', which cannot be imported: {error}") from error
-    arguments = {key: value for key, value in node.items() if key != "_target_"}
-    if dataclasses.is_dataclass(target):
-        try:
-            merged = OmegaConf.merge(OmegaConf.structured(target), arguments)
-            missing = sorted(OmegaConf.missing_keys(merged))
-            if missing:
-                raise ConfigError(f"{place} needs a value for {', '.join(missing)}. Give it as {place}.{missing[0]}=…")
-            return OmegaConf.to_object(merged)
-        except OmegaConfBaseException as error:
-            raise ConfigError(explain(error, place)) from error
-    allowed = inspect.signature(target).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in allowed.values()):
-        for key in arguments:
-            if key not in allowed:
-                raise ConfigError(_unknown(f"{place}.{key!s}", str(key), list(allowed)))
-    return hydra.utils.instantiate({"_target_": name, **arguments})
-
-
-def explain(error: Exception, place: str = "") -> str:
-    """An OmegaConf error in one or two lines: the setting's full name, what is wrong, what is allowed."""
-    key = ".".join(part for part in (place, str(getattr(error, "full_key", "") or "")) if part)
-    first = str(error).splitlines()[0]
-    if isinstance(error, ConfigAttributeError | ConfigKeyError):
-        parent = getattr(error, "parent_node", None)
-        allowed = [str(k) for k in parent] if isinstance(parent, DictConfig) else []
-        object_type = getattr(error, "object_type", None)
-        if not allowed and dataclasses.is_dataclass(object_type):
-            allowed = [f.name for f in dataclasses.fields(object_type)]
-        target = parent.get("_target_") if isinstance(parent, DictConfig) else None
-        return _unknown(
-            key, key.rsplit(".", 1)[-1], [*_fields(target), *allowed] if target else allowed, plus=bool(target)
-        )
-    if isinstance(error, InterpolationResolutionError | MissingMandatoryValue):
-        return f"{key}: {first}"
-    if isinstance(error, ValidationError):
-        if "is not a ListConfig" in first:
-            return f"{key} must be a list, such as {key}=[...]."
-        return f"{key}: {first.rstrip('.')}."
-    return f"{key}: {first}" if key else first
-
-
-def _fields(target: Any) -> list[str]:
-    """The settings of a `_target_`, where it is a dataclass."""
-    try:
-        found = hydra.utils.get_object(str(target))
-    except Exception:
-        return []
-    return [field.name for field in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
-
-
-def _unknown(full: str, name: str, allowed: list[str], plus: bool = False) -> str:
-    """What to say of a setting that is not there; `plus` where one the files do not mention needs a + to be added."""
-    allowed = list(dict.fromkeys(allowed))
-    if plus and name in allowed:
-        return f"The config does not mention '{full}' yet; add it with a plus: +{full}=VALUE."
-    near = difflib.get_close_matches(name, allowed, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    return f"There is no setting '{full}'.{hint}" + (f" Allowed here: {', '.join(allowed)}." if allowed else "")
-
-
-def plain(config: Any) -> Any:
-    """A settings dataclass (or a config node) as plain dicts and lists, for JSON and for keys."""
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
-    if isinstance(config, DictConfig | ListConfig):
-        return OmegaConf.to_container(config, resolve=True)
-    if isinstance(config, dict):
-        return {str(k): plain(v) for k, v in config.items()}
-    if isinstance(config, list | tuple):
-        return [plain(v) for v in config]
-    return config

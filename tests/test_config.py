@@ -10,7 +10,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from guardtrain.config import SCHEMAS, build, conf_dir, register_schemas, typed
+from guardtrain.config import SCHEMAS, conf_dir, register_schemas
+from guardtrain.config_checks import build, typed
 from guardtrain.errors import ConfigError
 
 CONF = conf_dir()

@@ -10,8 +10,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from guardtrain.commands.data import load_pools
-from guardtrain.config import CurveConfig, DataSettings, build, conf_dir, register_schemas, typed
+from guardtrain.config import CurveConfig, conf_dir, register_schemas
+from guardtrain.config_checks import build, typed
 from guardtrain.errors import ConfigError
+from guardtrain.sources.settings import DataSettings
 from tests.sources.tiny import hub_image, png, shade, write_hub_parquet, write_shards
 
 POLICIES = [f"Policy L{k}" for k in range(1, 6)]

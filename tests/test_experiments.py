@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from guardtrain.commands.data import sources_of
-from guardtrain.config import SCHEMAS, CurveConfig, build, conf_dir, register_schemas, typed
+from guardtrain.config import SCHEMAS, CurveConfig, conf_dir, register_schemas
+from guardtrain.config_checks import build, typed
 from guardtrain.curves.grid import grid_points
 from guardtrain.mixtures import Mixer, Pool
 

@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from guardtrain.commands.data import sources_of
 from guardtrain.commands.terminal import show
-from guardtrain.config import AttackConfig, typed
+from guardtrain.config import AttackConfig
+from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError
 from guardtrain.files import replace_file
 

@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.terminal import show
-from guardtrain.config import AuditConfig, typed
+from guardtrain.config import AuditConfig
+from guardtrain.config_checks import typed
 from guardtrain.curves.audit.settings import AuditSettings
 from guardtrain.files import replace_file
 

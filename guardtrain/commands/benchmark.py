@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from guardtrain.benchmarks.settings import BenchmarkSettings
 from guardtrain.commands.terminal import show
-from guardtrain.config import typed
+from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.files import replace_file
 

@@ -15,9 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from guardtrain.benchmarks.scores import Contender, DataSet
 from guardtrain.benchmarks.settings import BenchmarkSettings
-from guardtrain.config import AuditConfig, DataSettings, build, conf_dir, register_schemas, typed
+from guardtrain.config import AuditConfig, conf_dir, register_schemas
+from guardtrain.config_checks import build, typed
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec, external_spec
 from guardtrain.errors import ConfigError, DataError
+from guardtrain.sources.settings import DataSettings
 
 if TYPE_CHECKING:
     from guardtrain.embeddings import Embeddings

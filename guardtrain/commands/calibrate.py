@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from guardtrain.benchmarks.calibrating_settings import CalibrateSettings
 from guardtrain.benchmarks.settings import BenchmarkSettings
 from guardtrain.commands.terminal import show
-from guardtrain.config import typed
+from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from guardtrain.commands.data import load_pools
 from guardtrain.commands.figure import draw, written
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.commands.tracking import job_folder, stores_of, tracked
-from guardtrain.config import CurveConfig, typed
+from guardtrain.config import CurveConfig
+from guardtrain.config_checks import typed
 from guardtrain.curves.grid import check_counts
 from guardtrain.tracking.tracker import require_tracker
 

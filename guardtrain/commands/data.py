@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guardtrain.config import PRECOMPUTED, AuditConfig, CurveConfig, DataSettings, TrainConfig, build
+from guardtrain.config import PRECOMPUTED, AuditConfig, CurveConfig, TrainConfig
+from guardtrain.config_checks import build
 from guardtrain.errors import ConfigError, DataError, EncoderError
+from guardtrain.sources.settings import DataSettings
 
 if TYPE_CHECKING:
     from guardtrain.embeddings import Embeddings

@@ -10,7 +10,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from guardtrain.commands.data import embed_source
-from guardtrain.config import PRECOMPUTED, EmbedConfig, build, typed
+from guardtrain.config import PRECOMPUTED, EmbedConfig
+from guardtrain.config_checks import build, typed
 from guardtrain.errors import ConfigError
 
 log = logging.getLogger(__name__)

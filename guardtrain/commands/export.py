@@ -16,14 +16,8 @@ from guardtrain.commands.data import load_pools
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.commands.terminal import show
 from guardtrain.commands.tracking import track_export
-from guardtrain.config import (
-    PRECOMPUTED,
-    CurveConfig,
-    ExportConfig,
-    TrainConfig,
-    plain,
-    typed,
-)
+from guardtrain.config import PRECOMPUTED, CurveConfig, ExportConfig, TrainConfig
+from guardtrain.config_checks import plain, typed
 from guardtrain.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guardtrain.config import PlotSettings
 from guardtrain.curves.display_base import FIGURES
+from guardtrain.curves.settings import PlotSettings
 from guardtrain.errors import DataError
 from guardtrain.files import replace_file
 

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.recipe import recipe_settings
 from guardtrain.commands.tracking import tracked
-from guardtrain.config import PRECOMPUTED, FinetuneConfig, TrainConfig, build, plain, typed
+from guardtrain.config import PRECOMPUTED, FinetuneConfig, TrainConfig
+from guardtrain.config_checks import build, plain, typed
 from guardtrain.errors import ConfigError
 from guardtrain.files import replace_file
 from guardtrain.mixtures import counts

@@ -9,7 +9,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from guardtrain.commands.arguments import placed_apart, quoted
-from guardtrain.config import ImportGuardConfig, build, conf_dir, typed
+from guardtrain.config import ImportGuardConfig, conf_dir
+from guardtrain.config_checks import build, typed
 from guardtrain.errors import ConfigError
 
 log = logging.getLogger(__name__)

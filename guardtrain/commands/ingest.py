@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from guardtrain.commands.terminal import show
-from guardtrain.config import IngestConfig, typed
+from guardtrain.config import IngestConfig
+from guardtrain.config_checks import typed
 from guardtrain.errors import DataError
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from guardtrain.commands.experiments import misplaced_experiment
-from guardtrain.config import conf_dir, explain, register_schemas
+from guardtrain.config import conf_dir, register_schemas
+from guardtrain.config_checks import explain
 from guardtrain.errors import GuardtrainError
 
 INTERRUPTED = 130

@@ -8,7 +8,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from guardtrain.commands.figure import draw, written
-from guardtrain.config import PlotConfig, typed
+from guardtrain.config import PlotConfig
+from guardtrain.config_checks import typed
 from guardtrain.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from guardtrain.commands.arguments import placed_apart, quoted
-from guardtrain.config import PredictConfig, typed
+from guardtrain.config import PredictConfig
+from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError
 
 if TYPE_CHECKING:

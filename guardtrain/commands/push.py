@@ -6,7 +6,8 @@ import logging
 
 from omegaconf import DictConfig
 
-from guardtrain.config import PushConfig, typed
+from guardtrain.config import PushConfig
+from guardtrain.config_checks import typed
 
 log = logging.getLogger(__name__)
 

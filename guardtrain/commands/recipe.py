@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guardtrain.config import PRECOMPUTED, CurveConfig, TrainConfig, build, plain
+from guardtrain.config import PRECOMPUTED, CurveConfig, TrainConfig
+from guardtrain.config_checks import build, plain
 from guardtrain.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from guardtrain.commands.arguments import placed_apart, quoted
 from guardtrain.commands.terminal import show
-from guardtrain.config import plain, typed
+from guardtrain.config_checks import plain, typed
 from guardtrain.curves.collecting.settings import CollectSettings
 from guardtrain.errors import DataError
 from guardtrain.files import replace_file

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from guardtrain.config import ScenesConfig, typed
+from guardtrain.config import ScenesConfig
+from guardtrain.config_checks import typed
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ import logging
 
 from omegaconf import DictConfig
 
-from guardtrain.config import ServeConfig, typed
+from guardtrain.config import ServeConfig
+from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 
 from guardtrain.cli import ACTIONS
 from guardtrain.commands.terminal import show
-from guardtrain.config import StoreConfig, build, typed
+from guardtrain.config import StoreConfig
+from guardtrain.config_checks import build, typed
 from guardtrain.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:

@@ -30,7 +30,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from guardtrain import __version__
 from guardtrain.commands.job import DONE, RUNNING, Job, Outcome, describe, is_done
-from guardtrain.config import SCHEMAS, CurveConfig, TrainConfig, conf_dir, plain, typed
+from guardtrain.config import SCHEMAS, CurveConfig, TrainConfig, conf_dir
+from guardtrain.config_checks import plain, typed
 from guardtrain.curves.folder import ENGINE_VERSION
 from guardtrain.errors import ConfigError, EngineError, GuardtrainError
 from guardtrain.files import only_process

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from guardtrain.config import CurveConfig, TrainConfig, plain
+from guardtrain.config import CurveConfig, TrainConfig
+from guardtrain.config_checks import plain
 from guardtrain.tracking.settings import LoggerSettings
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.commands.tracking import stores_of, tracked
-from guardtrain.config import TrainConfig, plain, typed
+from guardtrain.config import TrainConfig
+from guardtrain.config_checks import plain, typed
 from guardtrain.curves.results import METRICS
 from guardtrain.errors import DataError, GuardError
 from guardtrain.mixtures import counts

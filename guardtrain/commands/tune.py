@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.terminal import show
 from guardtrain.commands.tune_configs import TrialConfigs
-from guardtrain.config import TrainConfig, TuneConfig, plain, typed
+from guardtrain.config import TrainConfig, TuneConfig
+from guardtrain.config_checks import plain, typed
 from guardtrain.curves.tuning.settings import AUTO, FOLDS, LOG_LOSS, VALIDATION, lower_is_better
 from guardtrain.curves.tuning.space import Parameter, Value
 from guardtrain.errors import ConfigError, EngineError

@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from guardtrain.commands.help import config_groups
 from guardtrain.commands.recipe import build_recipe, recipe_settings
-from guardtrain.config import TrainConfig, TuneConfig, conf_dir, plain, typed
+from guardtrain.config import TrainConfig, TuneConfig, conf_dir
+from guardtrain.config_checks import plain, typed
 from guardtrain.curves.tuning.settings import DEFAULT_SPACE, TuneSettings
 from guardtrain.curves.tuning.space import Parameter, Value, kept_text, read_space
 from guardtrain.errors import ConfigError

@@ -14,7 +14,8 @@ from hydra import compose, initialize_config_dir
 
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.recipe import build_recipe
-from guardtrain.config import TrainConfig, conf_dir, register_schemas, typed
+from guardtrain.config import TrainConfig, conf_dir, register_schemas
+from guardtrain.config_checks import typed
 from guardtrain.curves.engine import make_mixer, run_plan
 from guardtrain.curves.grid import GridPoint
 from guardtrain.guards.calibration import Identity

@@ -17,9 +17,11 @@ from guardtrain.benchmarks.effectiveness import Entrant
 from guardtrain.benchmarks.importing import read_published, save_published
 from guardtrain.benchmarks.kinds import Q16, LaionNsfw, StateDict
 from guardtrain.commands.benchmark import as_overrides, trained_on_it
-from guardtrain.config import DataSettings, build, conf_dir
+from guardtrain.config import conf_dir
+from guardtrain.config_checks import build
 from guardtrain.encoders.resolve import resolve_spec
 from guardtrain.encoders.spec import EncoderSettings, external_spec
+from guardtrain.sources.settings import DataSettings
 from tests.benchmarks.test_importing import write_laion
 from tests.guards.toys import DIM, SPEC, toy_guard, toy_images
 

@@ -12,7 +12,8 @@ import torch
 from omegaconf import OmegaConf
 
 from guardtrain.commands.data import load_pools
-from guardtrain.config import CurveConfig, TrainConfig, build, typed
+from guardtrain.config import CurveConfig, TrainConfig
+from guardtrain.config_checks import build, typed
 from guardtrain.curves.results import ResultsTable
 from guardtrain.curves.scores import ScoresFolder
 from guardtrain.guards.calibration import sigmoid

@@ -14,7 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from safetensors.torch import save_file
 
 from guardtrain.commands.import_guard import as_overrides
-from guardtrain.config import build, conf_dir
+from guardtrain.config import conf_dir
+from guardtrain.config_checks import build
 from guardtrain.encoders.resolve import resolve_spec
 from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.guards.guard import Guard

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from guardtrain.commands.predict import as_overrides
-from guardtrain.config import PredictConfig, typed
+from guardtrain.config import PredictConfig
+from guardtrain.config_checks import typed
 from guardtrain.guards import bulk
 from guardtrain.guards.guard import Guard
 from tests.guards.serving.conftest import files, guard, guard_folder

@@ -6,7 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from guardtrain.commands.recipe import build_recipe, recipe_settings
-from guardtrain.config import CurveConfig, conf_dir, register_schemas, typed
+from guardtrain.config import CurveConfig, conf_dir, register_schemas
+from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError
 
 LINEAR = {"mass", "centring", "logistic", "offset"}  # what keys were made of before there were more pair losses

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from guardtrain.config import build
+from guardtrain.config_checks import build
 from guardtrain.curves.results import ResultsTable
 from guardtrain.embeddings import embed
 from guardtrain.encoders.spec import EncoderSettings

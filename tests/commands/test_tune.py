@@ -14,7 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from guardtrain.commands.data import load_pools
-from guardtrain.config import TrainConfig, conf_dir, register_schemas, typed
+from guardtrain.config import TrainConfig, conf_dir, register_schemas
+from guardtrain.config_checks import typed
 from guardtrain.curves.engine import make_mixer
 from guardtrain.curves.grid import GridPoint
 from guardtrain.curves.tuning.scoring import Candidate, Judge

@@ -233,7 +233,8 @@ def test_smids_last_budgets_are_foretold(tmp_path: Path, data_dir: Path) -> None
     """Ten published curves cut at 602 images: what is not refused is right at 903 to 1,506 to within .03."""
     from hydra import compose, initialize_config_dir
 
-    from guardtrain.config import IngestConfig, conf_dir, register_schemas, typed
+    from guardtrain.config import IngestConfig, conf_dir, register_schemas
+    from guardtrain.config_checks import typed
     from guardtrain.curves.published import read_published, seed_replicates, write_published
     from guardtrain.curves.results import ResultsTable
     from guardtrain.curves.statistics import Line

@@ -243,7 +243,8 @@ def test_the_published_smid_curve(tmp_path: Path, data_dir: Path) -> None:
     """AUC from 15 to 1,506 training images, all folds at once; the means over folds have bands."""
     from hydra import compose, initialize_config_dir
 
-    from guardtrain.config import IngestConfig, conf_dir, register_schemas, typed
+    from guardtrain.config import IngestConfig, conf_dir, register_schemas
+    from guardtrain.config_checks import typed
 
     register_schemas()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

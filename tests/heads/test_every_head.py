@@ -14,7 +14,8 @@ import torch
 import yaml
 
 import guardtrain.heads
-from guardtrain.config import build, conf_dir
+from guardtrain.config import conf_dir
+from guardtrain.config_checks import build
 from guardtrain.encoders.spec import external_spec
 from guardtrain.heads import (
     CLAPHead,

@@ -1,0 +1,55 @@
+"""The settings of data: the pools that a mixture draws from, the test sets, and where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from guardtrain.errors import ConfigError
+
+
+@dataclass
+class DataOrigin:
+    """Where data come from and on what terms; shown and stored, never acted upon.
+
+    Args:
+        url: the data set's page.
+        licence: as its authors state it, such as `cc-by-4.0`; null where they state none.
+        access: `open` to all, or `gated`: terms must be accepted (and may be granted by hand) first.
+        terms: what else its users agree to.
+        paper: the publication.
+    """
+
+    url: str | None = None
+    licence: str | None = None
+    access: str = "open"
+    terms: str | None = None
+    paper: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.access not in ("open", "gated"):
+            raise ConfigError(f"data.about.NAME.access is '{self.access}'; allowed: open, gated.")
+
+
+@dataclass
+class DataSettings:
+    """The pools a mixture draws from and the test sets.
+
+    Args:
+        name: what results, folders and plots call this data.
+        real: the source of real images, `{_target_: ..., ...}`.
+        pairs: the source of counterfactual pairs; null where there are none.
+        test: test sets by name: each a source, or `{hold_out: real|pairs, groups: N | fraction: F | split: test}`,
+            which takes whole groups out of that pool before anything is trained.
+        hold_out_seed: draws the held-out groups; the same for every seed of a curve.
+        about: origin, licence and access of each source that is not the user's own, by its name here.
+    """
+
+    name: str = MISSING
+    real: Any = MISSING
+    pairs: Any = None
+    test: dict[str, Any] = field(default_factory=dict)
+    hold_out_seed: int = 0
+    about: dict[str, DataOrigin] = field(default_factory=dict)
