@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +381,7 @@ SCHEMAS: dict[str, type] = {
 }
 
 
+@cache
 def register_schemas() -> None:
     """Make each command's schema known to Hydra as `COMMAND_schema`, which `conf/COMMAND.yaml` starts from.
 

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guardtrain.commands.imports import import_quickly
 from guardtrain.config import PRECOMPUTED, CurveConfig, TrainConfig
 from guardtrain.config_checks import build, plain
 from guardtrain.errors import ConfigError
@@ -20,6 +21,7 @@ def build_recipe(settings: CurveConfig | TrainConfig) -> TrainingRecipe:
     Raises:
         ConfigError: a setting that is wrong, or prompts that this encoder cannot read.
     """
+    import_quickly("lightning", "pandas")
     head = build(settings.head, "head")
 
     import torch

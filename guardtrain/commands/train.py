@@ -6,12 +6,14 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from guardtrain.commands.data import load_pools
+from guardtrain.commands.imports import import_quickly
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.commands.tracking import stores_of, tracked
 from guardtrain.config import TrainConfig
@@ -40,6 +42,7 @@ def run(config: DictConfig) -> None:
     mix = settings.mixture
     require_tracker(settings.logger)
     counts(mix.budget, mix.ratio, mix.arm, mix.rounding, mix.control)  # refused before anything is embedded
+    _import_packages(settings)
     recipe = build_recipe(settings)
     folder = Path(settings.out)
     pools = load_pools(settings, log.info)
@@ -76,6 +79,15 @@ def run(config: DictConfig) -> None:
             )
         )
     log.info("%.1f s in all", time.perf_counter() - started)
+
+
+def _import_packages(settings: TrainConfig) -> None:
+    """Import what training needs, and what its guard needs where one is to be made: most of a small run's time."""
+    from guardtrain.commands.export import GUARD_FOLDER
+
+    guarded = settings.guard and not (Path(settings.out) / GUARD_FOLDER).exists()
+    onnx = [name for name in ("onnx", "onnxruntime") if find_spec(name) is not None]
+    import_quickly("lightning", "pandas", *(["sklearn.linear_model", *onnx] if guarded else []))
 
 
 def _train(

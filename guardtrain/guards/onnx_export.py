@@ -91,8 +91,6 @@ def write_onnx(program: Any, path: Path, name: str, outputs: Sequence[str] = OUT
         name: of the input.
         outputs: their names.
     """
-    import onnx
-
     with _quiet():
         exported = torch.onnx.export(program, dynamo=True, input_names=[name], output_names=outputs, verbose=False)
     model: Any = exported.model_proto
@@ -103,6 +101,13 @@ def write_onnx(program: Any, path: Path, name: str, outputs: Sequence[str] = OUT
     for value in model.graph.value_info:
         _forget(value)
     model.producer_name, model.doc_string = "guardtrain", ""
+    return save_onnx(model, path)
+
+
+def save_onnx(model: Any, path: Path) -> int:
+    """Save an ONNX model, its weights in a file beside it where one file cannot hold them; returns its opset."""
+    import onnx
+
     large = model.ByteSize() > LARGEST_FILE
     onnx.save(model, str(path), save_as_external_data=large, location=f"{path.name}.data" if large else None)
     return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))

@@ -20,10 +20,12 @@ from guardtrain.guards.onnx_export import (
     onnx_judge,
     program_judge,
     remembered,
+    save_onnx,
     traced,
     write_onnx,
     write_program,
 )
+from guardtrain.guards.onnx_graphs import category_graph, head_graph
 from guardtrain.guards.torch_modules import CategoryModule, HeadModule, WholeModule
 
 if TYPE_CHECKING:
@@ -45,7 +47,10 @@ def export_head(folder: Path, bank: HeadBank, calibrator: Calibrator, rows: np.n
         OnnxDisagrees: probabilities differ by more than 1e-5.
     """
     path = folder / HEAD_ONNX
-    opset = write_onnx(traced(HeadModule(bank, calibrator), rows), path, "embeddings")
+    if (graph := head_graph(bank, calibrator)) is not None:
+        opset = save_onnx(graph, path)
+    else:
+        opset = write_onnx(traced(HeadModule(bank, calibrator), rows), path, "embeddings")
     judge = _of_embeddings(bank, calibrator)
     return agreement(HEAD_ONNX, onnx_judge(path), judge, np.asarray(rows, dtype=np.float32), HEAD_TOLERANCE, opset)
 
@@ -62,7 +67,7 @@ def export_categories(folder: Path, head: CategoryHead, rows: np.ndarray) -> Agr
         OnnxDisagrees: probabilities differ by more than 1e-5.
     """
     path = folder / CATEGORIES_ONNX
-    opset = write_onnx(traced(CategoryModule(head), rows), path, "embeddings", ("logits", OUTPUTS[2]))
+    opset = save_onnx(category_graph(head), path)
 
     def judge(batch: np.ndarray) -> tuple[np.ndarray, ...]:
         return batch @ head.weight.T + head.bias, head.probabilities(batch)

@@ -23,19 +23,31 @@ from guardtrain.guards.category_head import CategoryHead
 from guardtrain.guards.export import export_guard
 from guardtrain.guards.guard import Guard
 from guardtrain.guards.logits import head_logits
-from guardtrain.guards.onnx_export import OnnxDisagrees, agreement, onnx_judge, program_judge, traced, write_onnx
+from guardtrain.guards.onnx_export import (
+    OnnxDisagrees,
+    agreement,
+    onnx_judge,
+    program_judge,
+    save_onnx,
+    traced,
+    write_onnx,
+)
+from guardtrain.guards.onnx_graphs import OPSET, head_graph
 from guardtrain.guards.programs import export_whole
 from guardtrain.guards.settings import CalibrationSettings
 from guardtrain.guards.torch_modules import HeadModule, WholeModule, calibrator_module
 from guardtrain.guards.validation import Validation
 from guardtrain.heads import LinearHead, NeighboursHead, PrototypeHead, TipAdapterFHead, TipAdapterHead, ZeroShotHead
+from guardtrain.heads.linear import LinearBank
 from guardtrain.heads.mlp import MLPHead
 from tests.encoders.conftest import tiny_clip
+from tests.encoders.test_crops import five_by_pil
 from tests.guards.toys import DIM, toy_bank, toy_images, toy_run, toy_settings, toy_validation
 from tests.heads.toys import anchors, toy_data
 
 __all__ = ["tiny_clip"]
 
+pytestmark = pytest.mark.long
 CALIBRATORS = [
     Identity(),
     Temperature(3.0),
@@ -111,6 +123,38 @@ def test_every_calibrator_agrees_with_numpys(tmp_path: Path) -> None:
     _, found = onnx_judge(tmp_path / "all.onnx")(logits)
     for column, calibrator in zip(found.T, CALIBRATORS, strict=True):
         np.testing.assert_allclose(column, calibrator.probabilities(logits), atol=1e-6, rtol=0)
+
+
+def test_graphs_written_directly_agree_with_torch_and_numpy(tmp_path: Path) -> None:
+    """Every bank that is a few products, every calibrator; corners, ties of logits, and rows of zeros."""
+    x = np.concatenate([toy_data(40, DIM, seed=3).x, np.zeros((1, DIM), dtype=np.float32)])
+    for name in ("linear", "mlp", "unit linear"):
+        bank = HEADS[name]().eval()
+        wanted = head_logits(bank, x)
+        middle = sorted(np.float32(wanted).tolist())[18:22]
+        steps = Isotonic((middle[0], *middle, middle[-1]), (0.0, 0.1, 0.2, 0.6, 0.7, 1.0))  # two corners of one logit
+        for calibrator in (*CALIBRATORS, steps):
+            graph = head_graph(bank, calibrator)
+            onnx.checker.check_model(graph, full_check=True)
+            assert save_onnx(graph, tmp_path / "head.onnx") == OPSET
+            for n in (1, 2, 17, 41):
+                logits, found = onnx_judge(tmp_path / "head.onnx")(x[-n:])
+                np.testing.assert_allclose(logits, wanted[-n:], atol=2e-5, rtol=0, err_msg=name)
+                # at logits of float32, as it has them: between corners that lie close together it is steep
+                expected = calibrator.probabilities(logits.astype(np.float64))
+                np.testing.assert_allclose(found, expected, atol=2e-6, rtol=0, err_msg=f"{name}, {calibrator}")
+
+
+def test_a_head_of_another_class_goes_through_torchs_exporter() -> None:
+    """Whatever its forward does: a subclass may have changed it."""
+
+    class Own(LinearBank):
+        def forward(self, x: torch.Tensor, step_seed: int | None = None) -> torch.Tensor:
+            return -super().forward(x, step_seed)
+
+    assert head_graph(LinearBank(1, DIM), Identity()) is not None
+    assert head_graph(Own(1, DIM), Identity()) is None
+    assert head_graph(HEADS["prototypes"](), Identity()) is None
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +328,24 @@ def test_a_vision_transformer_with_categories(tiny_clip: Path, tmp_path: Path) -
         _, found, named = judge(inputs.numpy())
         np.testing.assert_allclose(found, expected, atol=1e-4)
         np.testing.assert_allclose(named, shares, atol=1e-4)
+
+
+def test_an_encoder_that_looks_at_the_corners_too(tiny_clip: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(EncoderSettings(checkpoint=str(tiny_clip), crops=5, device="cpu"))
+    g = np.random.default_rng(0)
+    weight = 5 * g.normal(size=encoder.dim).astype(np.float32)
+    bank = LinearHead().bank(1, encoder.dim)
+    with torch.no_grad():
+        bank.weight[0, :, 0] = torch.from_numpy(weight)
+    made = export_whole(tmp_path, bank.eval(), Platt(1, 0.2), encoder, onnx=True, program=False)
+    assert [one.file for one in made] == ["guard.onnx"] and made[0].difference <= 1e-4
+    inputs = g.normal(size=(3, 3, 32, 32)).astype(np.float32)
+    model = load_encoder(EncoderSettings(checkpoint=str(tiny_clip), device="cpu"))
+    five = np.stack([model.forward(torch.from_numpy(np.stack(five_by_pil(one, 0.85)))).numpy() for one in inputs])
+    mean = five.mean(1) / np.linalg.norm(five.mean(1), axis=1, keepdims=True)
+    found = onnx_judge(tmp_path / "guard.onnx")(inputs)[1]
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-(mean @ weight + 0.2))), atol=1e-4)
+    assert np.ptp(found) > 1e-3
 
 
 def test_no_text_tower_and_no_pickle_in_the_programs(whole: Guard) -> None:
