@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from guardtrain.encoders.crops import MeanOfCrops
 from guardtrain.encoders.preprocessing import (
     batch_input,
     image_geometry,
@@ -33,10 +34,10 @@ class Encoder:
     Args:
         spec: what the encoder is.
         model: the frozen model, in eval mode on `device`.
-        image_features: `(B, 3, H, W) float32 -> (B, D)`, not yet normalised.
+        image_features: `(B, 3, H, W) float32 -> (B, D)`, of an image as a whole, not yet normalised.
         text_features: the same for texts; None where the model reads none.
         device: where the model is.
-        batch_size: images (or texts) a forward pass in `encode_images` and `encode_text`.
+        batch_size: images (each of its crops is one) or texts a forward pass in `encode_images` and `encode_text`.
     """
 
     def __init__(
@@ -50,7 +51,10 @@ class Encoder:
     ) -> None:
         self.model = model.to(memory_format=torch.channels_last)
         self.device = device
-        self.batch_size = batch_size
+        self.batch_size = max(1, batch_size // spec.crops)
+        if spec.crops > 1:
+            assert spec.crop_share is not None, "specs with crops are resolved with their share"
+            image_features = MeanOfCrops(image_features, spec.crop_share, bool(spec.normalize))
         self._image_features = image_features
         self._text_features = text_features
         self._transform = image_transform(spec)
@@ -80,7 +84,7 @@ class Encoder:
         if self.device.type != "cpu":
             return self.batch_size
         height, width = self.spec.image_size or (1, 1)
-        return max(1, min(self.batch_size, _CPU_PIXELS // (height * width)))
+        return max(1, min(self.batch_size, _CPU_PIXELS // (height * width * self.spec.crops)))
 
     def use_bfloat16(self) -> None:
         """Do the arithmetic in bfloat16 from now on; the spec stays what it is. For good: weights lose their last bits.
@@ -125,7 +129,7 @@ class Encoder:
         """
         rows = len(inputs)
         if self.device.type == "cpu":
-            rows = max(1, 3 * _CPU_PIXELS // inputs[0].numel())
+            rows = max(1, 3 * _CPU_PIXELS // (inputs[0].numel() * self.spec.crops))
         parts = []
         for part in inputs.split(rows):
             # Convolutions take half the time with channels last; transformers do not mind.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PACKAGE_FILE = "pkg://nudenet/320n.onnx"
 OVERLAP = 0.45  # of boxes that count as one, intersection over union: the package's
 FLOOR = 1e-4  # the lowest score that is told from none; its log-odds are -9.2
-_FIXED = {"resize_mode": "longest", "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0], "dtype": "float32"}
+_FIXED = {"resize_mode": "longest", "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0], "dtype": "float32", "crops": 1}
 _BOX = 4  # the first rows of the output: centre, width and height
 
 

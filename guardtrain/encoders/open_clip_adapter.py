@@ -131,7 +131,8 @@ def _tokenizer(spec: EncoderSpec, source: str) -> Any:
     own = (spec.model_config or {}).get("text_cfg", {}).get("hf_tokenizer_name")
     name = spec.model if own and spec.model.startswith("hf-hub:") else source
     try:
-        return open_clip.get_tokenizer(name)
+        with _quiet():
+            return open_clip.get_tokenizer(name)
     except Exception as error:  # some tokenizers are files of the hub, too
         repo = spec.model.removeprefix("hf-hub:")
         raise unavailable(f"the tokenizer of {spec.label}", repo, ["tokenizer.json"], str(error)) from error
@@ -139,7 +140,7 @@ def _tokenizer(spec: EncoderSpec, source: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """open_clip warns through the root logger that a model without weights is random; ours get theirs right after."""
+    """open_clip tells the root logger what it loads, and that a model without weights is random (ours get theirs)."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

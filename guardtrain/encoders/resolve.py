@@ -119,6 +119,11 @@ def arithmetic(settings: EncoderSettings) -> str:
     return "float32" if settings.dtype == "auto" else settings.dtype
 
 
+def corners(settings: EncoderSettings) -> float | None:
+    """The share of an image that a corner keeps; None where an image is embedded as a whole."""
+    return None if settings.crops == 1 else settings.crop_share
+
+
 def close_names(name: str, allowed: Iterable[str]) -> str:
     """`Close: a, b.` for an unknown model or tag, else the first few allowed."""
     allowed = list(allowed)
@@ -179,6 +184,8 @@ def _resolve_open_clip(settings: EncoderSettings) -> Resolved:
         output=settings.output,
         quick_gelu=quick_gelu if settings.quick_gelu is None else settings.quick_gelu,
         normalize=settings.normalize,
+        crops=settings.crops,
+        crop_share=corners(settings),
         dtype=arithmetic(settings),
         model_kwargs=dict(settings.model_kwargs),
         model_config=model_config,
@@ -302,6 +309,8 @@ def _resolve_timm(settings: EncoderSettings) -> Resolved:
         crop_pct=float(settings.crop_pct or data["crop_pct"]),
         output="pooled",
         normalize=settings.normalize,
+        crops=settings.crops,
+        crop_share=corners(settings),
         dtype=arithmetic(settings),
         model_kwargs=dict(settings.model_kwargs),
         name=settings.name or _label(settings),

@@ -20,6 +20,7 @@ INTERPOLATIONS = {
     "nudenet": ("bilinear",),
 }
 DTYPES = ("auto", "float32", "bfloat16")
+CROPS = (1, 5)
 LOCAL_DIR = "local-dir"
 
 
@@ -44,6 +45,9 @@ class EncoderSettings:
         output: projected (CLIP's joint space), or pooled (what goes into the projection). Ignored by timm, whose
             output is always pooled.
         normalize: scale embeddings to unit norm.
+        crops: 1 embeds an image as a whole; 5 takes the mean of its embedding and those of its four corners, in five
+            times the time. What that helps against, and what not: `guardtrain/benchmarks/attacks/DEFENCES.md`.
+        crop_share: of height and width that a corner keeps, where there are corners.
         dtype: arithmetic of the forward pass. `auto` gives float32's embeddings and counts as float32 everywhere, a
             store made on any machine as good as another: many images under a large model are embedded in bfloat16
             where the machine computes in it and a sample of these images shows that it changes no embedding by more
@@ -68,6 +72,8 @@ class EncoderSettings:
     crop_pct: float | None = None
     output: str = "projected"
     normalize: bool = True
+    crops: int = 1
+    crop_share: float = 0.85
     dtype: str = "auto"
     quick_gelu: bool | None = None
     model_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -84,6 +90,7 @@ class EncoderSettings:
             ("family", LOADABLE),
             ("output", OUTPUTS),
             ("dtype", DTYPES),
+            ("crops", CROPS),
             ("resize_mode", (None, *RESIZE_MODES)),
             ("interpolation", (None, *INTERPOLATIONS.get(self.family, ()))),
         ):
@@ -98,6 +105,8 @@ class EncoderSettings:
             raise ConfigError(f"encoder.crop_pct must lie in (0, 1]; it is {self.crop_pct}.")
         if self.crop_pct is not None and self.family != "timm":
             raise ConfigError("encoder.crop_pct is timm's; open_clip preprocessing has none.")
+        if not 0 < self.crop_share < 1:
+            raise ConfigError(f"encoder.crop_share must lie between 0 and 1; it is {self.crop_share}.")
         for key in ("image_size", "batch_size"):
             value = getattr(self, key)
             if value is not None and value < 1:
@@ -108,6 +117,7 @@ class EncoderSettings:
 
 # What is recorded for people and for finding the weights again, but does not change an embedding.
 _INFORMATION = ("name", "location", "dim", "versions")
+_CROPS = {"crops": 1, "crop_share": None}
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,7 @@ class EncoderSpec:
         output: projected or pooled.
         quick_gelu: the activation actually used; None where the family has no such choice.
         normalize: unit-norm embeddings; None where unknown.
+        crops, crop_share: the embedding is the mean of so many crops' (1: of the image itself), corners of that share.
         dtype: arithmetic of the forward pass; float32 also where it was another that gives the same embeddings.
         model_kwargs: further constructor arguments; for external, whatever else the user says.
         model_config: the architecture of a `local-dir` or `hf-hub:` model.
@@ -147,6 +158,8 @@ class EncoderSpec:
     output: str | None = None
     quick_gelu: bool | None = None
     normalize: bool | None = None
+    crops: int = 1
+    crop_share: float | None = None
     dtype: str | None = None
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     model_config: dict[str, Any] | None = None
@@ -157,7 +170,9 @@ class EncoderSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `from_dict` is the inverse."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        # left out where there are none, so that what was written before there were crops keeps its fingerprint
+        return {key: value for key, value in data.items() if key not in _CROPS or value != _CROPS[key]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EncoderSpec:
@@ -222,7 +237,7 @@ class EncoderSpec:
 
     def diff(self, other: EncoderSpec) -> list[str]:
         """The fields in which the two give different numbers, such as `normalize: True, not False`."""
-        mine, theirs = self.identity(), other.identity()
+        mine, theirs = (_CROPS | one.identity() for one in (self, other))
         return [
             f"{key}: {_short(mine.get(key))}, not {_short(theirs.get(key))}"
             for key in dict.fromkeys([*mine, *theirs])
@@ -273,7 +288,8 @@ def external_spec(description: Mapping[str, Any], dim: int, family: str = "exter
     else:
         family = str(said.pop("family", family))
         name = str(said.pop("name", "") or said.get("model") or family)
-        further = {key: said[key] for key in sorted(said) if key not in {f.name for f in fields(EncoderSpec)}}
+        own = {f.name for f in fields(EncoderSpec)} - _CROPS.keys()
+        further = {key: said[key] for key in sorted(said) if key not in own}
         normalize = further.pop("normalized", said.get("normalize"))
         spec = EncoderSpec(
             family=family,
@@ -319,6 +335,8 @@ def settings_for(
         crop_pct=spec.crop_pct,
         output=spec.output or "projected",
         normalize=bool(spec.normalize),
+        crops=spec.crops,
+        **({} if spec.crop_share is None else {"crop_share": spec.crop_share}),
         dtype=spec.dtype or "float32",
         quick_gelu=spec.quick_gelu,
         model_kwargs=dict(spec.model_kwargs),

@@ -36,6 +36,7 @@ CHANGED: dict[str, Any] = {
     "image_size": (336, 336),
     "resize_mode": "squash", "interpolation": "bilinear", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5),
     "crop_pct": 0.9, "fill_color": 1, "output": "pooled", "quick_gelu": False, "normalize": False, "dtype": "bfloat16",
+    "crops": 5, "crop_share": 0.85,
     "model_kwargs": {"pad_type": "same"}, "model_config": {"embed_dim": 3},
 }  # fmt: skip
 INFORMATION: dict[str, Any] = {"name": "x", "location": "/x", "dim": None, "versions": {"torch": "9"}}
@@ -80,6 +81,8 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
         crop_pct=st.none() | NUMBERS,
         quick_gelu=st.none() | st.booleans(),
         normalize=st.none() | st.booleans(),
+        crops=st.sampled_from([1, 5]),
+        crop_share=st.none() | NUMBERS,
         model_kwargs=st.dictionaries(TEXTS, st.none() | st.booleans() | st.integers() | TEXTS, max_size=3),
         dim=st.none() | st.integers(1, 9999),
         versions=st.dictionaries(TEXTS, TEXTS, max_size=2),
@@ -152,6 +155,8 @@ def test_settings_are_a_structured_config() -> None:
         ("mean", [0.5], "three numbers"),
         ("crop_pct", 0.9, "open_clip preprocessing has none"),
         ("image_size", 0, "at least 1; it is 0"),
+        ("crops", 3, "must be one of 1, 5; it is 3"),
+        ("crop_share", 1.0, "between 0 and 1; it is 1.0"),
         ("model", "", "must name a model"),
     ],
 )
