@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from guardtrain.sources.rows import ImageRows, TableRows, located
 from guardtrain.sources.tables import listed, near, read_table
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
+_ANSWER_SECONDS = 5.0  # for the hub's first answer
+_NO_ANSWER = {"ConnectionError", "ConnectError", "ConnectTimeout", "TimeoutException"}  # of several HTTP libraries
 _OURS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
 
 
@@ -80,10 +84,12 @@ class HuggingFaceSource(RowImageSource):
         """`datasets.Dataset`s by split, from the hub or its cache."""
         datasets = _datasets()
         assert self.name is not None
+        unreachable = _unreachable(self.name)
         try:
-            found = datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision)
+            with nullcontext() if unreachable is None else _offline():
+                found = datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision)
         except Exception as error:  # of datasets, huggingface_hub, httpx, fsspec …
-            raise DataError(explained(error, self.name)) from error
+            raise DataError(explained(unreachable or error, self.name)) from error
         return dict(found) if self.split is None else {self.split: found}
 
     def _saved_splits(self, folder: Path) -> dict[str, Any]:
@@ -212,6 +218,39 @@ def _datasets() -> Any:
     return datasets
 
 
+def _unreachable(name: str) -> Exception | None:
+    """Why the hub does not answer; None where it does, or is switched off.
+
+    `datasets` on its own asks again for half a minute, a line or two each time, before it looks into its cache.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    if constants.HF_HUB_OFFLINE:
+        return None
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "README.md", repo_type="dataset"), timeout=_ANSWER_SECONDS)
+    except Exception as error:  # an answer, such as that there is no such thing, is for loading to explain
+        return error if {kind.__name__ for kind in type(error).__mro__} & _NO_ANSWER else None
+    return None
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Inside, `datasets` takes what its cache has and asks nobody."""
+    import datasets
+    from huggingface_hub import constants
+
+    places: tuple[Any, ...] = (constants, datasets.config)
+    before = [place.HF_HUB_OFFLINE for place in places]
+    try:
+        for place in places:
+            place.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
+
+
 def explained(error: Exception, name: str) -> str:
     """What is wrong and what to do about it."""
     chain: list[BaseException] = [error]
@@ -239,6 +278,6 @@ def explained(error: Exception, name: str) -> str:
             f"There is no data set {name} on the hub that you may see ({str(error).splitlines()[0]}): check the name "
             f"(and revision) at {page}; a private one needs `hf auth login`. {copy}"
         )
-    if kinds & {"ConnectionError", "ConnectError", "ConnectTimeout", "TimeoutException", "LocalEntryNotFoundError"}:
+    if kinds & {*_NO_ANSWER, "LocalEntryNotFoundError"}:
         return f"The hub cannot be reached for the data set {name} ({str(error).splitlines()[0]}). {copy}"
     return f"The data set {name} cannot be loaded: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -193,6 +194,7 @@ def _asked(tmp_path: Path, names: list[str], **environment: str) -> list[str]:
     settings = {"HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "none", "no_proxy": "*"} | environment
     command = [sys.executable, "-c", _ASK, *names]
     done = subprocess.run(command, env=kept | settings, capture_output=True, text=True, timeout=120, check=True)
+    assert "Retry" not in done.stderr
     return done.stdout.splitlines()
 
 
@@ -210,6 +212,15 @@ def test_offline(tmp_path: Path) -> None:
     (offline,) = _asked(tmp_path, ["o/name"], HF_HUB_OFFLINE="1")
     assert "is not in the cache of `datasets`, and HF_HUB_OFFLINE forbids to fetch it" in offline
     assert "path=DIR" in offline
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    with socket.socket() as closed:  # a port that nobody listens on
+        closed.bind(("127.0.0.1", 0))
+        (said,) = _asked(tmp_path, ["o/name"], HF_ENDPOINT=f"http://127.0.0.1:{closed.getsockname()[1]}")
+    assert said.startswith("The hub cannot be reached for the data set o/name (")
+    assert "path=DIR" in said
 
 
 def test_other_errors_are_told_in_a_line() -> None:
