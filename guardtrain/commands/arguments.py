@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/:]*=|~[A-Za-z_]")
+_PLAIN = re.compile(r"[\w./:@+-]+", re.ASCII)
 # Hydra's own flags that take the next argument.
 _FLAGS = ("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
           "--experimental-rerun")  # fmt: skip
@@ -32,3 +34,23 @@ def quoted(text: str) -> str:
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)  # backslashes count double before a quote only
     ending = len(escaped) - len(escaped.rstrip("\\"))
     return f"'{escaped}{ending * chr(92)}'"
+
+
+def paths_as_they_are(overrides: Sequence[str]) -> list[str]:
+    """Overrides whose value is a path that is there, quoted where Hydra would read something else in it.
+
+    The folders of a sweep are named for their overrides (`mixture.budget=64,mixture.seed=0`), and TAB completes them.
+    """
+    out = []
+    for override in overrides:
+        name, _, value = override.partition("=")
+        plain = not value or value[0] in "'\"[{" or _PLAIN.fullmatch(value)
+        out.append(override if plain or not _is_there(value) else f"{name}={quoted(value)}")
+    return out
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long for a path
+        return False

@@ -113,12 +113,12 @@ class Job:
     """Hydra's task function for the jobs of a sweep; launchers pickle it into other processes.
 
     It returns whatever happens, so that no launcher stops for it; the outcome is in the job's folder. What is printed
-    and logged goes to the job's log, and one line to the terminal.
+    and logged goes to the job's log.
 
     Args:
         command: which `guardtrain` command.
         sweep: this start of the sweep.
-        known: key and name of each job, by its folder's name.
+        keys: of each job, by its folder's name.
         threads: for each job; None leaves torch its own choice.
         gpus: each process takes one of these for itself; none where the launcher hands them out, or there are none.
         locks: folder of the GPUs' locks.
@@ -128,7 +128,7 @@ class Job:
 
     command: str
     sweep: str
-    known: Mapping[str, tuple[str, str]]
+    keys: Mapping[str, str]
     threads: int | None = None
     gpus: tuple[str, ...] = ()
     locks: str = ""
@@ -144,7 +144,7 @@ class Job:
         self._take_gpu()
         hydra = HydraConfig.get()
         folder = Path(hydra.runtime.output_dir)
-        key, label = self.known[folder.name]
+        key = self.keys[folder.name]
         with FileLock(folder / _LOCK):  # a process of a killed sweep may still be at it
             outcome = Outcome.read(folder) if is_done(folder, key) else None
             if outcome is None:
@@ -152,7 +152,6 @@ class Job:
             else:
                 outcome.sweep = self.sweep
             outcome.write(folder)
-        print(f"{outcome.status:<7} {outcome.seconds:6.1f} s   {label}", flush=True)
 
     def _work(self, config: DictConfig, folder: Path, key: str, file: Path) -> Outcome:
         outcome = Outcome(key, self.sweep, process=f"{os.getpid()} on {socket.gethostname()}")

@@ -17,6 +17,7 @@ from hydra.errors import CompactHydraException, HydraException, OverrideParseExc
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from guardtrain.commands.arguments import paths_as_they_are
 from guardtrain.commands.experiments import misplaced_experiment
 from guardtrain.config import conf_dir, register_schemas
 from guardtrain.config_checks import explain
@@ -26,11 +27,14 @@ INTERRUPTED = 130
 
 
 def prepare_process() -> None:
-    """Set what torch reads from the environment when it is loaded, where its user has not."""
+    """Set what torch and rich read from the environment, where the user has not."""
     # Threads that spin while they wait take the cores from those that work: on two, a curve took half as long again.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # torch: large pages for large tensors, a third off a curve's time
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # Jupyter sets FORCE_COLOR for its cells, which rich takes for a terminal: progress bars would fill the notebook.
+    if "FORCE_COLOR" in os.environ and not sys.stderr.isatty():
+        os.environ.setdefault("TTY_COMPATIBLE", "0")
 
 
 class _UsersToMend(SystemExit):
@@ -51,6 +55,9 @@ def launch(command: str, arguments: Sequence[str]) -> int:
     parser = get_args_parser()
     parser.prog = f"guardtrain {command}"
     parsed = parser.parse_args(list(arguments))
+    parsed.overrides = paths_as_they_are(parsed.overrides)
+    if parsed.multirun and (parsed.cfg or parsed.info):
+        return _say(command, "each job of a sweep has its config; to see one, leave -m out and give one value each.", 2)
     for override in parsed.overrides:
         if override.partition("=")[0].strip("+~ ") == "":
             return _say(command, f"cannot read '{override}': write SETTING=VALUE.", 2)

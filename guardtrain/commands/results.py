@@ -59,7 +59,8 @@ def run(config: DictConfig) -> None:
 
 def _tell(collected: Collected) -> None:
     runs = collected.rows.drop_duplicates(["folder", "run"]) if len(collected.rows) else collected.rows
-    log.info("%d runs in %d folders", len(runs), collected.folders)
+    plural = "s" * (collected.folders != 1)
+    log.info("%d run%s in %d folder%s", len(runs), "s" * (len(runs) != 1), collected.folders, plural)
     for folder, reason in collected.passed_over[:_MOST_LISTED]:
         log.info("  passed over: %s: %s", folder, reason)
     if (more := len(collected.passed_over) - _MOST_LISTED) > 0:

@@ -81,12 +81,17 @@ def run(config: DictConfig) -> None:
             return
         with search.locked("best"):
             trials = search.read()
+            if not trials:
+                raise ConfigError(
+                    f"No trial has ended within timeout={settings.timeout:g} seconds, which count from this start, its "
+                    "reading of the data with it. Give more; the same command goes on."
+                )
             write_trials(folder, trials, names, settings.metric, score)
             log.info("")
             show(ranked_text(trials, names, settings.metric, score, settings.seeds, judge.folds, settings.show))
             log.info("")
             log.info("trials    %s", folder / TRIALS_FILE)
-            if not trials or trials[0].score is None:
+            if trials[0].score is None:
                 raise ConfigError("No trial has a score, so there is no best one; the table above says why.")
             _train_best(settings, configs, trials[0])
     log.info("%.1f s in all", time.perf_counter() - started)

@@ -19,6 +19,7 @@ from guardtrain.commands.help import config_groups
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.config import TrainConfig, TuneConfig, conf_dir
 from guardtrain.config_checks import plain, typed
+from guardtrain.curves.collecting.ranking import setting
 from guardtrain.curves.tuning.settings import DEFAULT_SPACE, TuneSettings
 from guardtrain.curves.tuning.space import Parameter, Value, kept_text, read_space
 from guardtrain.errors import ConfigError
@@ -183,7 +184,7 @@ class TrialConfigs:
             if name not in groups:
                 chosen.append(f"{'+' if self._is_new(config, name) else ''}{name}={kept_text(value)}")
         texts = [one.text for one in self._given if one.key not in groups]
-        return shlex.join(["guardtrain", "train", *texts, *self._fixed, *chosen, f"out={out}"])
+        return shlex.join(["guardtrain", "train", *texts, *self._fixed, *chosen, setting("out", str(out))])
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import MISSING
@@ -44,7 +45,8 @@ class DataSettings:
         test: test sets by name: each a source, or `{hold_out: real|pairs, groups: N | fraction: F | split: test}`,
             which takes whole groups out of that pool before anything is trained.
         hold_out_seed: draws the held-out groups; the same for every seed of a curve.
-        about: origin, licence and access of each source that is not the user's own, by its name here.
+        about: url, licence, access, terms and paper of a source by its name here, for those that are not the user's
+            own: `+data.about.real.licence=cc-by-4.0`.
     """
 
     name: str = MISSING
@@ -52,4 +54,22 @@ class DataSettings:
     pairs: Any = None
     test: dict[str, Any] = field(default_factory=dict)
     hold_out_seed: int = 0
-    about: dict[str, DataOrigin] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)  # of DataOrigin; typed so, nothing could be added with a plus
+
+    def __post_init__(self) -> None:
+        self.about = {name: _origin(name, given) for name, given in self.about.items()}
+
+
+def _origin(name: str, given: Any) -> DataOrigin:
+    """What `data.about.NAME` says, checked."""
+    if isinstance(given, DataOrigin):
+        return given
+    known = [field.name for field in fields(DataOrigin)]
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"data.about.{name} must be a mapping of {', '.join(known)}; got {given!r}.")
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(f"There is no setting 'data.about.{name}.{key}'. Allowed here: {', '.join(known)}.")
+        if not isinstance(value, str | None):
+            raise ConfigError(f"data.about.{name}.{key} must be text; got {value!r}.")
+    return DataOrigin(**given)

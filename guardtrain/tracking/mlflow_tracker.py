@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from unicodedata import numeric
 
 from lightning.pytorch.loggers import MLFlowLogger
 
@@ -13,6 +16,7 @@ from guardtrain.tracking.settings import LoggerSettings
 from guardtrain.tracking.tracker import Outcome, ServiceTracker, TrackedWork
 
 FOLDER = "mlruns"
+_SERVICES = ("databricks", "databricks-uc")  # what MLflow knows by a word
 
 
 class MLflowTracker(ServiceTracker):
@@ -29,6 +33,8 @@ class MLflowTracker(ServiceTracker):
             self.uri = ""
         folder = (work.folder / FOLDER).absolute()
         self.uri = self.uri or folder.as_uri()
+        if ":" not in self.uri and self.uri not in _SERVICES:
+            self.uri = Path(self.uri).absolute().as_uri()  # a folder
         if self.uri.startswith("file:"):
             # MLflow wants a database today; a folder needs none, and is what can be copied
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -66,7 +72,7 @@ class MLflowTracker(ServiceTracker):
         for artefact in outcome.makes:
             for name, path in artefact.files.items():
                 self.client.log_artifact(number, str(path), "/".join([artefact.kind, *name.split("/")[:-1]]))
-        numbers = {name: float(v) for name, v in outcome.summary.items() if isinstance(v, int | float)}
+        numbers = {metric_name(name): float(v) for name, v in outcome.summary.items() if isinstance(v, int | float)}
         self.logger.log_metrics(numbers)
 
     def close(self, *, failed: bool = False) -> None:
@@ -76,3 +82,15 @@ class MLflowTracker(ServiceTracker):
             self.say(f"MLflow has not heard the end of this: {type(error).__name__}")
             return
         self.say(f"MLflow    {self.uri}, run {self.logger.run_id}")
+
+
+def metric_name(name: str) -> str:
+    """A metric's name in the letters that MLflow takes; without them all ratios would be one metric.
+
+    >>> metric_name("auroc/pairs ½ (replace)"), metric_name("auroc/2× pairs ¼")
+    ('auroc/pairs 0.5 replace', 'auroc/2 pairs 0.25')
+    """
+    spelled = "".join(
+        f"{value:g}" if (value := numeric(one, None)) is not None and not one.isascii() else one for one in name
+    )
+    return re.sub(r"[^\w./ -]", "", spelled, flags=re.ASCII)

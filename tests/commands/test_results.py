@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy import stats
 
 from guardtrain.cli import main
@@ -100,7 +102,9 @@ def test_runs_are_ranked_by_settings_with_intervals_over_seeds(folder: Path, res
     assert lines[0][4] == _interval([1 - value for value in STRONG])
     assert "loss.class_weight" not in text  # the same in all
     assert "threads" not in text  # it differs, and changes nothing
-    assert f"guardtrain export run={folder}/sweep/l2=1.0,seed=0" in text
+    command = shlex.split(text.splitlines()[-1].partition("as a guard: ")[2])
+    assert command[:2] == ["guardtrain", "export"]  # it can be pasted, though the folder's name is no plain word
+    assert OverridesParser.create().parse_override(command[2]).value() == f"{folder}/sweep/l2=1.0,seed=0"
 
 
 def test_folders_without_runs_are_passed_over_with_a_reason(results: Callable[..., str]) -> None:

@@ -16,11 +16,12 @@ from hydra import compose, initialize_config_dir
 
 from guardtrain.cli import main
 from guardtrain.commands.job import DONE, FAILED, OUTCOME_FILE, Outcome, is_done
-from guardtrain.commands.sweep import _folder_name
+from guardtrain.commands.sweep import _fit_to_machine
 from guardtrain.config import conf_dir, register_schemas
 from guardtrain.curves.results import ResultsTable
 from tests.commands.conftest import SMALL_DATA
 
+pytestmark = pytest.mark.long
 FIXED = [*SMALL_DATA, "guard=false", "selection=fixed", "logger=none", "trainer.threads=1"]
 SWEEP = ["train", "-m", "mixture.budget=16,32,64", *FIXED]
 
@@ -103,7 +104,8 @@ def test_killed_under_joblib_and_started_again_it_equals_one_after_the_other(
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    done, skipped, failed = (int(word.split()[0]) for word in text.splitlines()[-1].partition("   ")[0].split(", "))
+    counts = next(line for line in text.splitlines() if "skipped" in line)
+    done, skipped, failed = (int(word.split()[0]) for word in counts.partition("   ")[0].split(", "))
     assert (done + skipped, failed) == (3, 0)
     assert skipped >= 1
     heads = {path.parent.name: path.read_bytes() for path in swept.glob("*/head.safetensors")}
@@ -146,15 +148,8 @@ def test_what_counts_as_done(tmp_path: Path, change: str) -> None:
     assert not is_done(tmp_path, "other" if change == "key" else "k")
 
 
-def test_a_folder_for_every_job_whatever_is_swept() -> None:
-    assert _folder_name("mixture.seed=3") == "mixture.seed=3"
-    names = {_folder_name(name) for name in ("a=/x/y", "a=-x-y", "b" * 300, "b" * 301)}
-    assert len(names) == 4
-    assert all("/" not in name and len(name.encode()) < 255 for name in names)
-
-
 @pytest.mark.parametrize("name", sorted(path.stem for path in (conf_dir() / "hydra/launcher").glob("*.yaml")))
-def test_presets_fit_their_launchers(name: str) -> None:
+def test_presets_fit_their_launchers_and_give_a_job_one_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plugins' own schemas check each setting."""
     plugin = {"processes": "joblib", "slurm": "submitit", "slurm_local": "submitit"}.get(name, "ray")
     pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher")
@@ -163,8 +158,31 @@ def test_presets_fit_their_launchers(name: str) -> None:
         config = compose("train", [f"hydra/launcher={name}"], return_hydra_config=True)
     target = str(config.hydra.launcher._target_)
     assert target.startswith(f"hydra_plugins.hydra_{plugin}_launcher")
-    if name == "slurm":
-        assert config.hydra.launcher.gpus_per_node == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    _, at_once, _, gpus = _fit_to_machine(config, 9)
+    launcher = config.hydra.launcher
+    if plugin == "ray":
+        assert launcher.ray.remote.num_gpus == 1
+    elif name == "slurm":
+        assert (launcher.gpus_per_node, gpus) == (1, ())  # SLURM hands them out
+    else:  # as many at once as there are
+        assert (at_once if name == "slurm_local" else launcher.n_jobs, gpus) == (2, ("4", "7"))
+
+
+def test_each_process_takes_a_gpu_of_its_own(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from guardtrain.commands.job import Job; "
+        "Job('train', 's', {}, gpus=('4', '7'), locks=sys.argv[1])._take_gpu(); "
+        "print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    try:
+        assert {one.stdout.readline().strip() for one in both} == {"4", "7"}
+    finally:
+        for one in both:
+            one.communicate()
 
 
 def test_a_launcher_that_is_not_installed_is_named(run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -88,6 +89,7 @@ def rank(rows: pd.DataFrame, settings: Sequence[str], metric: str, test: str | N
         raise DataError(f"No run has a value of {metric} on '{test}' ({slice_name}); give metric=… or test=…")
     mine = mine[mine[metric].notna()]
     by = [name for name in (*_MIXTURE, *settings) if name in mine and len(mine[name].unique()) > 1]
+    by = [name for name in by if not (name.startswith("head.") and _told_by(mine, "head", name))]
     for more in ("folder", "run"):
         # two runs of one seed and the same settings differ in what is not known of them: they are no repeats
         if not mine.duplicated([*by, "seed"]).any():
@@ -109,6 +111,11 @@ def rank(rows: pd.DataFrame, settings: Sequence[str], metric: str, test: str | N
     frame = frame.sort_values("mean", ascending=lower_is_better(metric), kind="stable").reset_index(drop=True)
     shown = tuple(name for name in by if len(frame[name].dropna().unique()) > 1)
     return Ranking(frame, shown, metric, test, slice_name, tuple(others))
+
+
+def _told_by(rows: pd.DataFrame, name: str, other: str) -> bool:
+    """Whether what a row has in `name` says what it has in `other`: a column for it would say nothing more."""
+    return name in rows and bool((rows.groupby(name)[other].nunique(dropna=False) < 2).all())
 
 
 def _groups(rows: pd.DataFrame, by: Sequence[str]) -> np.ndarray:
@@ -173,13 +180,26 @@ def export_command(ranking: Ranking) -> str:
     folder = str(row["folder"])
     if row["kind"] == TUNE:
         if (Path(folder) / "best" / "head.json").is_file():
-            return shlex.join(["guardtrain", "export", f"run={folder}/best"])
+            return shlex.join(["guardtrain", "export", setting("run", f"{folder}/best")])
         return f"the search in {folder} has not trained its best run yet; the same `guardtrain tune` goes on"
     if row["holds_head"]:
-        return shlex.join(["guardtrain", "export", f"run={folder}"])
+        return shlex.join(["guardtrain", "export", setting("run", folder)])
     if row["kind"] == CURVE:
-        return shlex.join(["guardtrain", "export", f"run={folder}", f"pick.run={row['run']}"])
+        return shlex.join(["guardtrain", "export", setting("run", folder), f"pick.run={row['run']}"])
     return f"the head of run {row['run']} is no longer in {folder}: a later run there took its place; train it again"
+
+
+def setting(name: str, text: str) -> str:
+    """`NAME=TEXT` for a command line, quoted where Hydra would read something else in the text.
+
+    >>> setting("run", "sweep/seed=0,n=64"), setting("out", "a/b")
+    ('run="sweep/seed=0,n=64"', 'out=a/b')
+    """
+    if re.fullmatch(r"[\w./:@+-]+", text, re.ASCII):
+        return f"{name}={text}"
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # no interpolation
+    escaped = re.sub(r'(\\*)(?="|$)', r"\1\1", text).replace('"', '\\"')
+    return f'{name}="{escaped}"'
 
 
 def _name(metric: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
 from guardtrain.curves.folder import RESULTS_FILE, kept_keys
@@ -181,7 +182,9 @@ def _trials(folder: Path) -> pd.DataFrame:
 def _with_settings(frame: pd.DataFrame, flat: Mapping[str, Any], known: Any) -> pd.DataFrame:
     import pandas as pd
 
-    columns = {name: pd.Series(value, index=frame.index, dtype=object).where(known) for name, value in flat.items()}
+    columns = {name: np.full(len(frame), np.nan, dtype=object) for name in flat}
+    for name, value in flat.items():
+        columns[name][known] = value
     whole = pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1) if columns else frame
     whole.attrs["settings"] = list(flat)
     return whole
