@@ -23,6 +23,8 @@ class CalibrateSettings(GuardSettings):
         revision: of the Hub: branch, tag or commit.
         data_sets: the labelled images, which the guard must not have been trained on; `data=…` is the same. A table, a
             folder with safe/ and unsafe/, a store, arrays, or NAME:PART of a data config: as for `benchmark`.
+        validation: nothing here: the images are those of `data=…`.
+        neighbours: nothing here: those are training images, which only `guardtrain export` has.
         out: the new guard's folder; null for the guard's with `-calibrated`.
         trusted_heads: dotted names of head definitions outside guardtrain that may be imported.
         checkpoint: where the encoder's weights lie; null for where the guard says.

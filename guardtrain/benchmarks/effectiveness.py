@@ -16,9 +16,9 @@ from guardtrain.benchmarks.measures import (
     METRICS,
     Measures,
     Worth,
+    change_ends,
     intervals,
     measures_of,
-    percentiles,
 )
 from guardtrain.benchmarks.resampling import resampled
 from guardtrain.benchmarks.slices import ALL, Judged, Scope, Slice, masks_of
@@ -205,7 +205,7 @@ def difference_rows(evaluated: Evaluated) -> list[tuple[Any, ...]]:
     reference = evaluated.reference
     versus = evaluated.entrants[reference].name
     changes = {name: values - values[reference][None] for name, values in evaluated.measures.table.items()}
-    ends = {name: percentiles(values[..., 1:], evaluated.how.confidence) for name, values in changes.items()}
+    ends = {name: change_ends(values, evaluated.how.confidence) for name, values in changes.items()}
     for k, entrant in enumerate(evaluated.entrants):
         if k == reference:
             continue

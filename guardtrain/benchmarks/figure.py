@@ -30,6 +30,7 @@ FIGURE = "benchmark"
 WIDTH = 7.0  # inches, a page of two columns
 _FOREST = ("f1", "auroc", "fpr", "fnr")
 _DOTS = 200
+_FLAT = 60  # characters of all categories' names that fit beside each other
 _METADATA: dict[str, dict[str, None]] = {  # no dates: the same results give the same bytes
     "png": {"Software": None},
     "svg": {"Date": None},
@@ -177,7 +178,8 @@ def _by_category(frame: pd.DataFrame, entrants: Sequence[Entrant], data: str) ->
             some = theirs[theirs["source"] == source]
             found = _values([find(some, category=c) for c in columns])
             if (source == ALL) == (len(families) < 2) and not np.isnan(found).all():
-                rows.append(f"{some['guard'].iloc[0]}, {source_family(source) or source} (published)")
+                where = "" if source == ALL else f", {source_family(source) or source}"
+                rows.append(f"{some['guard'].iloc[0]}{where} (published)")
                 values.append(found)
     return _Grid(METRICS[metric], data, tuple(rows), tuple(columns), np.array(values))
 
@@ -205,13 +207,26 @@ def _heat(ax: Axes, grid: _Grid) -> None:
             color=colour,
             in_layout=False,
         )
-    ax.set_xticks(range(len(grid.columns)), grid.columns, rotation=30, ha="right", rotation_mode="anchor")
+    if sum(map(len, grid.columns)) > _FLAT:
+        ax.set_xticks(range(len(grid.columns)), grid.columns, rotation=30, ha="right", rotation_mode="anchor")
+    else:
+        ax.set_xticks(range(len(grid.columns)), grid.columns)
     ax.set_yticks(range(len(grid.rows)), grid.rows)
     ax.tick_params(length=0)
     ax.grid(visible=False)
     for side in ax.spines.values():
         side.set_visible(False)
     ax.set_title(f"{grid.metric} by category on {grid.data} (–: not judged on it, or none)")
+
+
+def _signed(value: float) -> str:
+    """A change as an axis shows it.
+
+    >>> [_signed(value) for value in (-0.2, 0, 0.025)]
+    ['−.2', '0', '+.025']
+    """
+    text = f"{value:+.3f}".replace("0.", ".", 1).rstrip("0").rstrip(".").replace("-", "−")
+    return text if any(character.isdigit() for character in text) else "0"
 
 
 def _shift(part: Any, frame: pd.DataFrame, names: Sequence[str], sets: Sequence[str]) -> None:
@@ -226,5 +241,6 @@ def _shift(part: Any, frame: pd.DataFrame, names: Sequence[str], sets: Sequence[
                 _points(ax, rows, np.arange(len(names)) + _offsets(2)[place] / 2, label, place)
         _guards(ax, names)
         ax.axvline(0, color="0.5", linewidth=0.8)
+        ax.xaxis.set_major_formatter(lambda value, _: _signed(value))
         ax.set_title(f"{METRICS['f1']} on generated less on real images, {data}")
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)

@@ -68,7 +68,10 @@ def folded(layers: Sequence[Any], arrays: Mapping[str, np.ndarray], path: Path, 
             raise GuardError(f"{path}: layers[{place}] ({kind} {name}) does not fit the layer before it.") from error
     weight, bias = pending
     if weight is None or bias is None or weight.ndim != 2 or len(weight) not in (1, 2):
-        raise ConfigError("layers must end with a linear layer of one output (a logit) or two (a softmax).")
+        has = f"; they end with {len(weight)} outputs" if weight is not None and weight.ndim == 2 else ""
+        raise ConfigError(
+            f"{path}: layers must end with a linear layer of one output (a logit) or two (a softmax){has}."
+        )
     if len(weight) == 2:
         weight, bias = (weight[[unsafe]] - weight[[1 - unsafe]]), (bias[[unsafe]] - bias[[1 - unsafe]])
     if unused := sorted(set(arrays) - used - {name for name in arrays if name.endswith("num_batches_tracked")}):

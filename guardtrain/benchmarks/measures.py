@@ -88,6 +88,23 @@ def percentiles(values: np.ndarray, confidence: float) -> tuple[np.ndarray, np.n
     return ends[0], ends[1]
 
 
+def change_ends(values: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """The percentile interval of differences; NaN where every replicate gives the same difference, and that is not 0.
+
+    Then there was too little to draw from (two images, say, on which one guard is right and the other wrong), and an
+    interval of no width would say that the difference is certain.
+
+    Args:
+        values: (..., B + 1) float, the data as it is and then the replicates.
+
+    Returns:
+        low (...,) and high (...,) float64.
+    """
+    low, high = percentiles(values[..., 1:], confidence)
+    certain = (low == high) & (values[..., 0] != 0)
+    return np.where(certain, np.nan, low), np.where(certain, np.nan, high)
+
+
 @dataclass(frozen=True, eq=False)
 class Worth:
     """How many independent units each denominator of a slice is worth, (S,) each; see `effective_number`.

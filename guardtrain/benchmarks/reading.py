@@ -156,9 +156,13 @@ def _checkpoint(path: Path, names: Sequence[str] | None) -> dict[str, np.ndarray
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip, runtime and key errors here
-        raise GuardError(
-            f"{path} is damaged, or holds more than tensors, which is not loaded: {_line(error)}"
-        ) from error
+        # torch names what it refuses, and tells how to run it all the same, which is no advice
+        if (held := re.search(r"unsupported (?:global: )?GLOBAL ([\w.]+)", str(error), re.IGNORECASE)) is not None:
+            raise GuardError(
+                f"{path} holds more than tensors: {held[1]}. Only tensors are read from checkpoints, for anything else "
+                "in one can run code. Nothing of it was run; do not open it otherwise unless you trust its origin."
+            ) from error
+        raise GuardError(f"{path} is no checkpoint of tensors, or it is damaged.") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]  # as Lightning and others wrap it
     if isinstance(content, Mapping) and names is not None:

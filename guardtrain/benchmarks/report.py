@@ -10,7 +10,7 @@ from guardtrain.benchmarks.effectiveness import ALIGNED
 from guardtrain.benchmarks.figure import FIGURE
 from guardtrain.benchmarks.measures import METRICS
 from guardtrain.benchmarks.slices import ALL
-from guardtrain.benchmarks.tables import is_better, value_cell
+from guardtrain.benchmarks.tables import is_better, narrowed, value_cell
 from guardtrain.curves.tables import escape_markdown, markdown
 
 if TYPE_CHECKING:
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from guardtrain.benchmarks.effectiveness import Entrant, How
     from guardtrain.curves.tables import Table
 
-_TOLD = ("f1", "auroc", "pair_both_right")
+_TOLD = ("f1", "fpr", "auroc", "pair_both_right")  # FPR where nothing is unsafe, so that F1 is not defined
+
+_FILES = """\
+`benchmark.parquet` (the same as `benchmark.csv`) holds every figure above and more, one a row: `value`, the interval \
+`low` to `high` and how it was made, `n_images`, `n_unsafe`, `n_pairs`. `kind` says what it is: a `metric` of a guard, \
+a `difference` from the guard `versus`, a `shift` from real to generated images, a mean over data sets \
+(`distribution`), or what others `published`. `judged_on` is `aligned` (the categories that the guard is made for, as \
+above) or `all`; `source_kind` tells a `source` of the data from a `family` of them, real or generated.
+
+`scores.parquet` holds what each guard said of each image: logit, probability, decision."""
 
 
 def findings(frame: pd.DataFrame, reference: str) -> list[str]:
@@ -29,9 +38,13 @@ def findings(frame: pd.DataFrame, reference: str) -> list[str]:
     out = []
     for (guard, data), rows in own.groupby(["guard", "data"], sort=False, observed=True):
         told = []
+        if (rows["metric"] == "f1").any():
+            rows = rows[rows["metric"] != "fpr"]
         for _, row in rows.iterrows():
             better = is_better(row)
             word = "no different beyond the interval" if better is None else "better" if better else "worse"
+            if row["low"] != row["low"]:  # NaN
+                word = "too few images for an interval"
             told.append(f"{METRICS[row['metric']]} {value_cell(row, sign=True)}, {word}")
         out.append(f"{guard} against {reference} on '{data}': {'; '.join(told)}.")
     return out
@@ -45,6 +58,7 @@ def report_markdown(
     how: How,
     about: Mapping[str, str],
     notes: Sequence[str] = (),
+    details: Sequence[Table] = (),
     figure: str | None = f"{FIGURE}.png",
 ) -> str:
     """The report.
@@ -57,6 +71,7 @@ def report_markdown(
         how: of the intervals.
         about: of each guard, its encoder, operating point and origin in words.
         notes: what was left out, and why.
+        details: of `guardtrain.benchmarks.tables_detail.detail_tables`.
         figure: its file beside the report.
     """
     text = escape_markdown
@@ -75,20 +90,14 @@ def report_markdown(
         ]
     if figure:
         lines += ["", f"![F1, AUROC, FPR and FNR of each guard with intervals; tables below hold the same]({figure})"]
-    lines += ["", "## Tables", "", markdown(tables).strip()]
-    origins = frame.loc[frame["kind"] == "published", "origin"].drop_duplicates()
-    if len(origins):
-        lines += [
-            "",
-            "## Published figures",
-            "",
-            "They are their authors', on their images; nothing is computed from them.",
-            "",
-        ]
-        lines += [f"- {text(origin)}" for origin in origins]
+    shown = [part for table in tables for part in narrowed(table)]
+    lines += ["", "## Tables", "", markdown(shown).strip()]
     if notes:
         lines += ["", "## Notes", "", *[f"- {text(note)}" for note in notes]]
+    if details:
+        lines += ["", "## By category and source", "", markdown(details).strip()]
     lines += ["", "## How to read it", "", _method(how)]
+    lines += ["", "## Files", "", _FILES]
     lines += ["", f"guardtrain {metadata.version('guardtrain')}, seed {how.seed}."]
     return "\n".join(lines) + "\n"
 
@@ -104,6 +113,6 @@ def _method(how: How) -> str:
         f"Intervals hold {100 * how.confidence:g} %: Clopper-Pearson's where a metric is a share of images, all "
         "of different groups, and for F1 as a function of one (Hand, Christen and Kirielle, 2021); otherwise those of "
         f"{how.replicates:,} bootstrap draws of groups, a pair being one. Differences are taken within each draw, so "
-        "what both sides share cancels. Intervals are for each figure by itself, and for other images of the same "
-        "kind, not for data of another kind."
+        "what both sides share cancels; one without an interval had too few images for it. "
+        "Intervals are for each figure by itself, and for other images of the same kind, not for data of another kind."
     )

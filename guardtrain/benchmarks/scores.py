@@ -218,7 +218,8 @@ def score_all(
                 there += 1
             out[contender.entrant.name, data.name] = found
         were = f", {there} of them before" if there else ""
-        say(f"{data.name}: {len(data.records):,} images scored by {len(contenders)} guards{were}")
+        guards = f"{len(contenders)} guard{'s' if len(contenders) > 1 else ''}"
+        say(f"{data.name}: {len(data.records):,} images scored by {guards}{were}")
     return out
 
 

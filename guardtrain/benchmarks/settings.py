@@ -35,7 +35,8 @@ class BenchmarkSettings:
         real: values of `source` whose images are photographs, beside the usual ones (real, laion5b, …).
         generated: those whose images came out of a generator, beside the usual ones (generated, lexica, …).
         vlm: a vision-language model that is asked about the images besides; none without `vlm.model`.
-        reference: published figures to show beside yours: `unsafebench`; null for none.
+        reference: published figures to show beside yours, where your data have a category (and source) of that name:
+            `unsafebench`, its paper's and what others measured on its images; null for none.
         replicates: of the bootstrap.
         confidence: of intervals.
         seed: of the bootstrap.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from guardtrain.benchmarks.effectiveness import ALIGNED, Evaluated
-from guardtrain.benchmarks.measures import BOOTSTRAP, METRICS, percentiles
+from guardtrain.benchmarks.measures import BOOTSTRAP, METRICS, change_ends
 from guardtrain.benchmarks.slices import ALL, GENERATED, REAL, Scope, Slice
 from guardtrain.errors import ConfigError
 
@@ -91,6 +91,19 @@ class Likeness:
             return not entrant.published and name in self.said
         return entrant.trained_on is not None and self.origins.get(name) == entrant.trained_on
 
+    def told(self, sets: Sequence[Evaluated]) -> list[str]:
+        """Which data sets count as in and out of distribution, a sentence for guards of which the same is said."""
+        alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+        for k, entrant in enumerate(sets[0].entrants if len(sets) > 1 else ()):
+            inside = tuple(one.judged.name for one in sets if self.inside(one, k))
+            outside = tuple(one.judged.name for one in sets if one.judged.name not in inside)
+            alike.setdefault((inside, outside), []).append(entrant.name)
+        return [
+            f"In distribution for {', '.join(guards)}: {', '.join(inside)}; out of it: {', '.join(outside) or 'none'}."
+            for (inside, outside), guards in alike.items()
+            if inside
+        ]
+
 
 def distribution_rows(sets: Sequence[Evaluated], likeness: Likeness) -> list[tuple[Any, ...]]:
     """Rows of kind `distribution`, a guard's means over data sets: those like its training data, the others, all.
@@ -132,6 +145,6 @@ def distribution_rows(sets: Sequence[Evaluated], likeness: Likeness) -> list[tup
 
 
 def _summed_up(values: np.ndarray, confidence: float) -> tuple[float, float, float]:
-    """Value and interval of `(B + 1,)`."""
-    low, high = percentiles(values[1:], confidence)
+    """Value and interval of `(B + 1,)`; see `change_ends`."""
+    low, high = change_ends(values, confidence)
     return float(values[0]), float(low), float(high)

@@ -1,8 +1,7 @@
-"""A benchmark as text: which guard is better, on what, and by how much; for the terminal and for a report."""
+"""A benchmark as tables: which guard is better, on what, and by how much; for the terminal and for a report."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,14 +22,14 @@ if TYPE_CHECKING:
 
 MAIN = ("f1", "auroc", "accuracy", "fpr", "fnr")
 PAIRS = ("pair_both_right", "pair_ranking")
-_MOST_COLUMNS = 6  # categories beside each other
-_BARE = (*(METRICS[name] for name in ("accuracy", "fpr", "fnr")), "flagged", "F1 real", "F1 generated")
+CHANGE = "ΔF1"
+_MOST_COLUMNS = 8  # of a table on paper
 
 
 def benchmark_tables(
     frame: pd.DataFrame, entrants: Sequence[Entrant], reference: str, confidence: float = CONFIDENCE
 ) -> list[Table]:
-    """Every table of a benchmark: a main one a data set, then categories, sources, pairs, and over data sets.
+    """The tables of a benchmark: of each data set all images, sources, categories, pairs; then over data sets.
 
     Args:
         frame: the tidy table, see `guardtrain.benchmarks.effectiveness.COLUMNS`.
@@ -38,19 +37,27 @@ def benchmark_tables(
         reference: the guard that others are compared with.
         confidence: of the intervals.
     """
-    out = []
+    out: list[Table | None] = []
     for data in dict.fromkeys(frame.loc[frame["kind"] == "metric", "data"]):
         rows = frame[frame["data"] == data]
-        out += [_main_table(rows, entrants, reference, data)]
-        out += _category_tables(rows, entrants, data)
-        out += [
-            table
-            for table in (_shift_table(rows, entrants, data), _pair_table(rows, entrants, reference, data))
-            if table
-        ]
-    distribution = _distribution_table(frame[frame["kind"] == "distribution"], entrants)
-    found = [*out, *([distribution] if distribution else [])]
+        out += [_main_table(rows, entrants, reference, data), _source_table(rows, entrants, data)]
+        out += [_category_table(rows, entrants, data), _published_table(rows, data)]
+        out += [_shift_table(rows, entrants, data), _pair_table(rows, entrants, reference, data)]
+    out.append(_distribution_table(frame[frame["kind"] == "distribution"], entrants))
+    found = [table for table in out if table is not None]
     return [replace(table, caption=f"{table.caption} {brackets(confidence)}") for table in found]
+
+
+def narrowed(table: Table, most: int = _MOST_COLUMNS) -> list[Table]:
+    """A table with many columns as several with fewer, under the same caption."""
+    if len(table.columns) <= most:
+        return [table]
+    parts = []
+    for number, first in enumerate(range(0, len(table.columns), most), start=1):
+        at = slice(first, first + most)
+        rows = tuple((name, cells[at]) for name, cells in table.rows if any(map(str, cells[at])))
+        parts.append(replace(table, label=f"{table.label}-{number}", columns=table.columns[at], rows=rows))
+    return parts
 
 
 def brackets(confidence: float) -> str:
@@ -103,57 +110,81 @@ def _main_table(rows: pd.DataFrame, entrants: Sequence[Entrant], reference: str,
     sources = f", {pairs:,} pairs" if pairs else ""
     caption = (
         f"Guards on '{data}' ({n:,} images, {unsafe:,} unsafe{sources}). Each on the categories that it is judged on. "
-        f"Flagged: the share of all images that it calls unsafe. Last: F1 less that of {reference} on the images that "
-        "both are judged on."
+        f"Flagged: the share of all images that it calls unsafe. {CHANGE}: F1 less that of {reference}, on the images "
+        "that both are judged on."
     )
-    columns = (*(METRICS[metric] for metric in MAIN), "flagged", f"F1 − {reference}")
+    columns = (*(METRICS[metric] for metric in MAIN), "flagged", CHANGE)
     return Table(caption, f"tab:benchmark-{_label(data)}", "", columns, tuple(lines))
 
 
-def _category_tables(rows: pd.DataFrame, entrants: Sequence[Entrant], data: str) -> list[Table]:
-    """F1 by category and source, a guard a row and some categories beside each other.
+def _source_table(rows: pd.DataFrame, entrants: Sequence[Entrant], data: str) -> Table | None:
+    """Metrics of every guard in each source; None of fewer than two."""
+    own = rows[(rows["kind"] == "metric") & (rows["judged_on"] == ALIGNED) & (rows["category"] == ALL)]
+    own = own[own["source_kind"] == "source"]
+    sources = sorted(set(own["source"]))
+    if len(sources) < 2:
+        return None
+    lines: list[tuple[str, tuple[Cell, ...]]] = []
+    for source in sources:
+        mine = own[own["source"] == source]
+        lines.append((source, tuple(Cell("") for _ in MAIN)))
+        for entrant in entrants:
+            cells = tuple(value_cell(find(mine, guard=entrant.name, metric=metric)) for metric in MAIN)
+            lines.append((f"  {entrant.name}{_mark(entrant)}", cells))
+    caption = f"Guards by source on '{data}'. Each on the categories that it is judged on."
+    columns = tuple(METRICS[metric] for metric in MAIN)
+    return Table(caption, f"tab:benchmark-{_label(data)}-sources", "", columns, tuple(lines))
+
+
+def _category_table(rows: pd.DataFrame, entrants: Sequence[Entrant], data: str) -> Table | None:
+    """F1 by category and source, a guard a row with its sources below.
 
     Where no category has both safe and unsafe images F1 says little: then it is the share flagged, of all images.
     """
     mine = rows[(rows["kind"] == "metric") & (rows["category"] != ALL)]
     if mine.empty:
-        return []
+        return None
     metric, judged_on = shown_by_category(mine)
-    mixed = metric == "f1"
     mine = mine[mine["metric"] == metric]
     categories = sorted(set(mine.loc[mine["judged_on"] == ALL, "category"]))
     kept = sorted(set(mine.loc[mine["source_kind"] == "source", "source"]))
     sources = [ALL, *(kept if len(kept) > 1 else [])]
     mine = mine[mine["judged_on"] == judged_on]
-    published = rows[(rows["kind"] == "published") & (rows["metric"] == metric)]
     what = (
         f"{METRICS[metric]} by category{' and source' if len(sources) > 1 else ''} on '{data}'. A dash stands where a "
         "guard is not judged on a category, or nothing defines it."
-        if mixed
+        if metric == "f1"
         else f"Share flagged by category on '{data}'. Of all images: no category has both safe and unsafe ones."
     )
-    if len(published):
-        what += " Published figures are their authors', on their images."
-    out = []
-    for first in range(0, len(categories), _MOST_COLUMNS):
-        shown = categories[first : first + _MOST_COLUMNS]
-        lines: list[tuple[str, tuple[Cell, ...]]] = []
-        for entrant in entrants:
-            for source in sources:
-                cells = tuple(value_cell(find(mine, guard=entrant.name, category=c, source=source)) for c in shown)
-                name = entrant.name + _mark(entrant) if source == ALL else f"  {source}"
-                if source == ALL or any(cell.main != "–" for cell in cells):
-                    lines.append((name, cells))
-        for (guard, source), some in published.groupby(["guard", "source"], sort=False, observed=True):
-            cells = tuple(
-                Cell("") if (row := find(some, category=c)) is None else Cell(number_text(row["value"])) for c in shown
-            )
-            if any(cell.main for cell in cells):
-                where = "" if source == ALL else f", {source}"
-                lines.append((f"{guard}{where} (published)", cells))
-        label = f"tab:benchmark-{_label(data)}-categories-{first // _MOST_COLUMNS + 1}"
-        out.append(Table(what, label, "", tuple(shown), tuple(lines)))
-    return out
+    lines: list[tuple[str, tuple[Cell, ...]]] = []
+    for entrant in entrants:
+        for source in sources:
+            cells = tuple(value_cell(find(mine, guard=entrant.name, category=c, source=source)) for c in categories)
+            name = entrant.name + _mark(entrant) if source == ALL else f"  {source}"
+            if source == ALL or any(cell.main != "–" for cell in cells):
+                lines.append((name, cells))
+    return Table(what, f"tab:benchmark-{_label(data)}-categories", "", tuple(categories), tuple(lines))
+
+
+def _published_table(rows: pd.DataFrame, data: str) -> Table | None:
+    """Published F1 in the categories and sources that a data set has, with numbers of where they were read."""
+    f1 = rows[rows["metric"] == "f1"]
+    own = f1[f1["kind"] == "published"]
+    if own.empty or not (f1["kind"] == "metric").any():  # of safe images alone there is no F1 to stand beside
+        return None
+    there = set(own["category"])
+    columns = [*sorted(there - {ALL}), *([ALL] if ALL in there else [])]
+    origins = list(dict.fromkeys(own["origin"]))
+    lines = []
+    for (origin, guard, source), some in own.groupby(["origin", "guard", "source"], sort=False, observed=True):
+        cells = [Cell("") if (row := find(some, category=c)) is None else value_cell(row) for c in columns]
+        where = "" if source == ALL else f", {source}"
+        lines.append((f"{guard}{where} [{origins.index(origin) + 1}]", tuple(cells)))
+    caption = (
+        f"Published F1 in the categories of '{data}'. Their authors', on their images: beside yours, not compared with "
+        f"them. {' '.join(f'[{number}] {origin}.' for number, origin in enumerate(origins, start=1))}"
+    )
+    return Table(caption, f"tab:benchmark-{_label(data)}-published", "", tuple(columns), tuple(lines))
 
 
 def shown_by_category(rows: pd.DataFrame) -> tuple[str, str]:
@@ -184,10 +215,10 @@ def _shift_table(rows: pd.DataFrame, entrants: Sequence[Entrant], data: str) -> 
         cells += [value_cell(find(mine, metric=m, category=ALL), sign=True) for m in ("auroc", "fpr", "fnr")]
         lines.append((entrant.name + _mark(entrant), tuple(cells)))
     caption = (
-        f"From real to generated images on '{data}'. F1 on either, and the change (generated less real) of F1, the "
-        "same within categories (mean over those with both), of AUROC, FPR and FNR."
+        f"From real to generated images on '{data}'. F1 on either, then changes (Δ, generated less real, within each "
+        "bootstrap draw) of F1, the same within categories (mean over those with both), of AUROC, FPR and FNR."
     )
-    columns = ("F1 real", "F1 generated", "F1 change", "within categories", "AUROC", "FPR", "FNR")
+    columns = ("F1 real", "F1 generated", CHANGE, f"{CHANGE} within categories", "ΔAUROC", "ΔFPR", "ΔFNR")
     return Table(caption, f"tab:benchmark-{_label(data)}-shift", "", columns, tuple(lines))
 
 
@@ -203,9 +234,9 @@ def _pair_table(rows: pd.DataFrame, entrants: Sequence[Entrant], reference: str,
         lines.append((entrant.name + _mark(entrant), (*cells, versus)))
     caption = (
         f"Pairs of '{data}'. Both right: the safe half called safe and the unsafe one unsafe. Ranked right: the unsafe "
-        f"half scored higher. Last: the first less that of {reference}."
+        f"half scored higher. Change: of both right, less that of {reference}."
     )
-    columns = ("both right", "ranked right", f"both right − {reference}")
+    columns = ("both right", "ranked right", "change")
     return Table(caption, f"tab:benchmark-{_label(data)}-pairs", "", columns, tuple(lines))
 
 
@@ -223,37 +254,11 @@ def _distribution_table(rows: pd.DataFrame, entrants: Sequence[Entrant]) -> Tabl
         lines.append((entrant.name + _mark(entrant), tuple(cells)))
     caption = (
         "F1 in and out of distribution. Means over data sets, each counting the same: those like what a guard was "
-        "trained on, the others, all, and the change from the first to the second."
+        "trained on, the others, all, and the change from the first to the second. A data set without unsafe images "
+        "has no F1 and is left out."
     )
     columns = ("in distribution", "out of distribution", "all", "change")
     return Table(caption, "tab:benchmark-distribution", "", columns, tuple(lines))
-
-
-def text_of(tables: Sequence[Table], width: int = 110) -> str:
-    """Tables for a terminal: a title, rows of values, and what they are below; the whole of them is in the report.
-
-    Rows of single sources, and the intervals of columns that say little without the others, are left out.
-    """
-    blocks = []
-    for table in tables:
-        rows = [row for row in table.rows if not row[0].startswith(" ")]
-        names = [name for name, _ in rows]
-        columns = [
-            [cells[i].main if head in _BARE else str(cells[i]) for _, cells in rows]
-            for i, head in enumerate(table.columns)
-        ]
-        widths = [max(map(len, (head, *column))) for head, column in zip(table.columns, columns, strict=True)]
-        stub = max(len("guard"), *map(len, names))
-        head = "  ".join(title.ljust(w) for title, w in zip(table.columns, widths, strict=True))
-        lines = [f"  {'guard'.ljust(stub)}  {head}".rstrip(), "  " + "─" * (stub + 2 + len(head))]
-        for row, name in enumerate(names):
-            values = "  ".join(column[row].ljust(w) for column, w in zip(columns, widths, strict=True))
-            lines.append(f"  {name.ljust(stub)}  {values}".rstrip())
-        title, _, rest = table.caption.partition(". ")
-        rest = rest.partition("Brackets: ")[0].strip()
-        about = [textwrap.fill(rest, width, initial_indent="  ", subsequent_indent="  ")] if rest else []
-        blocks.append("\n".join([title, *lines, *about]))
-    return "\n\n".join(blocks)
 
 
 def _mark(entrant: Entrant) -> str:

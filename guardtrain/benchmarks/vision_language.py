@@ -169,7 +169,10 @@ def _ask_all(
                         for twin in twins[place]:
                             out.problems[twin] = str(error)
                         if in_a_row >= _HOPELESS and not out.asked:
-                            raise EndpointError(f"No image got an answer; the last: {error}") from error
+                            raise EndpointError(
+                                f"No image got an answer from vlm.base_url={work.settings.base_url}: {error}. What was "
+                                "answered before is kept; the same command asks about the rest."
+                            ) from error
                     else:
                         in_a_row = 0
                         out.asked += 1

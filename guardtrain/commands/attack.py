@@ -15,7 +15,7 @@ from guardtrain.commands.data import sources_of
 from guardtrain.commands.terminal import show
 from guardtrain.config import AttackConfig
 from guardtrain.config_checks import typed
-from guardtrain.errors import ConfigError
+from guardtrain.errors import ConfigError, EncoderError
 from guardtrain.files import replace_file
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ def _guards(settings: AttackSettings) -> dict[str, Guard]:
         guard = Guard.load(
             path, checkpoint=settings.checkpoint, device=settings.device, trusted_heads=settings.trusted_heads
         )
-        require_attackable(guard, settings.point)
+        try:
+            require_attackable(guard, settings.point)
+        except EncoderError as error:
+            raise EncoderError(f"{error}\n  With `guardtrain attack`: checkpoint=FILE.") from error
         name = guard.name if guard.name not in found else f"{guard.name} ({path})"
         if name in found:
             raise ConfigError(f"guards names {path} twice.")

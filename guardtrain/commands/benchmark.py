@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import textwrap
 import time
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ def run(config: DictConfig) -> None:
     from guardtrain.benchmarks.scores import ScoresFolder, require_readable, score_all
     from guardtrain.commands.benchmark_data import contenders, data_sets, embedder
 
+    _require_model(settings)
     started = time.perf_counter()
     folder = Path(settings.out).expanduser()
     guards = contenders(settings)
@@ -66,6 +68,15 @@ def run(config: DictConfig) -> None:
     log.info("%.1f s for scores, %.1f s for the comparison", scored - started, time.perf_counter() - scored)
 
 
+def _require_model(settings: BenchmarkSettings) -> None:
+    """Raises ConfigError where `vlm=…` is chosen and no model is named: it would be left out without a word."""
+    from hydra.core.hydra_config import HydraConfig
+
+    chosen = HydraConfig.get().runtime.choices.get("vlm") if HydraConfig.initialized() else None
+    if chosen and not settings.vlm.model:
+        raise ConfigError(f"vlm={chosen} asks a model, and none is named: vlm.model=NAME, as its endpoint calls it.")
+
+
 def _compared(
     guards: Sequence[Contender],
     sets: Sequence[DataSet],
@@ -77,7 +88,9 @@ def _compared(
     from guardtrain.benchmarks import figure, report
     from guardtrain.benchmarks.effectiveness import How
     from guardtrain.benchmarks.scores import scores_table
-    from guardtrain.benchmarks.tables import benchmark_tables, brackets, text_of
+    from guardtrain.benchmarks.tables import benchmark_tables, brackets
+    from guardtrain.benchmarks.tables_detail import detail_tables
+    from guardtrain.benchmarks.tables_text import text_of
 
     entrants = [guard.entrant for guard in guards]
     names = [entrant.name for entrant in entrants]
@@ -86,17 +99,22 @@ def _compared(
     frame, notes = compare(guards, sets, scores, how, settings)
     tables = benchmark_tables(frame, entrants, reference, settings.confidence)
     log.info("")
-    show(f"{text_of(tables)}\n  {brackets(settings.confidence)}")
+    show(f"{text_of(tables, _width())}\n  {brackets(settings.confidence)}")
     told = [*report.findings(frame, reference), *(f"Note: {note}" for note in notes)]
-    show("\n".join(["", *(textwrap.fill(line, 110, initial_indent="  ", subsequent_indent="    ") for line in told)]))
+    fill = partial(textwrap.fill, width=110, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+    show("\n".join(["", *map(fill, told)]))
     log.info("")
     about = {guard.entrant.name: _about(guard) for guard in guards}
-    text = report.report_markdown(frame, tables, entrants, reference, how, about, notes)
+    details = detail_tables(frame, entrants, settings.confidence)
+    text = report.report_markdown(frame, tables, entrants, reference, how, about, notes, details)
     files = _write_tables(frame, folder)
     replace_file(folder / SCORES_FILE, lambda path: _parquet(scores_table(guards, sets, scores), path))
     files.append(folder / SCORES_FILE)
     files += figure.save(figure.draw(frame, entrants, settings.confidence), folder, settings.formats)
     replace_file(folder / REPORT_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    if details:
+        where = folder / REPORT_FILE
+        log.info("F1, AUROC, accuracy, FPR and FNR of each category in each source, with intervals: %s", where)
     return [*files, folder / REPORT_FILE]
 
 
@@ -114,11 +132,9 @@ def compare(
     """
     from guardtrain.benchmarks import beside, shift
     from guardtrain.benchmarks.effectiveness import difference_rows, evaluate, metric_rows, tidy
-    from guardtrain.benchmarks.reference import papers
     from guardtrain.benchmarks.scores import judged_by_all
 
-    if settings.reference is not None and settings.reference not in papers():
-        raise ConfigError(f"reference is '{settings.reference}'; there are {', '.join(papers())}, or null.")
+    beside.check_reference(settings.reference)
     likeness = shift.Likeness(settings.in_distribution, {data.name: data.origin for data in sets if data.origin})
     likeness.check([data.name for data in sets])
     entrants = [guard.entrant for guard in guards]
@@ -138,6 +154,13 @@ def compare(
         rows += [*metric_rows(one), *difference_rows(one), *shift.shift_rows(one)]
         if settings.reference is not None:
             rows += beside.published_rows(one, settings.reference, known, data.origin)
+    notes += likeness.told(evaluated)
+    notes += [
+        f"{guard.entrant.name} says yes or no and no probability, so its AUROC is that of one threshold. Where its "
+        "endpoint gives log-probabilities, vlm.logprobs=true asks for them."
+        for guard in guards
+        if guard.asks and not settings.vlm.logprobs
+    ]
     return tidy([*rows, *shift.distribution_rows(evaluated, likeness)]), notes
 
 
@@ -169,6 +192,11 @@ def _unjudged(categories: Sequence[str], data: str, guards: Sequence[Contender])
                 f"only its false alarms count. To judge it on others: 'categories={{{name}: [...]}}', or [] for all."
             )
     return out
+
+
+def _width() -> int:
+    """Characters of a line of tables: the terminal's; where there is none, enough for the widest usual one."""
+    return min(160, max(80, shutil.get_terminal_size((120, 24)).columns))
 
 
 def _about(contender: Contender) -> str:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from guardtrain.sources.base import Source
 
 _OF_A_SET = ("_target_", "path", "root", "config")
-_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_NAMELESS = ("records", "data", "images", "labels", "metadata", "manifest", "index", "table")  # files, or folders
 _OWN_HEADS = ("guardtrain.benchmarks.concepts.ConceptHead",)
 
 
@@ -196,7 +197,10 @@ def _options(group: str) -> list[str]:
 
 
 def _stem(path: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", Path(path).expanduser().resolve().stem).strip("-") or "data"
+    """What a file or folder is called, by its name; by its folder's where the name says nothing (`records.csv`)."""
+    where = Path(path).expanduser().resolve()
+    stem = where.parent.name if where.stem.lower() in _NAMELESS and where.parent.name else where.stem
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-") or "data"
 
 
 def contenders(settings: BenchmarkSettings) -> list[Contender]:
@@ -294,7 +298,13 @@ def embedder(settings: BenchmarkSettings, say: Any) -> Any:
         except EncoderError:
             pass  # its weights are not here; a store of these images may be
         say(f"{data.name}: embeddings of {guard.spec.label}")
-        found = embed(source, encoder, cache, label=f"{data.name}")
+        try:
+            found = embed(source, encoder, cache, label=f"{data.name}")
+        except EncoderError as error:
+            place = f"checkpoint=FILE, or 'checkpoint={{{guard.spec.label}: FILE}}'"
+            raise EncoderError(
+                f"{error}\n  Weights of the encoder that a guard names are given here as {place}."
+            ) from error
         if data.ids is not None and len(found) < len(source.records()):
             raise DataError(
                 f"{len(source.records()) - len(found)} images of '{data.name}' cannot be read, so what is held out "

@@ -12,7 +12,7 @@ from guardtrain.benchmarks.calibrating_settings import CalibrateSettings
 from guardtrain.benchmarks.settings import BenchmarkSettings
 from guardtrain.commands.terminal import show
 from guardtrain.config_checks import typed
-from guardtrain.errors import ConfigError
+from guardtrain.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,13 @@ def run(config: DictConfig) -> None:
         raise ConfigError(f"A guard is calibrated on one data set; these are {len(sets)}: {names}. Name one of them.")
     data = sets[0]
     require_readable([contender], sets)
+    unsafe = int((data.records.labels == 1).sum())
+    if not 0 < unsafe < len(data.records):  # refused before anything is embedded
+        raise DataError(
+            f"The data set '{data.name}' has {len(data.records) - unsafe:,} safe and {unsafe:,} unsafe images; "
+            "probabilities and thresholds need both. Give labelled images of both kinds, such as those the guard will "
+            "judge."
+        )
     found = embedder(told, log.info)(contender, data)
     rows = chosen_rows(data.ids, found.records.ids)
     limit, seed = settings.validation_limit, settings.seed

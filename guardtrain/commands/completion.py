@@ -83,6 +83,7 @@ def _settings(command: str, word: str) -> list[str]:
     from hydra.plugins.completion_plugin import CompletionPlugin
 
     from guardtrain.commands.help import config_groups
+    from guardtrain.commands.options import options_of
     from guardtrain.config import SCHEMAS, conf_dir, register_schemas
 
     class Completion(CompletionPlugin):
@@ -105,10 +106,17 @@ def _settings(command: str, word: str) -> list[str]:
     register_schemas()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         found = Completion(GlobalHydra.instance().config_loader())._query(command, word)
-    # Hydra also offers the groups of other commands.
-    own = {field.name for field in dataclasses.fields(SCHEMAS[command])} | set(config_groups(command))
+    # Hydra also offers the groups of other commands, and options that the command refuses.
+    groups = config_groups(command)
+    own = {field.name for field in dataclasses.fields(SCHEMAS[command])} | set(groups)
+    group = word.partition("=")[0]
+    mine = {f"{group}={path.stem}" for path in options_of(command, group)} if "=" in word and group in groups else None
     defaults = SCHEMAS[command]()
-    return [_assigned(each, defaults) for each in found if re.split("[.=]", each)[0] in own]
+    return [
+        _assigned(each, defaults)
+        for each in found
+        if re.split("[.=]", each)[0] in own and (mine is None or each in mine)
+    ]
 
 
 def _assigned(word: str, defaults: Any) -> str:

@@ -1,7 +1,8 @@
-"""What to say of `experiment=NAME` where a command has no experiments: which settings stand for it there."""
+"""Which named experiments a command can run, and what to say of one that it cannot: which settings stand for it."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,30 +16,57 @@ _DATA = ("data", "encoder")
 _ONE_RUN = "train"
 
 
+def experiments_of(command: str) -> list[str]:
+    """The named experiments that `command` can run: those whose groups and settings it has.
+
+    >>> experiments_of("finetune")
+    ['perspectivevision_lora']
+    """
+    primary = conf_dir() / f"{command}.yaml"
+    config: Any = OmegaConf.to_container(OmegaConf.load(primary))
+    groups = _groups(primary)
+    if _GROUP not in groups:
+        return []
+    found = []
+    for path in sorted((conf_dir() / _GROUP).glob("*.yaml")):
+        chosen, settings = _read(path.stem)
+        if set(chosen) <= groups and set(settings) <= groups | set(config):
+            found.append(path.stem)
+    return found
+
+
 def misplaced_experiment(command: str, overrides: Sequence[str]) -> str:
     """Why `experiment=NAME` cannot be composed for `command`, and what can; empty where that is not what was given."""
     given = [one.partition("=")[2] for one in overrides if one.lstrip("+").partition("=")[0] == _GROUP]
-    owners = [path.stem for path in sorted(conf_dir().glob("*.yaml")) if _GROUP in _groups(path)]
-    if not given or command in owners:
+    by_owner = {path.stem: found for path in sorted(conf_dir().glob("*.yaml")) if (found := experiments_of(path.stem))}
+    if not given or given[-1] in by_owner.get(command, []):
         return ""
-    text = f"experiments belong to {' and '.join(f'`guardtrain {owner}`' for owner in owners)}."
-    known = sorted(path.stem for path in (conf_dir() / _GROUP).glob("*.yaml"))
-    if given[-1] not in known:
-        return f"{text} There are: {', '.join(known)}."
+    owners = [owner for owner, names in by_owner.items() if given[-1] in names]
+    if not owners:
+        listed = "; ".join(f"`guardtrain {owner}`: {', '.join(names)}" for owner, names in by_owner.items())
+        return f"there is no experiment '{given[-1]}'. There are, for {listed}."
+    text = f"experiment={given[-1]} is one of {' and '.join(f'`guardtrain {owner}`' for owner in owners)}."
+    if command in by_owner:
+        return f"{text} Those of `guardtrain {command}`: {', '.join(by_owner[command])}."
     groups, settings = _read(given[-1])
-    grid = groups.pop("grid", None)
+    grid = groups.get("grid")
     if command != _ONE_RUN or grid is None:
         return f"{text} Here give its data: {' '.join(f'{name}={groups[name]}' for name in _DATA if name in groups)}"
-    words = [f"{name}={value}" for name, value in groups.items()] + [*_flat(settings), *_mixture(grid, settings)]
+    words = [f"{name}={value}" for name, value in groups.items() if name != "grid"] + [
+        *_flat(settings),
+        *_mixture(grid, settings),
+    ]
     return f"{text} This one is a grid of runs; one of them is: guardtrain {command} {' '.join(words)}"
 
 
+@functools.cache
 def _groups(path: Path) -> set[str]:
     """The config groups of a command's config."""
     config: Any = OmegaConf.to_container(OmegaConf.load(path))
     return {key for one in config.get("defaults", []) if isinstance(one, dict) for key in one}
 
 
+@functools.cache
 def _read(name: str) -> tuple[dict[str, str], dict[str, Any]]:
     """The groups that an experiment chooses, and its own settings."""
     config: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / _GROUP / f"{name}.yaml"))

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.recipe import recipe_settings
+from guardtrain.commands.terminal import show
 from guardtrain.commands.tracking import tracked
 from guardtrain.config import PRECOMPUTED, FinetuneConfig, TrainConfig
 from guardtrain.config_checks import build, plain, typed
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ENCODER_FOLDER = "encoder"
+ENCODER_FOLDER, PROBE_FOLDER = "encoder", "probe"
+COMPARISON_FILE = "against_probe.parquet"
 TUNABLE = ("open_clip", "timm")
 TUNED_OPTION = "tuned"  # what `encoder=` is called with --config-dir OUT/conf
+_PROBE_HEAD = {"_target_": "guardtrain.heads.LinearHead"}
 _CONFIG = Path(".hydra") / "config.yaml"
 # Raised when a change to the code changes the weights that tuning comes to.
 _VERSION = 1
@@ -53,7 +56,7 @@ def run(config: DictConfig) -> None:
         "the frozen encoder first: the mixture is drawn from its pools, and its linear probe is where tuning starts"
     )
     pools = load_pools(settings, log.info)
-    probe, encoder = _tuned(settings, pools, folder)
+    encoder = _tuned(settings, pools, folder)
     log.info("encoder   %s", folder / ENCODER_FOLDER)
     log.info("          elsewhere: encoder=%s with --config-dir %s", TUNED_OPTION, folder / "conf")
     log.info("")
@@ -64,7 +67,7 @@ def run(config: DictConfig) -> None:
     config_text = OmegaConf.to_yaml(OmegaConf.create(plain(own)))
     replace_file(folder / _CONFIG, lambda path: path.write_text(config_text, encoding="utf-8"))
     train.run(OmegaConf.create(plain(own)))
-    _compare(folder, probe)
+    _compare(settings, own, pools)
 
 
 def _require_images(settings: FinetuneConfig) -> None:
@@ -79,6 +82,11 @@ def _require_images(settings: FinetuneConfig) -> None:
     if settings.encoder.family not in TUNABLE:
         raise ConfigError(
             f"finetune tunes encoders of {' and '.join(TUNABLE)}; encoder.family is '{settings.encoder.family}'."
+        )
+    if settings.encoder.crops != 1:
+        raise ConfigError(
+            f"finetune tunes encoders that embed an image as a whole; encoder.crops is {settings.encoder.crops}. Tune "
+            "with encoder.crops=1; what it writes can be used with encoder.crops=5."
         )
     nodes = {"data.real": settings.data.real}
     if settings.data.pairs is not None:
@@ -96,8 +104,8 @@ def _require_images(settings: FinetuneConfig) -> None:
             )
 
 
-def _tuned(settings: FinetuneConfig, pools: Pools, folder: Path) -> tuple[str, EncoderSettings]:
-    """The linear probe's run, and the settings of the tuned encoder, which is tuned now or was before."""
+def _tuned(settings: FinetuneConfig, pools: Pools, folder: Path) -> EncoderSettings:
+    """The settings of the tuned encoder, which is tuned now or was before; the linear probe is trained first."""
     from guardtrain.curves.engine import make_mixer, plan_single, run_plan
     from guardtrain.curves.results import run_key
     from guardtrain.training.finetuning.checkpoint import read_tuned, save_tuned, tuned_settings
@@ -114,7 +122,7 @@ def _tuned(settings: FinetuneConfig, pools: Pools, folder: Path) -> tuple[str, E
     out = folder / ENCODER_FOLDER
     if (there := read_tuned(out)) is not None and there.get("key") == key:
         log.info("the encoder is tuned already")
-        return planned.key, tuned_settings(out, settings.encoder)
+        return tuned_settings(out, settings.encoder)
     import torch
 
     from guardtrain.encoders import load_encoder
@@ -159,7 +167,7 @@ def _tuned(settings: FinetuneConfig, pools: Pools, folder: Path) -> tuple[str, E
     own = {name: value for name, value in plain(made).items() if name not in ("device", "batch_size")}
     text += OmegaConf.to_yaml(OmegaConf.create(own))
     replace_file(option, lambda path: path.write_text(text, encoding="utf-8"))
-    return planned.key, made
+    return made
 
 
 def _worded(tuned: Any, settings: FinetuneConfig) -> str:
@@ -180,29 +188,36 @@ def _probe(settings: FinetuneConfig, pools: Pools, recipe: TrainingRecipe, plann
     from guardtrain.curves.folder import RESULTS_FILE
     from guardtrain.curves.results import ResultsTable
     from guardtrain.curves.summary import run_text
+    from guardtrain.heads.artifact import kept_run, save_head
 
     table = ResultsTable(folder / RESULTS_FILE)
-    if planned.key not in table.done(pools.tests):
+    done = planned.key in table.done(pools.tests)
+    if not done or kept_run(folder / PROBE_FOLDER) != planned.key:
         checkpoints = folder / "checkpoints" / planned.key
-        _, rows = train_run(pools, recipe, planned, memory_gb=settings.memory_gb, checkpoints=checkpoints)
-        table.append(rows)
+        fitted, rows = train_run(pools, recipe, planned, memory_gb=settings.memory_gb, checkpoints=checkpoints)
+        (folder / PROBE_FOLDER).mkdir(parents=True, exist_ok=True)
+        save_head(folder / PROBE_FOLDER, fitted.bank, 0, pools.spec, _PROBE_HEAD, run=planned.key)
+        if not done:
+            table.append(rows)
     frame = table.read()
     log.info("the linear probe of the frozen encoder:")
     log.info(run_text(frame[frame["run"] == planned.key]))
     log.info("")
 
 
-def _compare(folder: Path, probe: str) -> None:
-    """One line a test set: what the tuning changed."""
-    from guardtrain.curves.folder import RESULTS_FILE
-    from guardtrain.curves.results import ResultsTable
-    from guardtrain.heads.artifact import kept_run
+def _compare(settings: FinetuneConfig, own: TrainConfig, pools: Pools) -> None:
+    """What the tuning changed on each test set, with intervals: told, and kept as a table."""
+    from guardtrain.commands.finetune_comparison import comparison, comparison_text
+    from guardtrain.heads.artifact import load_head
 
-    frame = ResultsTable(folder / RESULTS_FILE).read()
-    whole = frame[frame["slice_kind"] == "all"].set_index(["run", "test"])["auroc"]
-    tuned = str(kept_run(folder))
-    for test in frame.loc[frame["run"] == probe, "test"].unique():
-        log.info("AUROC on '%s': linear probe %.3f, tuned %.3f", test, whole[probe, test], whole[tuned, test])
+    folder = Path(settings.out)
+    probe = load_head(folder / PROBE_FOLDER, build(_PROBE_HEAD, "head"))
+    head = load_head(folder, build(own.head, "head"))
+    frame = comparison(pools, load_pools(own, lambda _: None), probe, head)
+    replace_file(folder / COMPARISON_FILE, lambda path: frame.to_parquet(path, index=False))
+    log.info("")
+    show(comparison_text(frame))
+    log.info("table     %s", folder / COMPARISON_FILE)
 
 
 def _about(settings: FinetuneConfig, pools: Pools, planned: Run) -> dict[str, Any]:
@@ -226,8 +241,7 @@ def _probe_settings(settings: FinetuneConfig) -> TrainConfig:
     """The config of `guardtrain train` that the probe is a run of."""
     from guardtrain.training.settings import OptimizerSettings
 
-    head = {"_target_": "guardtrain.heads.LinearHead"}
-    return TrainConfig(**(_common(settings) | {"head": head, "optimizer": OptimizerSettings()}))
+    return TrainConfig(**(_common(settings) | {"head": _PROBE_HEAD, "optimizer": OptimizerSettings()}))
 
 
 def _train_config(settings: FinetuneConfig, encoder: EncoderSettings) -> TrainConfig:

@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from guardtrain.cli import ACTIONS
+from guardtrain.commands.options import options_of
 from guardtrain.config import SCHEMAS, conf_dir, register_schemas
 
 EXAMPLES = {
@@ -132,13 +133,14 @@ def command_help(command: str, summary: str) -> str:
         lines.append("config groups (GROUP=OPTION; * is the default):")
         for group, default in groups.items():
             lines.append(f"  {group}")
-            for path in sorted((conf_dir() / group).glob("*.yaml")):
+            for path in options_of(command, group):
                 mark = "*" if path.stem == default else " "
-                lines += _entry(f"   {mark} {path.stem}", _first_comment(path), 28)
+                lines += _entry(f"   {mark} {path.stem}", first_comment(path), 28)
         lines.append("")
     lines.append("settings (SETTING=VALUE):")
     composed = _composed(command)
-    for name, text in _settings(SCHEMAS[command]):
+    own = _settings(SCHEMAS[command])
+    for name, text in sorted(own, key=lambda one: one[0] not in _required(SCHEMAS[command])):
         value = "" if name in _RESOLVED else OmegaConf.select(composed, name, throw_on_missing=False, default="")
         # a mapping (a source) is in its group's file, too long to repeat here
         shown = "" if value == "" or isinstance(value, DictConfig) else f"[{_short(value)}] "
@@ -161,7 +163,7 @@ def config_groups(command: str) -> dict[str, str | None]:
     return groups
 
 
-def _first_comment(path: Path) -> str:
+def first_comment(path: Path) -> str:
     """What the YAML file says of itself in its first comment (after a `@package` line)."""
     for line in path.read_text().splitlines():
         if line.startswith("#") and "@package" not in line:
@@ -191,6 +193,13 @@ def _settings(schema: type, prefix: str = "") -> list[tuple[str, str]]:
         elif texts.get(field.name):
             found.append((full, texts[field.name]))
     return found
+
+
+def _required(schema: type) -> list[str]:
+    """The command's own settings that have no default: what its user gives, told first."""
+    instance = schema()
+    names = [field.name for field in dataclasses.fields(schema)]
+    return [name for name in names if getattr(instance, name) == MISSING and name not in _RESOLVED]
 
 
 def _argument_texts(schema: type) -> dict[str, str]:

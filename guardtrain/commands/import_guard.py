@@ -40,7 +40,13 @@ def run(config: DictConfig) -> None:
     kind = build(settings.kind, "kind")
     file = settings.file or getattr(kind, "default_file", None)
     if file is None:
-        raise ConfigError("Say which file is imported: `guardtrain import-guard KIND FILE`, or file=PATH.")
+        from hydra.core.hydra_config import HydraConfig
+
+        from guardtrain.commands.help import first_comment
+
+        name = HydraConfig.get().runtime.choices.get("kind") if HydraConfig.initialized() else None
+        about = f" {first_comment(conf_dir() / 'kind' / f'{name}.yaml')}." if name else ""
+        raise ConfigError(f"Say which file is imported: `guardtrain import-guard {name or 'KIND'} FILE`.{about}")
 
     from guardtrain.benchmarks.importing import read_published, save_published
     from guardtrain.guards.head_file import is_known

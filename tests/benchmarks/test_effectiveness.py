@@ -20,7 +20,10 @@ from guardtrain.benchmarks.effectiveness import (
     tidy,
 )
 from guardtrain.benchmarks.measures import percentiles
+from guardtrain.benchmarks.report import findings
 from guardtrain.benchmarks.slices import Judged, source_family
+from guardtrain.benchmarks.tables import is_better
+from guardtrain.records import Records
 from tests.benchmarks.judged import judged, of
 
 HOW = How(replicates=400)
@@ -190,6 +193,20 @@ def test_safe_images_without_a_category_stand_beside_every_category() -> None:
     frame = tidy(metric_rows(evaluated(of(y, flagged, category=[None] * 3 + ["Hate", "Hate", "Spam"]))))
     row = value(frame, judged_on="all", category="Spam", metric="precision")
     assert (row["n_images"], row["n_unsafe"], row["value"]) == (4, 1, 0.5)
+
+
+def test_two_images_do_not_show_that_a_guard_is_better() -> None:
+    """One guard right on both, the other wrong: each draw says so, and none can say how sure that is."""
+    records = Records.from_columns(id=["a", "b"], label=[0, 1])
+    logits = np.array([[-1.0, 1.0], [1.0, -1.0]])
+    frame = tidy(difference_rows(evaluated(Judged("d", ("good", "bad"), records, logits, logits > 0))))
+    row = value(frame, judged_on="all", metric="accuracy")
+    assert row["value"] == -1
+    assert np.isnan([row["low"], row["high"]]).all()
+    assert is_better(row) is None
+    (sentence,) = findings(frame, "good")
+    assert "F1 −1.00, too few images for an interval" in sentence
+    assert "worse" not in sentence
 
 
 def test_percentiles_are_numpys() -> None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from guardtrain.benchmarks.beside import check_reference, published_rows
+from guardtrain.benchmarks.effectiveness import Entrant, How, evaluate, tidy
 from guardtrain.benchmarks.reference import papers, published_figures, published_tables
+from guardtrain.errors import ConfigError
+from tests.benchmarks.judged import judged
+
+_KEYS = {"what", "source", "table", "metric", "unit", "category", "read_from", "rows"}
 
 
 def test_every_table_names_its_source() -> None:
@@ -12,7 +18,7 @@ def test_every_table_names_its_source() -> None:
         for name, table in published_tables(paper).items():
             assert table["what"], name
             assert "http" in table["source"], name
-            assert set(table) <= {"what", "source", "table", "metric", "category", "read_from", "rows"}, name
+            assert set(table) <= _KEYS, name
             assert table["table"] is None or isinstance(table["table"], int)
             assert all(table["rows"].values()), name
     figures = list(published_figures())
@@ -60,3 +66,19 @@ def test_scores_fit_each_other() -> None:
         row = by_source[name.replace(" ", "_")]
         assert min(row["laion5b"], row["lexica"]) < value < max(row["laion5b"], row["lexica"])
         assert row.get("all", value) == pytest.approx(value)
+
+
+def test_what_others_measured_on_its_images_stands_beside_unsafebench() -> None:
+    """As shares, in the categories that the data have; a total only beside UnsafeBench itself."""
+    one = evaluate(judged(60, guards=1), [Entrant("g0")], How(replicates=20))
+    for origin, totals in ((None, set()), ("unsafebench", {0.417, 0.859})):
+        frame = tidy(published_rows(one, "unsafebench", ["NudeNet"], origin))
+        qwen = frame[frame["guard"] == "Qwen2.5-VL-7B"].set_index("category")["value"]
+        assert (qwen["Hate"], qwen["Sexual"], qwen["Violence"]) == pytest.approx((0.245, 0.355, 0.691))
+        assert totals <= set(frame.loc[frame["category"] == "all", "value"].round(9))
+        assert bool(totals) == (frame["category"] == "all").any()
+        assert set(frame.loc[frame["versus"] == "g0", "guard"]) == {"NudeNet"}
+        assert frame["value"].between(0, 1).all()
+        assert frame["origin"].str.contains("which of its images is not said").any()
+    with pytest.raises(ConfigError, match="reference is 'safetypairs'; there are on_unsafebench, unsafebench"):
+        check_reference("safetypairs")

@@ -27,7 +27,7 @@ def test_from_a_guard_to_robust_accuracy_with_files_and_figure(run, scenes_guard
     text = run("attack", f"guards=[{scenes_guard}]", *SMALL, *DATA)
     for part in (
         "Robust accuracy on 'counterfactual' · 8 images of attacked attacked",
-        "attacked: as files",
+        "as files          unrounded\n",
         "Pairs with both sides still right",
         "at most 2 of 255 levels",
     ):

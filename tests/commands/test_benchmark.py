@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,8 @@ def test_guards_compared_and_not_scored_twice(run: Callable[..., str], made: Pat
     for part in (
         "Guards on 'a' (200 images,", "20 pairs)", "laion-nsfw (Sexual)", "From real to generated images on 'b'",
         "Pairs of 'a'", "F1 in and out of distribution", "other against mine on 'a': F1 ",
-        "NSFW_Detector, Lexica (published)",
+        "Published F1 in the categories of 'a'", "NSFW_Detector, Lexica [1]", "Guards by source on 'a'",
+        "Note: In distribution for mine: a; out of it: b.", "in each source, with intervals: o/report.md",
         "a: 200 images scored by 3 guards\n",
     ):  # fmt: skip
         assert part in text
@@ -84,11 +86,14 @@ def test_guards_compared_and_not_scored_twice(run: Callable[..., str], made: Pat
     assert rows.set_index("metric")["value"]["accuracy"] == pytest.approx(flagged.mean())
     known = frame[(frame["kind"] == "published") & (frame["versus"] == "laion-nsfw")]
     assert set(known["category"]) == {"Sexual"}
-    assert known["origin"].str.contains("table 3").all()
+    assert known["origin"].str.contains(r"table 3|2603\.01228").all()
     assert set(frame["kind"]) == {"metric", "difference", "shift", "distribution", "published"}
     report = Path("o/report.md").read_text()
     assert "Clopper-Pearson" in report
     assert "](benchmark.png)" in report
+    kinds = re.findall(r"`(\w+)`", report.partition("`kind` says what it is")[2].partition("`judged_on`")[0])
+    assert {"versus", *frame["kind"].unique()} == set(kinds)
+    assert _in_detail(report, "mine by category and source on 'b'") == _in_detail_by_hand(scores, "mine", "b")
     first = Path("o/benchmark.png").read_bytes()
     assert Path("o/benchmark.pdf").read_bytes().startswith(b"%PDF")
 
@@ -105,9 +110,35 @@ def test_guards_compared_and_not_scored_twice(run: Callable[..., str], made: Pat
     assert "laion-nsfw (Sexual)" not in text
 
 
+def _in_detail(report: str, caption: str) -> dict[str, tuple[int, int, float]]:
+    """Images, unsafe ones and accuracy of each category in each source, from a table of the report."""
+    lines = report.partition(f"{caption}. ")[2].partition("\n\n")[2].partition("\n\n")[0].splitlines()
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    found, category = {}, ""
+    for name, *cells in rows:
+        category = category if name.startswith("&nbsp;") else name
+        row = dict(zip(head[1:], cells, strict=True))
+        key = f"{category}/{name.removeprefix('&nbsp;&nbsp;')}"
+        found[key] = (int(row["images"]), int(row["unsafe"]), float(row["accuracy"].split()[0]))
+    return found
+
+
+def _in_detail_by_hand(scores: pd.DataFrame, guard: str, data: str) -> dict[str, tuple[int, int, float]]:
+    own = scores[(scores["guard"] == guard) & (scores["data"] == data)]
+    found = {}
+    for category in ("all", *sorted(own["category"].unique())):
+        for source in (category, *sorted(own["source"].unique())):
+            some = own if category == "all" else own[own["category"] == category]
+            some = some if source == category else some[some["source"] == source]
+            right = ((some["decision"] == "unsafe") == (some["label"] == 1)).mean()
+            found[f"{category}/{source}"] = (len(some), int(some["label"].sum()), round(right, 3))
+    return found
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (["vlm=openai_compatible"], "none is named: vlm.model=NAME"),
         (["data=nowhere.csv"], "nowhere.csv"),
         (["data=nowhere"], "no data config. The data configs are:"),
         (["data=[masks:pears]", "data_dir=x"], "has no part 'pears'; it has: counterfactual, real, pairs"),

@@ -54,3 +54,6 @@ def test_an_imported_guard_is_calibrated_on_labelled_images(run, tmp_path: Path)
     assert "validation is what `guardtrain export` asks" in run(
         "calibrate", "guard=q16", data, "validation=val", code=2
     )
+    np.savez("safe.npz", x=x, y=np.full(400, "fine"))
+    safe = data.replace("a.npz", "safe.npz")
+    assert "Give labelled images of both kinds" in run("calibrate", "guard=q16", safe, code=2)

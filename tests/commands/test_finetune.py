@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -27,6 +28,18 @@ def test_from_images_to_a_tuned_encoder_its_metrics_and_a_guard(run) -> None:
     assert frame.groupby("head")["encoder"].nunique().eq(1).all() and frame["encoder"].nunique() == 2
     assert (frame.groupby("run")["test"].nunique() == 2).all()
     probe = frame[frame["head"] == "linear (pair-aware)"]
+    # one against the other, on the same images: the table's figures, and intervals of their difference
+    assert "The tuned encoder against the frozen one's linear probe" in text
+    against = pd.read_parquet(OUT / "against_probe.parquet")
+    against = against[(against["category"] == "all") & (against["source"] == "all") & (against["judged_on"] == "all")]
+    whole = frame[frame["slice"] == "all"].set_index(["head", "test"])
+    for name, head in (("linear probe", "linear (pair-aware)"), ("tuned", "linear on LoRA (pair-aware)")):
+        own = against[(against["kind"] == "metric") & (against["guard"] == name)].set_index(["data", "metric"])["value"]
+        for test in ("counterfactual", "in_domain"):
+            assert own[test, "auroc"] == pytest.approx(whole.loc[(head, test), "auroc"], abs=1e-6)
+            assert own[test, "accuracy"] == pytest.approx(whole.loc[(head, test), "accuracy"], abs=1e-6)
+    change = against[against["kind"] == "difference"].set_index(["data", "metric"]).loc[("counterfactual", "auroc")]
+    assert change["low"] <= change["value"] <= change["high"]
     run("train", *DATA, "mixture.budget=32", "selection=fixed", "guard=false", "out=alone")
     alone = ResultsTable("alone/results.parquet").read()
     assert set(alone["run"]) == set(probe["run"])
@@ -55,4 +68,5 @@ def test_data_without_images_and_encoders_that_cannot_be_tuned_are_refused(run, 
         "finetune", *embedded, code=2
     )
     assert "lora.rank must be >= 1" in run(*FINETUNE, "lora.rank=0", code=2)
+    assert "encoder.crops is 5" in run(*FINETUNE, "encoder.crops=5", code=2)
     assert not list(tmp_path.glob("outputs/*/*/results.parquet"))

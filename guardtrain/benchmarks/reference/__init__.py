@@ -48,7 +48,8 @@ def papers() -> list[str]:
 def published_tables(name: str = "unsafebench") -> dict[str, dict[str, Any]]:
     """Tables by name, each with `what`, `source`, `table` (its number in the paper; None where the source gives none).
 
-    A table that was not read in its source, but where others had copied it, says so in `read_from`.
+    `metric` says which of ours all figures of a table are, `unit: percent` that they are in percent. A table that was
+    not read in its source, but where others had copied it, says so in `read_from`.
 
     >>> published_tables()["composition"]["rows"]["all"]["all"]
     10146

@@ -71,7 +71,7 @@ def test_the_report_says_what_is_missing_and_what_says_little() -> None:
     text = " ".join(attack_text(robust_accuracy(frame, "d", 0.95), AttackSettings(epsilon=0.002)).split())
     for part in (
         "75% of the images gave FGSM no gradient",
-        "a change of 0.0010 (0.26 of 255 levels)",
+        "a change of no more than 0.0010 (0.26 of 255 levels) for g on t (DeepFool)",
         "cannot be written to a file",
         "h: its head has no gradient, so fgsm, pgd, deepfool are left out",
     ):
