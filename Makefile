@@ -28,10 +28,10 @@ test: install  ## lint and all tests, at the same time
 	@$(MAKE) --no-print-directory --jobs 2 lint pytest
 
 pytest: install
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 fuzz: install  ## property tests with random examples
-	@HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -n 2 --dist loadgroup -m hypothesis $(ARGS)
+	@HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -n 2 --dist loadfile -m hypothesis $(ARGS)
 
 lint: install  ## ruff and mypy
 	@$(BIN)/ruff check .

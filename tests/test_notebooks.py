@@ -11,6 +11,7 @@ import pytest
 
 from notebooks.execute import FOLDER, execute, notebooks
 
+pytestmark = pytest.mark.long
 ROOT = FOLDER.parent
 ALL = notebooks([])
 RUN_HERE = ALL if os.environ.get("GUARDTRAIN_NOTEBOOKS") == "all" else notebooks(["01"])

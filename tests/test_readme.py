@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parent.parent
+VENV = Path(sys.prefix)
+MADE = shutil.which("make") is not None and (VENV / ".installed").is_file()
 CONSOLE = re.compile(r"```console\n(.*?)```", flags=re.S)
 COMMANDS = [
     line.removeprefix("$ ")
@@ -78,35 +81,43 @@ def _shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_guardtrain_commands_run_as_written(start: Start, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `make curve` left a small curve, or what it runs where there is no make."""
+    folder = tmp_path_factory.mktemp("readme")
+    small = f"grid=small out={folder}/outputs/curve/scenes"
+    done = _shell(f"make curve VENV={VENV} ARGS='{small}'" if MADE else f"guardtrain curve {small}", ROOT)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "outputs/curve/scenes/curve.png").is_file()
+    return folder
+
+
+def test_guardtrain_commands_run_as_written(start: Start, folder: Path) -> None:
     ours = [command for command in COMMANDS if command.startswith("guardtrain ")]
     assert len(ours) >= 8
-    # `guardtrain plot` is given what `make curve` leaves behind
-    for i, command in enumerate(["guardtrain curve grid=small", *ours]):
-        done = (start if i else _shell)(command, tmp_path)
+    for command in ours:
+        done = start(command, folder)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         if command == "guardtrain curve grid=small":
             assert "Data efficiency, AUROC on 'counterfactual'" in done.stdout
     for made in ("outputs/curve/scenes/curve.png", "figures/curve.svg", "stores/photos/encoder.json"):
-        assert (tmp_path / made).is_file()
+        assert (folder / made).is_file()
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-def test_make_commands_run(tmp_path: Path) -> None:
+def test_make_is_asked_for_what_is_there() -> None:
     assert [command for command in COMMANDS if command.startswith("make")] == ["make curve", "make test"]
-    venv = Path(sys.prefix)
-    if not (venv / ".installed").is_file():
-        pytest.skip("this environment was not made by make install")
-    # the same targets with less work: a small grid, and one file collected instead of the tests we are in run
-    curve = _shell(f"make curve VENV={venv} ARGS='grid=small out={tmp_path}/out'", ROOT)
-    assert curve.returncode == 0, curve.stderr
-    assert (tmp_path / "out" / "curve.png").is_file()
+
+
+@pytest.mark.skipif(not MADE, reason="make is not installed, or did not install this environment")
+def test_make_commands_run(folder: Path) -> None:
+    """With less work: `make curve` on a small grid, one file collected instead of the tests we are in run."""
+    assert (folder / "outputs/curve/scenes/curve.png").is_file()
     # linters and tests at the same time; we are in the one, and the other would take a minute again
-    steps = _shell(f"make --dry-run test VENV={venv}", ROOT).stdout
+    steps = _shell(f"make --dry-run test VENV={VENV}", ROOT).stdout
     assert "lint pytest" in steps
     few = "-n 0 tests/test_records.py --collect-only -p no:cacheprovider"
-    collected = _shell(f"make pytest VENV={venv} ARGS='{few}'", ROOT)
+    collected = _shell(f"make pytest VENV={VENV} ARGS='{few}'", ROOT)
     assert collected.returncode == 0, collected.stdout + collected.stderr
     assert "tests/test_records.py" in collected.stdout
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.commands.conftest import SMALL_DATA
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parent.parent
 
 

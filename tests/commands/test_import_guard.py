@@ -98,7 +98,8 @@ def test_an_imported_guard_is_used_as_any_other(run, files: list[bytes]) -> None
 
 def test_what_cannot_be_imported_says_why(run) -> None:
     assert "KIND is one of laion_nsfw, multiheaded, nudenet, q16" in run("import-guard", "file=a.p", code=2)
-    assert "Say which file is imported" in run("import-guard", "q16", code=2)
+    text = run("import-guard", "q16", code=2)
+    assert "Say which file is imported: `guardtrain import-guard q16 FILE`. Q16: two prompts on CLIP" in text
     Path("a.p").write_bytes(pickle.dumps(print))
     assert "a.p is a pickle that holds builtins.print" in run("import-guard", "q16", "a.p", code=2)
     np.save("a.npy", np.zeros((3, 4)))

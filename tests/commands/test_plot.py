@@ -16,6 +16,7 @@ from guardtrain.curves.display_base import FIGURES
 from guardtrain.curves.results import ResultsTable
 from tests.curves.scored_curve import scored_curve
 
+pytestmark = pytest.mark.long
 Run = Callable[..., str]
 
 

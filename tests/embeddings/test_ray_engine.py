@@ -26,7 +26,7 @@ from tests.embeddings.fake_encoder import SPEC, BatchedPictures, EncodedPictures
 from tests.embeddings.test_extraction import contents
 
 pytestmark = [
-    pytest.mark.xdist_group("ray"),  # one Ray, in one of the test processes
+    pytest.mark.long,
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'guardtrain[ray]'"),
 ]
 N, SHARD = 43, 5
@@ -34,7 +34,7 @@ DAMAGED = {3: b"not a picture", 4: b"", 17: b"\x89PNG\r\n\x1a\n"}
 DEMO = EncoderSettings(name="demo", checkpoint="pkg://guardtrain/scenes/demo_encoder")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def engine() -> Iterator[RayEngine]:
     """Two actors of a Ray that all tests share, as a program that has started Ray itself."""
     ray = ray_engine._ray()

@@ -378,14 +378,14 @@ def test_a_head_shaped_by_pairs_is_the_same_in_a_bank_and_alone(head):
     x, y, pairs = _pairs()
     plans = [_pair_plan(pairs, 100, k, seed=k) for k in (3, 9, 10, 20, 40, 0)]
     plans.append(_pair_plan(pairs, 100, 20, aware=False))
-    recipe = _recipe(head, loss=LossSettings(pairs=SHAPING), steps=100, batch_size=64)
+    recipe = _recipe(head, loss=LossSettings(pairs=SHAPING), steps=40, batch_size=64)
     together = fit_bank(recipe, x, y, plans)
     assert not together.failed.any()
     for r in range(len(plans)):
         alone = fit_bank(recipe, x, y, plans[r : r + 1])
         torch.testing.assert_close(alone.probabilities(x)[0], together.probabilities(x)[r], rtol=0, atol=1e-4)
     plain = fit_bank(
-        _recipe(head, loss=LossSettings(pairs=PairSettings(mass=0.5)), steps=100, batch_size=64), x, y, plans
+        _recipe(head, loss=LossSettings(pairs=PairSettings(mass=0.5)), steps=40, batch_size=64), x, y, plans
     )
     changed = (plain.probabilities(x) - together.probabilities(x)).abs().amax(1)
     assert bool((changed[:5] > 1e-3).all())
