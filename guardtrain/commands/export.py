@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from guardtrain.guards.export import Exported, TrainedRun
     from guardtrain.guards.settings import GuardSettings
     from guardtrain.guards.validation import Validation
-    from guardtrain.training.fit import TrainingRecipe
     from guardtrain.training.pools import Pools
+    from guardtrain.training.recipe import TrainingRecipe
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from guardtrain.mixtures import counts
 if TYPE_CHECKING:
     from guardtrain.curves.engine import Run
     from guardtrain.encoders.spec import EncoderSettings
-    from guardtrain.training.fit import TrainingRecipe
     from guardtrain.training.pools import Pools
+    from guardtrain.training.recipe import TrainingRecipe
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from guardtrain.config_checks import build, plain
 from guardtrain.errors import ConfigError
 
 if TYPE_CHECKING:
-    from guardtrain.training.fit import TrainingRecipe
+    from guardtrain.training.recipe import TrainingRecipe
 
 
 def build_recipe(settings: CurveConfig | TrainConfig) -> TrainingRecipe:
@@ -26,7 +26,7 @@ def build_recipe(settings: CurveConfig | TrainConfig) -> TrainingRecipe:
 
     import torch
 
-    from guardtrain.training.fit import TrainingRecipe
+    from guardtrain.training.recipe import TrainingRecipe
 
     if settings.trainer.threads:
         torch.set_num_threads(settings.trainer.threads)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from guardtrain.curves.engine import Run
     from guardtrain.curves.results import ResultRow, ResultsTable
-    from guardtrain.training.fit import TrainingRecipe
     from guardtrain.training.pools import Pools
+    from guardtrain.training.recipe import TrainingRecipe
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,10 @@ from guardtrain.heads import HeadBank
 from guardtrain.metrics import record_pairs, record_slices, sliced_guard_metrics
 from guardtrain.mixtures import ARMS, Mixer, Mixture, Pool
 from guardtrain.training.batches import RunPlan
-from guardtrain.training.fit import FittedBank, TrainingRecipe, fit_bank
+from guardtrain.training.fit import fit_bank
+from guardtrain.training.fitted import FittedBank
 from guardtrain.training.pools import DrawnRows, Pools
+from guardtrain.training.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger

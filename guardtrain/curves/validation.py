@@ -13,7 +13,7 @@ from guardtrain.curves.scores import ScoresFolder
 from guardtrain.embeddings import Embeddings
 from guardtrain.errors import DataError
 from guardtrain.mixtures import Mixture
-from guardtrain.training.fit import FittedBank
+from guardtrain.training.fitted import FittedBank
 from guardtrain.training.pools import Pools
 
 if TYPE_CHECKING:

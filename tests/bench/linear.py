@@ -29,7 +29,9 @@ from guardtrain.heads import LinearHead
 from guardtrain.metrics import sliced_guard_metrics
 from guardtrain.mixtures import Mixer, Pool
 from guardtrain.training.batches import RunPlan
-from guardtrain.training.fit import FittedBank, TrainingRecipe, fit_bank
+from guardtrain.training.fit import fit_bank
+from guardtrain.training.fitted import FittedBank
+from guardtrain.training.recipe import TrainingRecipe
 from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
 
 DIM, POOL, TEST = 768, 4096, 2000

@@ -20,7 +20,8 @@ from guardtrain.heads import MLPHead
 from guardtrain.heads.products import fast_float32_products, product_dtype
 from guardtrain.metrics import auroc
 from guardtrain.training.batches import RunPlan, batch_width
-from guardtrain.training.fit import TrainingRecipe, fit_bank
+from guardtrain.training.fit import fit_bank
+from guardtrain.training.recipe import TrainingRecipe
 from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
 
 DIM, HIDDEN, DROPOUT = 768, 256, 0.1

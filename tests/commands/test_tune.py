@@ -20,8 +20,8 @@ from guardtrain.curves.engine import make_mixer
 from guardtrain.curves.grid import GridPoint
 from guardtrain.curves.tuning.scoring import Candidate, Judge
 from guardtrain.heads import MLPHead
-from guardtrain.training.fit import TrainingRecipe
 from guardtrain.training.pools import Pools
+from guardtrain.training.recipe import TrainingRecipe
 from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
 from tests.commands.conftest import SMALL_DATA
 

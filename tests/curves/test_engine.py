@@ -20,8 +20,8 @@ from guardtrain.embeddings import Embeddings
 from guardtrain.encoders.spec import external_spec
 from guardtrain.heads import LinearHead, MLPHead, RidgeHead
 from guardtrain.records import Records
-from guardtrain.training.fit import TrainingRecipe
 from guardtrain.training.pools import Pools, make_pools
+from guardtrain.training.recipe import TrainingRecipe
 from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
 
 SELECTION = SelectionSettings("cross_validation", folds=5, smallest=8, l2=[0.1, 10.0], evaluate_every=10)

@@ -25,8 +25,8 @@ from guardtrain.guards.picking import Picked, pick_run
 from guardtrain.guards.settings import PickSettings
 from guardtrain.heads import LinearHead
 from guardtrain.records import Records
-from guardtrain.training.fit import TrainingRecipe
 from guardtrain.training.pools import Pools, make_pools
+from guardtrain.training.recipe import TrainingRecipe
 from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
 
 GRID = GridSettings(budgets=[8, 60, 112], ratios=[0.0, 0.5], controls=["paired"], seeds=4)

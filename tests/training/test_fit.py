@@ -10,8 +10,9 @@ from guardtrain.errors import ConfigError
 from guardtrain.heads import LinearHead, MLPHead, PrototypeHead, RidgeHead, TipAdapterFHead
 from guardtrain.training.batches import RunPlan
 from guardtrain.training.datamodule import EmbeddingDataModule
-from guardtrain.training.fit import TrainingRecipe, fit_bank
+from guardtrain.training.fit import fit_bank
 from guardtrain.training.losses import contrastive_terms, squared_norms
+from guardtrain.training.recipe import TrainingRecipe
 from guardtrain.training.settings import (
     LossSettings,
     OptimizerSettings,

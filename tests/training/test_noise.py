@@ -9,8 +9,9 @@ import torch
 from guardtrain.errors import ConfigError
 from guardtrain.heads import LinearHead, MLPHead, RidgeHead
 from guardtrain.training.batches import RowNoise, RunPlan
-from guardtrain.training.fit import TrainingRecipe, fit_bank
+from guardtrain.training.fit import fit_bank
 from guardtrain.training.module import GuardModule
+from guardtrain.training.recipe import TrainingRecipe
 from guardtrain.training.settings import LossSettings, OptimizerSettings, PairSettings, SelectionSettings
 from guardtrain.training.settings import TrainerSettings as Trainer
 

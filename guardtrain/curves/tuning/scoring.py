@@ -23,9 +23,10 @@ from guardtrain.metrics import record_pairs
 from guardtrain.metrics.report import guard_metrics
 from guardtrain.mixtures import Mixer, Mixture
 from guardtrain.training.batches import RunPlan
-from guardtrain.training.fit import TrainingRecipe, fit_bank
+from guardtrain.training.fit import fit_bank
 from guardtrain.training.losses import class_weights
 from guardtrain.training.pools import Pools
+from guardtrain.training.recipe import TrainingRecipe
 from guardtrain.training.selection import Candidates
 
 FEWEST = 20  # safe and unsafe validation images of a pool, below which a score says little

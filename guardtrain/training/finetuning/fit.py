@@ -25,8 +25,9 @@ from guardtrain.training.finetuning.adapters import Adapters, require_merged
 from guardtrain.training.finetuning.images import augmentation
 from guardtrain.training.finetuning.module import LoraModule
 from guardtrain.training.finetuning.settings import LoraSettings
-from guardtrain.training.fit import TrainingRecipe, fit_bank
+from guardtrain.training.fit import fit_bank
 from guardtrain.training.progress import BankProgress, quiet_lightning
+from guardtrain.training.recipe import TrainingRecipe
 from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
 
 if TYPE_CHECKING:
