@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import io
 import json
@@ -22,6 +23,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from guardtrain.commands.imports import import_quickly
 from guardtrain.curves.folder import RESULTS_FILE
 from guardtrain.errors import GuardtrainError
 from guardtrain.files import replace_file
@@ -159,7 +161,7 @@ class Job:
         started = time.perf_counter()
         with _output_to(file):
             try:
-                importlib.import_module(f"guardtrain.commands.{self.command.replace('-', '_')}").run(config)
+                importlib.import_module(_module(self.command)).run(config)
                 outcome.status = DONE
                 outcome.files = _left([folder, Path(config.get("out") or folder).absolute()])
             except (GuardtrainError, OSError) as error:
@@ -212,6 +214,27 @@ def _end_with(driver: int) -> None:
 
     if os.getpid() != driver:
         Thread(target=watch, daemon=True).start()
+        # as the command itself does: Python's own clean-up of all that was imported takes two seconds
+        atexit.register(os._exit, 0)
+
+
+def make_ready(command: str, driver: int) -> None:
+    """Import what the jobs of a command need into a process that is to work on some.
+
+    Args:
+        command: which.
+        driver: the process whose child this is.
+    """
+    from guardtrain.commands.launch import prepare_process
+
+    prepare_process()
+    _end_with(driver)
+    importlib.import_module(_module(command))
+    import_quickly("lightning", "pandas")
+
+
+def _module(command: str) -> str:
+    return f"guardtrain.commands.{command.replace('-', '_')}"
 
 
 class _Follower(io.TextIOBase):

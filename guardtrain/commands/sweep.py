@@ -10,7 +10,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
@@ -28,7 +28,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from guardtrain.commands.job import DONE, RUNNING, Job, Outcome, is_done
+from guardtrain.commands.job import DONE, OUTCOME_FILE, RUNNING, Job, Outcome, is_done, make_ready
 from guardtrain.commands.sweep_plan import Planned, optional_settings, plan
 from guardtrain.commands.sweep_progress import Progress, tell_failed
 from guardtrain.config import conf_dir
@@ -49,6 +49,7 @@ COLLECTED = ("train", "curve", "finetune", "tune")  # commands whose runs `guard
 _OFFLINE = "wandb/offline-run-*"  # in a job's folder
 _MULTIRUN = "hydra.mode=MULTIRUN"
 _ATTEMPTS = 2  # of a job whose process died: another's death may have taken it along
+_OF_PROCESSES = ("prefer", "require", "verbose", "timeout", "temp_folder", "max_nbytes", "mmap_mode")  # of joblib's
 _JOBLIB, _RAY, _LOCAL, _SLURM = "JoblibLauncher", "RayLauncher", "LocalLauncher", "SlurmLauncher"
 
 
@@ -115,7 +116,8 @@ def _run(command: str, hydra: Hydra, config: DictConfig) -> int:
         OmegaConf.save(config, base / "multirun.yaml")
         given = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
         given += [str(override) for override in config.hydra.overrides.task]
-        jobs = plan(command, cast(ConfigLoaderImpl, hydra.config_loader), config, base, given, _say)
+        with _processes_made_ready(command, config, base):
+            jobs = plan(command, cast(ConfigLoaderImpl, hydra.config_loader), config, base, given, _say)
         missing = [job for job in jobs if not is_done(job.folder, job.key)]
         if len(missing) < len(jobs):
             _say(f"{len(jobs) - len(missing)} of them are done already")
@@ -132,6 +134,37 @@ def _run(command: str, hydra: Hydra, config: DictConfig) -> int:
     if not failed:
         return 0
     return 2 if all(outcome is not None and outcome.mendable for _, outcome in failed) else 1
+
+
+@contextmanager
+def _processes_made_ready(command: str, config: DictConfig, base: Path) -> Iterator[None]:
+    """Start joblib's processes and have them import what jobs need while these are planned: three seconds of a sweep.
+
+    Not where jobs were run before, for nothing may be left to do; nor where a process is to choose its GPU first.
+    """
+    launcher = config.hydra.launcher
+    if not str(launcher._target_).endswith(_JOBLIB) or _gpus() or any(base.glob(f"*/{OUTCOME_FILE}")):
+        yield
+        return
+    from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
+
+    count = _cores() if launcher.n_jobs == -1 else launcher.n_jobs
+    alike = {name: launcher[name] for name in _OF_PROCESSES if name in launcher}
+
+    def start() -> None:
+        work = [delayed(make_ready)(command, os.getpid()) for _ in range(count)]
+        with suppress(BaseException):  # what does not work here, jobs will say of themselves
+            Parallel(count, backend="loky", batch_size=1, **alike)(work)
+
+    starting = threading.Thread(target=start, name="processes made ready", daemon=True)
+    starting.start()
+    try:
+        yield
+        starting.join()
+    except BaseException:
+        get_reusable_executor().shutdown(wait=False, kill_workers=True)
+        raise
 
 
 def _say(line: str) -> None:
