@@ -21,6 +21,7 @@ from guardtrain.training.settings import (
     TrainerSettings,
 )
 from tests.heads.toys import anchors
+from tests.training.interruption import assert_resumes_to_the_same_bits
 
 QUIET = TrainerSettings(accelerator="cpu", progress=False)
 
@@ -129,26 +130,13 @@ def test_an_interrupted_training_resumes_to_the_same_bits(tmp_path, monkeypatch)
     plans = _plans([300])
     trainer = TrainerSettings(accelerator="cpu", progress=False, checkpoint_every=20)
     recipe = _recipe(MLPHead(hidden=[8], dropout=0.3), trainer=trainer, steps=100, batch_size=32)
-    whole = fit_bank(recipe, x, y, plans).bank.state_dict()
-
-    from guardtrain.training.module import GuardModule
-
-    original = GuardModule.training_step
-    seen: list[int] = []
-
-    def crash(self, batch, batch_idx):
-        seen.append(batch.step)
-        if len(seen) == 6:
-            raise RuntimeError("power cut")
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(GuardModule, "training_step", crash)
-    with pytest.raises(RuntimeError, match="power cut"):
-        fit_bank(recipe, x, y, plans, folder=tmp_path)
-    resumed = fit_bank(recipe, x, y, plans, folder=tmp_path).bank.state_dict()
-    assert seen[6:] == list(range(40, 100, 10))  # from the last checkpoint on, and no further
-    for name, value in whole.items():
-        assert torch.equal(value, resumed[name]), name
+    assert_resumes_to_the_same_bits(
+        lambda folder: fit_bank(recipe, x, y, plans, folder=folder),
+        tmp_path,
+        monkeypatch,
+        cut_at=6,
+        steps_after=range(40, 100, 10),
+    )
 
 
 # --- linear heads on shared rows: selection, failures, pairs, resumption ---

@@ -10,10 +10,10 @@ from guardtrain.errors import ConfigError
 from guardtrain.heads import LinearHead, MLPHead, RidgeHead
 from guardtrain.training.batches import RowNoise, RunPlan
 from guardtrain.training.fit import fit_bank
-from guardtrain.training.module import GuardModule
 from guardtrain.training.recipe import TrainingRecipe
 from guardtrain.training.settings import LossSettings, OptimizerSettings, PairSettings, SelectionSettings
 from guardtrain.training.settings import TrainerSettings as Trainer
+from tests.training.interruption import assert_resumes_to_the_same_bits
 
 G = np.random.default_rng(0)
 X = torch.from_numpy(G.normal(0.5, 0.1, (400, 12)).astype(np.float32))
@@ -67,22 +67,13 @@ def test_a_head_is_the_same_in_a_bank_and_alone(pairs: float) -> None:
 
 def test_an_interrupted_training_resumes_to_the_same_bits(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     noisy, runs = recipe(MLPHead(hidden=[8]), 1.0, every=20, steps=60), plans(300)
-    whole = fit_bank(noisy, X, Y, runs).bank.state_dict()
-    original, seen = GuardModule.training_step, []
-
-    def crash(self, batch, batch_idx):
-        seen.append(batch.step)
-        if len(seen) == 4:
-            raise RuntimeError("power cut")
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(GuardModule, "training_step", crash)
-    with pytest.raises(RuntimeError, match="power cut"):
-        fit_bank(noisy, X, Y, runs, folder=tmp_path)
-    resumed = fit_bank(noisy, X, Y, runs, folder=tmp_path).bank.state_dict()
-    assert seen[4:] == [20, 30, 40, 50]
-    for name, value in whole.items():
-        assert torch.equal(value, resumed[name]), name
+    assert_resumes_to_the_same_bits(
+        lambda folder: fit_bank(noisy, X, Y, runs, folder=folder),
+        tmp_path,
+        monkeypatch,
+        cut_at=4,
+        steps_after=[20, 30, 40, 50],
+    )
 
 
 def test_none_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
