@@ -100,8 +100,8 @@ def test_what_cannot_be_imported_says_why(run) -> None:
     assert "KIND is one of laion_nsfw, multiheaded, nudenet, q16" in run("import-guard", "file=a.p", code=2)
     text = run("import-guard", "q16", code=2)
     assert "Say which file is imported: `guardtrain import-guard q16 FILE`. Q16: two prompts on CLIP" in text
-    Path("a.p").write_bytes(pickle.dumps(print))
-    assert "a.p is a pickle that holds builtins.print" in run("import-guard", "q16", "a.p", code=2)
+    Path("a.p").write_bytes(pickle.dumps(exec))  # not print, which Ray replaces where it is in use
+    assert "a.p is a pickle that holds builtins.exec" in run("import-guard", "q16", "a.p", code=2)
     np.save("a.npy", np.zeros((3, 4)))
     assert "two prompts (2, D); it holds (3, 4)" in run("import-guard", "q16", "a.npy", code=2)
     assert "no setting 'kind.scales'. Did you mean 'scale'?" in run(
