@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from guardtrain import __version__
+from guardtrain.commands.arguments import quoted
 from guardtrain.commands.help import config_groups
 from guardtrain.config import SCHEMAS, CurveConfig, TrainConfig
 from guardtrain.config_checks import explain, plain
@@ -130,8 +131,8 @@ def plan(
     keys = _keys(command, [composed.settings for composed, _ in found.values()])
     jobs = []
     for (folder, (composed, label)), key in zip(found.items(), keys, strict=True):
-        ends = [f"hydra.sweep.dir={_quoted(base)}", f"hydra.sweep.subdir={_quoted(folder.name)}"]
-        ends += [f"out={_quoted(folder)}"] if command in ONE_RUN else []
+        ends = [f"hydra.sweep.dir={quoted(str(base))}", f"hydra.sweep.subdir={quoted(folder.name)}"]
+        ends += [f"out={quoted(str(folder))}"] if command in ONE_RUN else []
         log = folder / f"{composed.config.hydra.job.name}.log"
         jobs.append(Planned([*composed.overrides, *ends], folder, label or folder.name, log, key))
     return jobs
@@ -240,10 +241,6 @@ def folder_name(name: str) -> str:
     """One folder's name for a job's overrides; long ones, and those with slashes, end in their hash."""
     short = name.replace("/", "-")[:_LONGEST]
     return (name if short == name else f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:8]}") or "job"
-
-
-def _quoted(value: object) -> str:
-    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _keys(command: str, jobs: Sequence[CurveConfig | TrainConfig | None]) -> Iterator[str]:
