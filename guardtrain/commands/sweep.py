@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from guardtrain.commands.job import DONE, OUTCOME_FILE, RUNNING, Job, Outcome, is_done, make_ready
-from guardtrain.commands.sweep_plan import Planned, optional_settings, plan
+from guardtrain.commands.sweep_plan import Planned, grid_size, optional_settings, plan
 from guardtrain.commands.sweep_progress import Progress, tell_failed
 from guardtrain.config import conf_dir
 from guardtrain.curves.collecting.ranking import setting
@@ -116,8 +116,9 @@ def _run(command: str, hydra: Hydra, config: DictConfig) -> int:
         OmegaConf.save(config, base / "multirun.yaml")
         given = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
         given += [str(override) for override in config.hydra.overrides.task]
-        with _processes_made_ready(command, config, base):
-            jobs = plan(command, cast(ConfigLoaderImpl, hydra.config_loader), config, base, given, _say)
+        loader = cast(ConfigLoaderImpl, hydra.config_loader)
+        with _processes_made_ready(command, config, base, grid_size(loader, given)):
+            jobs = plan(command, loader, config, base, given, _say)
         missing = [job for job in jobs if not is_done(job.folder, job.key)]
         if len(missing) < len(jobs):
             _say(f"{len(jobs) - len(missing)} of them are done already")
@@ -137,25 +138,26 @@ def _run(command: str, hydra: Hydra, config: DictConfig) -> int:
 
 
 @contextmanager
-def _processes_made_ready(command: str, config: DictConfig, base: Path) -> Iterator[None]:
+def _processes_made_ready(command: str, config: DictConfig, base: Path, jobs: int) -> Iterator[None]:
     """Start joblib's processes and have them import what jobs need while these are planned: three seconds of a sweep.
 
-    Not where jobs were run before, for nothing may be left to do; nor where a process is to choose its GPU first.
+    As many as there are jobs for. Not where jobs were run before, for nothing may be left to do; nor where a process
+    is to choose its GPU first.
     """
     launcher = config.hydra.launcher
-    if not str(launcher._target_).endswith(_JOBLIB) or _gpus() or any(base.glob(f"*/{OUTCOME_FILE}")):
+    kind, _, _, gpus = _fit_to_machine(config, jobs)
+    if kind != _JOBLIB or launcher.n_jobs < 2 or gpus or any(base.glob(f"*/{OUTCOME_FILE}")):
         yield
         return
     from joblib import Parallel, delayed
     from joblib.externals.loky import get_reusable_executor
 
-    count = _cores() if launcher.n_jobs == -1 else launcher.n_jobs
     alike = {name: launcher[name] for name in _OF_PROCESSES if name in launcher}
 
     def start() -> None:
-        work = [delayed(make_ready)(command, os.getpid()) for _ in range(count)]
+        work = [delayed(make_ready)(command, os.getpid()) for _ in range(launcher.n_jobs)]
         with suppress(BaseException):  # what does not work here, jobs will say of themselves
-            Parallel(count, backend="loky", batch_size=1, **alike)(work)
+            Parallel(launcher.n_jobs, backend="loky", batch_size=1, **alike)(work)
 
     starting = threading.Thread(target=start, name="processes made ready", daemon=True)
     starting.start()

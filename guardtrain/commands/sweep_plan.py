@@ -79,6 +79,12 @@ def optional_settings(command: str, overrides: Sequence[str]) -> list[str]:
     return [one.key_or_group for one in parsed if _sets_a_value(one) and one.key_or_group.startswith(above)]
 
 
+def grid_size(loader: ConfigLoaderImpl, given: Sequence[str]) -> int:
+    """How many combinations overrides have; as many jobs at most, for some may be the same."""
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(given))
+    return len(BasicSweeper.split_arguments(parsed, None)[0])
+
+
 def plan(
     command: str,
     loader: ConfigLoaderImpl,
