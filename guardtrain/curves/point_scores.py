@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from guardtrain.bins import bin_of
 from guardtrain.curves.results import CONTROLS
 from guardtrain.curves.scores import ScoresFolder
 from guardtrain.curves.statistics import Line, half_width, lines_of, select, share_text
@@ -130,8 +131,7 @@ def reliability(scores: np.ndarray, labels: np.ndarray, n_bins: int = N_BINS) ->
         Mean probability, share unsafe, and share of the images in each bin, each (S, K) float64; the first two are NaN
         in an empty bin. `Σ_k share |mean - unsafe|` is the calibration error.
     """
-    edges = np.linspace(0, 1, n_bins + 1, dtype=scores.dtype)
-    bins = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, n_bins - 1)
+    bins = bin_of(scores, n_bins).clip(max=n_bins - 1)
     flat = (bins + n_bins * np.arange(len(scores))[:, None]).ravel()
     shape = (len(scores), n_bins)
     count = np.bincount(flat, minlength=shape[0] * n_bins).reshape(shape)

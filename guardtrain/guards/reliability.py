@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from guardtrain.bins import bin_edges, bin_of
 from guardtrain.errors import DataError
 from guardtrain.guards.calibration_inputs import checked_fields, scored
 
@@ -107,7 +108,7 @@ def reliability(
     p, y = images.scores, images.labels
     if p.min() < 0 or p.max() > 1:
         raise DataError(f"Probabilities must lie in [0, 1]; they lie in [{p.min():.6g}, {p.max():.6g}].")
-    places = [_place(p, np.linspace(0, 1, bins + 1), right=True), _place(p, mass_edges(p, bins), right=False)]
+    places = [bin_of(p, bins), _mass_bin_of(p, bins)]
     columns = [np.bincount(images.group * (bins + 1) + place, p - y, images.n_groups * (bins + 1)) for place in places]
     means = [np.bincount(images.group, terms, images.n_groups) for terms in (np.square(p - y), log_losses(p, y))]
     sizes = np.bincount(images.group, minlength=images.n_groups)
@@ -147,13 +148,8 @@ def ece(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS, *, equa
     0.25
     """
     p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
-    edges = mass_edges(p, bins) if equal_mass else np.linspace(0, 1, bins + 1)
-    return float(np.abs(np.bincount(_place(p, edges, right=not equal_mass), p - y)).sum() / len(p))
-
-
-def mass_edges(probabilities: np.ndarray, bins: int) -> np.ndarray:
-    """The edges (bins + 1,) of bins of equally many images: quantiles; equal ones make a bin empty and split no tie."""
-    return np.quantile(probabilities, np.linspace(0, 1, bins + 1))
+    place = _mass_bin_of(p, bins) if equal_mass else bin_of(p, bins)
+    return float(np.abs(np.bincount(place, p - y)).sum() / len(p))
 
 
 def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -162,11 +158,9 @@ def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return -np.where(np.asarray(labels) == 1, np.log(p), np.log1p(-p))
 
 
-def _place(p: np.ndarray, edges: np.ndarray, *, right: bool) -> np.ndarray:
-    """The bin of each probability: [edge, next edge) with `right`, with 1 in a bin of its own; else (edge, next]."""
-    if right:
-        return np.searchsorted(edges, p, side="right") - 1
-    return np.searchsorted(edges[1:-1], p, side="left")
+def _mass_bin_of(p: np.ndarray, bins: int) -> np.ndarray:
+    """The bin (edge, next edge] of each probability between quantiles; equal ones make a bin empty and split no tie."""
+    return np.searchsorted(np.quantile(p, bin_edges(bins)[1:-1]), p, side="left")
 
 
 def _draws(groups: int, replicates: int, rng: np.random.Generator) -> Iterator[np.ndarray]:

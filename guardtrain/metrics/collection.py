@@ -15,8 +15,10 @@ from torchmetrics.classification import (
     BinaryF1Score,
     BinarySensitivityAtSpecificity,
 )
+from torchmetrics.utilities import dim_zero_cat
 
 from guardtrain.metrics.checks import checked_probs
+from guardtrain.metrics.functional import ece
 from guardtrain.metrics.pairs import PairBothRight, PairMargin, PairRanking
 
 
@@ -37,6 +39,21 @@ class RecallAtFPR(BinarySensitivityAtSpecificity):
     def compute(self) -> Tensor:
         """() float: the recall."""
         return super().compute()[0]
+
+
+class CalibrationError(BinaryCalibrationError):
+    """`guardtrain.metrics.ece`: torchmetrics' class with edges of bins that are the same on every processor.
+
+    >>> import torch
+    >>> metric = CalibrationError(n_bins=2)
+    >>> metric.update(torch.tensor([0.25, 0.25, 0.75, 0.75]), torch.tensor([0, 0, 1, 1]))
+    >>> metric.compute().item()
+    0.25
+    """
+
+    def compute(self) -> Tensor:
+        """() float64: the error."""
+        return ece(dim_zero_cat(self.confidences)[None], dim_zero_cat(self.accuracies), self.n_bins)[0]
 
 
 class GuardCollection(MetricCollection):
@@ -84,7 +101,7 @@ def guard_metrics_collection(
         "accuracy": BinaryAccuracy(threshold=below),
         "recall_at_fpr": RecallAtFPR(fpr),
         "brier": MeanSquaredError(),  # of probability and label, which is the Brier score
-        "ece": BinaryCalibrationError(n_bins=15, norm="l1"),
+        "ece": CalibrationError(n_bins=15),
     }
     if pairs:
         metrics |= {

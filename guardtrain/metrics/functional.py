@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from guardtrain.bins import bin_edges
 from guardtrain.metrics.checks import Pairs, checked, checked_pairs, checked_probs
 
 MARGIN_CLIP = 1e-6  # probabilities are clipped to [1e-6, 1 - 1e-6] before their logit, +-13.8, is taken
@@ -207,10 +208,11 @@ def ece(probs: Tensor, labels: Tensor, n_bins: int = 15) -> Tensor:
     probs, labels = checked(probs, labels)
     if not labels.numel():
         return _undefined(probs)
-    edges = torch.linspace(0, 1, n_bins + 1, dtype=probs.dtype, device=probs.device)
-    index = torch.bucketize(probs.contiguous(), edges, right=True) - 1
+    probs = probs.double().contiguous()
+    edges = torch.from_numpy(bin_edges(n_bins)).to(probs.device)
+    index = torch.bucketize(probs, edges, right=True) - 1
     gap = torch.zeros(len(probs), n_bins + 1, dtype=torch.float64, device=probs.device)
-    gap.scatter_add_(1, index, probs.double() - labels)
+    gap.scatter_add_(1, index, probs - labels)
     return gap.abs().sum(1) / len(labels)
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import torchmetrics.functional.classification as tm
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from guardtrain import metrics as gm
 from guardtrain.errors import DataError
@@ -78,8 +78,22 @@ def test_threshold_metrics(data: tuple[torch.Tensor, torch.Tensor]) -> None:
 
 @given(scored(), st.sampled_from([2, 5, 10, 15]))
 def test_calibration(data: tuple[torch.Tensor, torch.Tensor], n_bins: int) -> None:
+    """Also of probabilities on the edge of a bin: they belong to the bin above it."""
     probs, labels = data
     _same(gm.brier(probs, labels), [sk.brier_score_loss(labels, p) for p in probs])
+
+    def by_definition(p: list[float]) -> float:
+        terms = [
+            abs(sum(p_i - y for p_i, y in zip(p, labels.tolist(), strict=True) if k / n_bins <= p_i < (k + 1) / n_bins))
+            for k in range(n_bins + 1)  # the last bin is that of 1 alone
+        ]
+        return sum(terms) / len(p)
+
+    _same(gm.ece(probs, labels, n_bins), [by_definition(p) for p in probs.tolist()], 1e-12)
+    # torchmetrics adds up steps for its edges, so that on some processors 1/5 lies below its 1/5: none may lie there
+    place = probs * n_bins
+    middle = (place.floor() + 0.5) / n_bins
+    probs = torch.where(((place - place.round()).abs() < 1e-3) & (probs > 0) & (probs < 1), middle, probs)
     _same(gm.ece(probs, labels, n_bins), [tm.binary_calibration_error(p, labels, n_bins, "l1") for p in probs], 1e-5)
 
 
@@ -171,17 +185,21 @@ def test_malformed_input_is_refused() -> None:
         gm.pair_ranking(probs, (torch.tensor([0.0]), torch.tensor([1.0])))
 
 
-def test_a_bank_of_450_heads_is_quick() -> None:
-    generator = torch.Generator().manual_seed(0)
-    probs, labels = torch.rand(450, 2000, generator=generator), torch.randint(0, 2, (2000,), generator=generator)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # so that the time of this thread is all there is, and other work does not count
-    try:
-        seconds = []
-        for _ in range(5):
-            start = time.thread_time()
-            gm.guard_metrics(probs, labels, (torch.arange(800), torch.arange(800, 1600)))
-            seconds.append(time.thread_time() - start)
-    finally:
-        torch.set_num_threads(threads)
-    assert min(seconds) < 0.5
+def test_many_heads_take_no_more_operations_than_one() -> None:
+    """What makes a bank of 450 heads quick: none is worked on alone."""
+
+    class Counted(TorchDispatchMode):
+        operations = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            self.operations += 1
+            return func(*args, **(kwargs or {}))
+
+    def operations(heads: int) -> int:
+        generator = torch.Generator().manual_seed(0)
+        probs, labels = torch.rand(heads, 40, generator=generator), torch.randint(0, 2, (40,), generator=generator)
+        with Counted() as counted:
+            gm.guard_metrics(probs, labels, (torch.arange(20), torch.arange(20, 40)))
+        return counted.operations
+
+    assert operations(450) == operations(1) > 10
