@@ -36,7 +36,7 @@ def test_guard_metrics_are_the_functions_in_the_order_of_the_table() -> None:
         "pair_margin": gm.pair_margin(probs, pairs),
     }
     for name, value in expected.items():
-        assert torch.equal(metrics[name], value), name
+        torch.testing.assert_close(metrics[name], value, rtol=0, atol=1e-12, msg=name)
 
 
 def test_without_pairs_the_pair_columns_are_nan() -> None:
@@ -51,7 +51,8 @@ def test_blocks_of_heads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     whole = gm.guard_metrics(probs, labels, pairs)
     monkeypatch.setattr(report, "_BLOCK", 3 * probs.shape[1])
     blocks = gm.guard_metrics(probs, labels, pairs)
-    assert all(torch.equal(whole[name], blocks[name]) for name in gm.METRICS)
+    for name in gm.METRICS:
+        torch.testing.assert_close(blocks[name], whole[name], rtol=0, atol=1e-12, msg=name)
 
 
 def test_no_heads() -> None:
@@ -77,7 +78,7 @@ def test_slices_are_the_metrics_of_their_images_and_whole_pairs() -> None:
     }
     for key, expected in by_hand.items():
         for name in gm.METRICS:
-            assert torch.equal(sliced[key][name], expected[name]), (key, name)
+            torch.testing.assert_close(sliced[key][name], expected[name], rtol=0, atol=1e-12, msg=f"{key} {name}")
 
 
 def test_small_slices_give_nan_instead_of_stopping() -> None:
