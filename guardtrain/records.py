@@ -168,15 +168,6 @@ class Records:
         return h.hexdigest()
 
 
-def concat(parts: Sequence[Records]) -> Records:
-    """The rows of all `parts` in order, checked again; relative image paths become absolute ones."""
-    tables = []
-    for part in parts:
-        images = pa.array(part.image_uris(), pa.string())
-        tables.append(part.table.set_column(SCHEMA.get_field_index("image"), "image", images))
-    return Records.from_table(pa.concat_tables(tables, promote_options="default"))
-
-
 def _groups(table: pa.Table) -> pa.ChunkedArray:
     return pc.coalesce(table["group"], table["pair_id"], table["id"])
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from guardtrain.errors import DataError
-from guardtrain.records import SCHEMA, Records, concat
+from guardtrain.records import SCHEMA, Records
 from guardtrain.sources import ManifestSource
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=8)
@@ -214,16 +214,6 @@ def test_with_column_replaces_and_checks() -> None:
     assert records.with_column("camera", [1, 2]).column("camera").tolist() == [1, 2]
     with pytest.raises(DataError, match="must be one of train, val, test"):
         records.with_column("split", ["train", "dev"])
-
-
-def test_concat_makes_images_absolute_and_checks_ids() -> None:
-    one = Records.from_columns(id=["a"], label=[0], image=["x.jpg"], root=Path("/one"))
-    two = Records.from_columns(id=["b"], label=[1], image=["x.jpg"], root=Path("/two"), camera=["phone"])
-    both = concat([one, two])
-    assert both.image_uris() == ["/one/x.jpg", "/two/x.jpg"]
-    assert both.column("camera").tolist() == [None, "phone"]
-    with pytest.raises(DataError, match="must be unique; repeated: a"):
-        concat([one, one])
 
 
 def test_the_digest_depends_on_ids_and_their_order_only() -> None:

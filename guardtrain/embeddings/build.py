@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from guardtrain.embeddings.checksums import checksums_file
 from guardtrain.embeddings.contents import Contents, read_contents
 from guardtrain.embeddings.quarantine import annotated, noted, write_list
 from guardtrain.embeddings.rows import MatrixFile, StoredRows
-from guardtrain.embeddings.shards import Shard, file_names, matrix_shape, metadata_rows
+from guardtrain.embeddings.shards import Shard, file_names, matrix_shape, metadata_rows, read_metadata
 from guardtrain.embeddings.store import ENCODER_FILE, EmbeddingStore, is_store, read_plan, write_files
 from guardtrain.embeddings.writing import named_failures, only_writer
 from guardtrain.errors import StoreError
 from guardtrain.files import replace_file
+from guardtrain.sources.stacking import stacked
 
 
 @dataclass(frozen=True)
@@ -177,12 +177,11 @@ def metadata_of(shards: Sequence[Shard], rows: np.ndarray) -> pa.Table:
     starts = np.cumsum([0, *(shard.rows for shard in shards)])
     bounds = np.searchsorted(rows, starts)
     tables = [
-        pq.read_table(shard.metadata).take(pa.array(rows[first:last] - start))
+        read_metadata(shard.metadata).take(pa.array(rows[first:last] - start))
         for shard, start, first, last in zip(shards, starts, bounds, bounds[1:], strict=False)
         if last > first
     ]
     # The notes of what is missing from the shards go along: halves of pairs must be known to have lost the other.
     touched = (shard for shard, first, last in zip(shards, bounds, bounds[1:], strict=False) if last > first)
     notes = [each for shard in touched for each in noted(shard.metadata)]
-    table = pa.concat_tables(tables, promote_options="permissive").replace_schema_metadata(None)
-    return annotated(table, notes)
+    return annotated(stacked(tables).replace_schema_metadata(None), notes)

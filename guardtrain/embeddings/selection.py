@@ -14,7 +14,7 @@ import pyarrow as pa
 from guardtrain.embeddings.store import EmbeddingStore
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.files import replace_file
-from guardtrain.sources.tables import FORMATS, keep_where, listed, near, read_table
+from guardtrain.sources.tables import FORMATS, keep_where, listed, near, read_table, text_of
 
 HALVES = ("error", "drop", "complete")
 HASH_COLUMN = "sha256"
@@ -33,7 +33,7 @@ def row_ids(table: pa.Table, origin: str) -> list[str]:
     ids = table[name].to_pylist()
     if None in ids:
         raise DataError(f"Column '{name}' of {origin} is empty in row {ids.index(None)}; every row needs one.")
-    return [str(i) for i in ids]
+    return [str(text_of(i)) for i in ids]
 
 
 def matching_rows(

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from guardtrain.errors import StoreError
+from guardtrain.sources.parquet_rows import decode_class_labels
 
 MATRIX_FOLDER, METADATA_FOLDER = "img_emb", "metadata"
 _MATRIX_NAME, _METADATA_NAME = r"img_emb_(\d+)\.npy", r"metadata_(\d+)\.parquet"
@@ -92,3 +93,16 @@ def metadata_rows(file: Path) -> int:
         return int(pq.read_metadata(file).num_rows)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{file} is no whole Parquet file: {error}") from error
+
+
+def read_metadata(file: Path) -> pa.Table:
+    """A metadata file as it is, but that class labels of `datasets`, which are numbers there, become their names.
+
+    Raises:
+        StoreError: no whole Parquet file.
+    """
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{file} is no whole Parquet file: {str(error).splitlines()[0]}") from error
+    return decode_class_labels(table, table.schema)

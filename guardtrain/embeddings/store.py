@@ -23,6 +23,7 @@ from guardtrain.embeddings.shards import (
     file_names,
     matrix_shape,
     metadata_rows,
+    read_metadata,
     shard_numbers,
     whole_shard,
 )
@@ -30,6 +31,7 @@ from guardtrain.encoders.spec import EncoderSpec, external_spec, require_same
 from guardtrain.errors import StoreError
 from guardtrain.files import replace_file
 from guardtrain.records import SCHEMA, Records
+from guardtrain.sources.stacking import stacked
 
 ENCODER_FILE = "encoder.json"
 PLAN_FILE = "extraction.json"
@@ -169,9 +171,8 @@ class EmbeddingStore:
         return self.shards[0].dim
 
     def metadata(self) -> pa.Table:
-        """The metadata of all shards, as it is on disk."""
-        tables = [pq.read_table(shard.metadata) for shard in self.shards]
-        return pa.concat_tables(tables, promote_options="permissive")
+        """The metadata of all shards (see `read_metadata`), one after another (see `stacked`)."""
+        return stacked([read_metadata(shard.metadata) for shard in self.shards])
 
     def read(self) -> Embeddings:
         """Records and embeddings of a store that carries labels, as those that guardtrain writes do.

@@ -16,7 +16,7 @@ from guardtrain.embeddings.store import EmbeddingStore
 from guardtrain.errors import DataError
 from guardtrain.records import SCHEMA, Records
 from guardtrain.sources.manifest import records_of_split
-from guardtrain.sources.tables import as_record_columns, listed, near, read_table
+from guardtrain.sources.tables import as_record_columns, listed, near, read_table, text_of
 
 _ROW = "__row__"
 
@@ -129,8 +129,8 @@ class StoreSource:
                 f"{place} has no column 'id' to match with the store's.{near('id', table.column_names)} Name it with "
                 f"manifest_columns={{id: …}}. It has: {listed(table.column_names, 30)}."
             )
-        row_of = {str(v): i for i, v in enumerate(stored["id"].to_pylist())}
-        ids = [str(v) for v in table["id"].to_pylist()]
+        row_of = {str(text_of(v)): i for i, v in enumerate(stored["id"].to_pylist())}
+        ids = [str(text_of(v)) for v in table["id"].to_pylist()]
         if absent := [v for v in ids if v not in row_of and v not in set_aside]:
             raise DataError(
                 f"{len(absent)} of {len(ids)} records of {place} are not in {origin}: {listed(absent, 3)}. Ids there "

@@ -8,17 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from guardtrain.embeddings.checksums import CHECKSUMS_FOLDER, checksums_file, read_checksums
 from guardtrain.embeddings.contents import Contents, read_contents
 from guardtrain.embeddings.selection import row_ids
-from guardtrain.embeddings.shards import MATRIX_FOLDER, METADATA_FOLDER, file_names, matrix_shape, shard_numbers
+from guardtrain.embeddings.shards import (
+    MATRIX_FOLDER,
+    METADATA_FOLDER,
+    file_names,
+    matrix_shape,
+    read_metadata,
+    shard_numbers,
+)
 from guardtrain.embeddings.store import ENCODER_FILE, PLAN_FILE, Plan, committed, read_plan
 from guardtrain.embeddings.writing import named_failures, only_writer
 from guardtrain.encoders.spec import EncoderSpec
 from guardtrain.errors import DataError, EncoderError, StoreError
 from guardtrain.files import file_sha256
+from guardtrain.sources.stacking import as_text
 from guardtrain.sources.tables import listed
 
 NORM_TOLERANCE = 5e-3  # float16 and bfloat16 arithmetic stay within it
@@ -96,15 +103,16 @@ def verify_store(path: str | Path, advance: Callable[[int], None] = lambda shard
     if plan is not None and spec is not None and plan.fingerprint != spec.fingerprint:
         problems.append(f"{PLAN_FILE} was written for another encoder than {ENCODER_FILE} describes")
     normalised = spec is not None and bool(spec.normalize)
-    checks, hashes = [], []
+    checks, hashes, schemas = [], [], []
     for number, matrix, metadata, rows in _expected(folder, plan, contents):
-        check, ids = _shard(folder, number, matrix, metadata, normalised)
+        check, ids, schema = _shard(folder, number, matrix, metadata, normalised)
         found = list(check.problems)
         if not found and rows not in (None, check.rows):
             found.append(f"has {check.rows} rows; it was written with {rows}")
         if not found and contents is None and plan is not None and committed(folder, plan, number) is None:
             found.append(f"has {check.rows} rows, which are not those of {PLAN_FILE}")
         checks.append(ShardCheck(**(vars(check) | {"problems": tuple(found)})))
+        schemas += [] if schema is None else [schema]
         hashes.append(np.fromiter((hash(i) for i in ids), dtype=np.int64, count=len(ids)))
         advance(1)
     problems += _disagreements(checks, spec)
@@ -116,6 +124,8 @@ def verify_store(path: str | Path, advance: Callable[[int], None] = lambda shard
     types = sorted({check.dtype for check in checks if check.dtype is not None})
     if len(types) > 1:
         notes.append(f"the shards are of several types ({', '.join(types)}); they are read as float32")
+    for name, kinds in as_text(schemas).items():
+        notes.append(f"column '{name}' is of several types ({', '.join(kinds)}); it is read as text")
     if strays := sorted(shard_numbers(folder).keys() - {check.number for check in checks}):
         notes.append(f"files of shards that are none of it, left by a command that was cut off: {listed(strays, 5)}")
     made_by = "list" if contents is not None else "extraction" if plan is not None else "others"
@@ -208,9 +218,11 @@ def _expected(
         )
 
 
-def _shard(folder: Path, number: int, matrix: Path, metadata: Path, normalised: bool) -> tuple[ShardCheck, list[str]]:
+def _shard(
+    folder: Path, number: int, matrix: Path, metadata: Path, normalised: bool
+) -> tuple[ShardCheck, list[str], pa.Schema | None]:
     problems: list[str] = []
-    rows, dim, dtype, ids = None, None, None, list[str]()
+    rows, dim, dtype, ids, schema = None, None, None, list[str](), None
     absent = [file.relative_to(folder).as_posix() for file in (matrix, metadata) if not file.is_file()]
     problems += [f"{name} is missing" for name in absent]
     if matrix.is_file():
@@ -222,19 +234,17 @@ def _shard(folder: Path, number: int, matrix: Path, metadata: Path, normalised: 
             problems.append(str(error).removeprefix(f"{folder}/"))
     if metadata.is_file():
         try:
-            table = pq.read_table(metadata)
+            table = read_metadata(metadata)
+            schema = table.schema
             ids = row_ids(table, f"{metadata.name}")
             if rows is not None and len(table) != rows:
                 problems.append(f"{rows} embeddings and metadata of {len(table)}")
-        except (pa.ArrowException, OSError) as error:
-            text = str(error).splitlines()[0]
-            problems.append(f"{metadata.relative_to(folder).as_posix()} is no whole Parquet file: {text}")
-        except DataError as error:
-            problems.append(str(error))
+        except (StoreError, DataError) as error:
+            problems.append(str(error).removeprefix(f"{folder}/"))
     summed = checksums_file(folder, matrix).is_file()
     if summed and not problems:
         problems += _sums(folder, matrix, metadata)
-    return ShardCheck(number, matrix, metadata, rows, dim, dtype, summed, tuple(problems)), ids
+    return ShardCheck(number, matrix, metadata, rows, dim, dtype, summed, tuple(problems)), ids, schema
 
 
 def _values(file: Path, normalised: bool) -> list[str]:
@@ -286,7 +296,7 @@ def _repeated_ids(checks: list[ShardCheck], hashes: list[np.ndarray]) -> list[st
     seen: dict[str, int] = {}
     for check, own in zip(checks, hashes, strict=True):
         if np.isin(own, suspects).any():
-            for name in row_ids(pq.read_table(check.metadata), check.metadata.name):
+            for name in row_ids(read_metadata(check.metadata), check.metadata.name):
                 seen[name] = seen.get(name, 0) + 1
     repeated = [name for name, count in seen.items() if count > 1]
     return [f"{len(repeated)} ids are there more than once: {listed(repeated, 3)}"] if repeated else []

@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.sources.images import is_url
-from guardtrain.sources.parquet_rows import ParquetRows, decode_class_labels, holds_bytes
+from guardtrain.sources.parquet_rows import ParquetRows, decode_class_labels, holds_bytes, holds_images
 from guardtrain.sources.paths import files_named
 from guardtrain.sources.row_source import RowImageSource
 from guardtrain.sources.rows import ImageRows, TableRows, located
+from guardtrain.sources.stacking import stacked
 from guardtrain.sources.tables import listed, near, read_table
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -110,26 +111,24 @@ class ArrowRows:
 
     def __init__(self, splits: dict[str, Any], image: str | None, origin: str) -> None:
         parts = [found.data.table for found in splits.values()]
-        schema = next(iter(splits.values())).features.arrow_schema
-        self._whole = pa.concat_tables(parts)
-        found = [field.name for field in self._whole.schema if holds_bytes(field.type)]
+        found = [f.name for f in parts[0].schema if all(holds_images(part.schema, f.name) for part in parts)]
         image = image or ("image" if "image" in found or not found else found[0])
-        if image not in self._whole.column_names:
+        if image not in parts[0].column_names:
             raise DataError(
-                f"{origin} has no image column '{image}'.{near(image, self._whole.column_names)} Name it with "
-                f"columns={{image: …}}. It has: {listed(self._whole.column_names, 30)}."
+                f"{origin} has no image column '{image}'.{near(image, parts[0].column_names)} Name it with "
+                f"columns={{image: …}}. It has: {listed(parts[0].column_names, 30)}."
             )
+        for split, part in zip(splits, parts, strict=True):
+            if differing := sorted(set(part.column_names) ^ set(parts[0].column_names)):
+                raise DataError(f"The split {split} of {origin} has other columns than the first: {listed(differing)}.")
         self.image_columns = (image, *(name for name in found if name != image))
-        table = self._whole.drop_columns(
-            [c for c in self.image_columns if holds_bytes(self._whole.schema.field(c).type)]
-        )
-        for name in self.image_columns:
-            column = self._whole[name]
-            if pa.types.is_struct(column.type):
-                table = table.append_column(f"{name}.path", pc.struct_field(column, "path"))
-            elif not holds_bytes(column.type):
-                table = table.append_column(f"{name}.path", column)
-        table = decode_class_labels(table, schema)
+        try:
+            images = [part.select(list(self.image_columns)) for part in parts]
+            self._images = pa.concat_tables(images, promote_options="permissive")
+        except pa.ArrowException as error:
+            raise DataError(f"The splits of {origin} hold images in different ways: {error}") from None
+        schemas = [found.features.arrow_schema for found in splits.values()]
+        table = stacked([self._other_columns(part, schema) for part, schema in zip(parts, schemas, strict=True)])
         if len(splits) > 1 and "split" not in table.column_names:
             names = [_OURS.get(split) for split, part in zip(splits, parts, strict=True) for _ in range(part.num_rows)]
             table = table.append_column("split", pa.array(names, pa.string()))
@@ -137,16 +136,27 @@ class ArrowRows:
         self.ids = [f"{s}/{i:06d}" for s, part in zip(splits, parts, strict=True) for i in range(part.num_rows)]
         self.key = "\n".join(f"{split}|{found._fingerprint}" for split, found in splits.items())
 
+    def _other_columns(self, part: pa.Table, schema: pa.Schema) -> pa.Table:
+        """All of a split but the images, and of its image structs the paths; class labels by name."""
+        table = part.drop_columns([name for name in part.column_names if holds_images(part.schema, name)])
+        for name in self.image_columns:
+            column = part[name]
+            if pa.types.is_struct(column.type):
+                table = table.append_column(f"{name}.path", pc.struct_field(column, "path"))
+            elif not holds_bytes(column.type):
+                table = table.append_column(f"{name}.path", column)
+        return decode_class_labels(table, schema)
+
     def cell(self, row: int, column: str) -> bytes | str | None:
         """See `ImageRows`."""
-        value = self._whole[column][row].as_py()
+        value = self._images[column][row].as_py()
         if isinstance(value, dict):
             value = value["bytes"] if value.get("bytes") is not None else value.get("path")
         return value if isinstance(value, bytes) else located(value, "")
 
     def uri(self, row: int, column: str) -> str | None:
         """See `ImageRows`."""
-        return None if holds_bytes(self._whole.schema.field(column).type) else self.cell(row, column)  # type: ignore[return-value]
+        return None if holds_bytes(self._images.schema.field(column).type) else self.cell(row, column)  # type: ignore[return-value]
 
 
 def split_files(path: str, config: str | None, split: str | None, origin: str) -> list[tuple[str, str | None]]:
@@ -196,7 +206,7 @@ def _file_rows(files: list[str], image: str | None, origin: str) -> Any:
         raise DataError(f"{origin} mixes Parquet and other files: {listed(files, 4)}. Name one kind with `path`.")
     if parquet:
         return ParquetRows(files, image, origin)
-    table = pa.concat_tables([read_table(file) for file in files], promote_options="permissive")
+    table = stacked([read_table(file) for file in files])
     root = files[0].rpartition("/")[0]
     return TableRows(table, image or "image", root, Path(files[0]).stem, origin)
 

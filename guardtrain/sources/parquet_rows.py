@@ -18,6 +18,7 @@ from guardtrain.errors import DataError
 from guardtrain.sources.images import is_url
 from guardtrain.sources.paths import file_key
 from guardtrain.sources.rows import located
+from guardtrain.sources.stacking import stacked
 from guardtrain.sources.tables import listed, near
 
 _WINDOW_BYTES = 1 << 23  # of images decoded from a row group at a time
@@ -26,10 +27,11 @@ _OPEN = 2  # row groups of an image column read from at once
 
 
 class ParquetRows:
-    """Rows of one or more Parquet files of one schema.
+    """Rows of one or more Parquet files.
 
     An image column is a struct of `bytes` and `path` (what Hugging Face's `datasets` writes), binary, or text (paths
-    from the file's folder, or URLs). Class labels of `datasets` become their names.
+    from the file's folder, or URLs), in each file. The types of the other columns may differ from file to file (see
+    `stacked`). Class labels of `datasets` become their names, by what each file says of its own.
 
     Args:
         files: local paths or fsspec URLs.
@@ -43,17 +45,16 @@ class ParquetRows:
     def __init__(self, files: list[str], image: str | None, origin: str) -> None:
         self._files, self._origin = files, origin
         self.key = "\n".join(file_key(file, "Parquet files") for file in files)
-        schema, self._starts = self._footers()
-        found = [f.name for f in schema if holds_bytes(f.type)]
+        schemas, self._starts = self._footers()
+        found = [name for name in schemas[0].names if all(holds_images(schema, name) for schema in schemas)]
         image = image or ("image" if "image" in found or not found else found[0])
-        if image not in schema.names:
+        if image not in schemas[0].names:
             raise DataError(
-                f"{origin} has no image column '{image}'.{near(image, schema.names)} Name it with "
-                f"columns={{image: …}}. It has: {listed(schema.names, 30)}."
+                f"{origin} has no image column '{image}'.{near(image, schemas[0].names)} Name it with "
+                f"columns={{image: …}}. It has: {listed(schemas[0].names, 30)}."
             )
         self.image_columns = (image, *(name for name in found if name != image))
-        self._types = {name: schema.field(name).type for name in self.image_columns}
-        self.table = decode_class_labels(self._other_columns(schema), schema)
+        self.table = stacked([self._other_columns(file, schema) for file, schema in zip(files, schemas, strict=True)])
         self.ids = [f"{stem}/{i:06d}" for stem, n in zip(stems(files), self.lengths, strict=True) for i in range(n)]
         self._groups = _OpenGroups(files)
 
@@ -74,45 +75,41 @@ class ParquetRows:
     def _root(self, file: int) -> str:
         return self._files[file].rpartition("/")[0]
 
-    def _footers(self) -> tuple[pa.Schema, np.ndarray]:
-        """The common schema, and the first row of every row group."""
+    def _footers(self) -> tuple[list[pa.Schema], np.ndarray]:
+        """The schema of every file, and the first row of every row group."""
         self._places: list[tuple[int, int]] = []
         self.lengths: list[int] = []
-        lengths = []
-        schema: pa.Schema | None = None
+        lengths: list[int] = []
+        schemas: list[pa.Schema] = []
         for number, file in enumerate(self._files):
             try:
                 with open_parquet(file) as parquet:
-                    metadata, found = parquet.metadata, parquet.schema_arrow
+                    metadata, schema = parquet.metadata, parquet.schema_arrow
             except (OSError, pa.ArrowException) as error:
                 raise DataError(f"{file} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-            if schema is not None and not found.equals(schema):
-                differing = sorted(set(map(str, found)) ^ set(map(str, schema)))
+            schemas.append(schema)
+            # not filled up: what `where` or `columns` name, and a file lacks, would drop its rows or empty their cells
+            if differing := sorted(set(schema.names) ^ set(schemas[0].names)):
                 raise DataError(f"{file} has other columns than {self._files[0]}: {listed(differing)}.")
-            schema = schema or found
             self.lengths.append(metadata.num_rows)
             for group in range(metadata.num_row_groups):
                 self._places.append((number, group))
                 lengths.append(metadata.row_group(group).num_rows)
-        assert schema is not None
-        return schema, np.concatenate([[0], np.cumsum(lengths)[:-1]]) if lengths else np.zeros(1, np.int64)
+        return schemas, np.concatenate([[0], np.cumsum(lengths)[:-1]]) if lengths else np.zeros(1, np.int64)
 
-    def _other_columns(self, schema: pa.Schema) -> pa.Table:
-        """All but the images, and of image structs the paths."""
-        leaves = [name for name in schema.names if name not in self.image_columns]
-        named = [
-            name for name, kind in self._types.items() if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
-        ]
-        text = [name for name, kind in self._types.items() if not holds_bytes(kind)]
-        parts = []
-        for file in self._files:
-            with open_parquet(file) as parquet:
-                table = parquet.read(columns=leaves + [f"{name}.path" for name in named] + text)
-            columns: dict[str, Any] = {name: table[name] for name in leaves}
-            columns |= {f"{name}.path": pc.struct_field(table[name], "path") for name in named}
-            columns |= {column: table[name] for name in text for column in (name, f"{name}.path")}
-            parts.append(pa.table(columns) if columns else pa.table({"__none__": pa.nulls(table.num_rows)}))
-        return pa.concat_tables(parts)
+    def _other_columns(self, file: str, schema: pa.Schema) -> pa.Table:
+        """All of a file but the images (of any column), and of its image structs the paths."""
+        leaves = [name for name in schema.names if name not in self.image_columns and not holds_images(schema, name)]
+        kinds = {name: schema.field(name).type for name in self.image_columns}
+        named = [name for name, kind in kinds.items() if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0]
+        text = [name for name, kind in kinds.items() if not holds_bytes(kind)]
+        with open_parquet(file) as parquet:
+            table = parquet.read(columns=leaves + [f"{name}.path" for name in named] + text)
+        columns: dict[str, Any] = {name: table[name] for name in leaves}
+        columns |= {f"{name}.path": pc.struct_field(table[name], "path") for name in named}
+        columns |= {column: table[name] for name in text for column in (name, f"{name}.path")}
+        found = pa.table(columns) if columns else pa.table({"__none__": pa.nulls(table.num_rows)})
+        return decode_class_labels(found, schema)
 
 
 def open_parquet(file: str) -> pq.ParquetFile:
@@ -129,6 +126,11 @@ def holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return bool(kind.get_field_index("bytes") >= 0)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def holds_images(schema: pa.Schema, name: str) -> bool:
+    """Whether there is a column of this name, and it holds images themselves."""
+    return name in schema.names and holds_bytes(schema.field(name).type)
 
 
 def stems(files: list[str]) -> list[str]:

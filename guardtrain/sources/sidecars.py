@@ -10,7 +10,7 @@ import pyarrow as pa
 from guardtrain.errors import DataError
 from guardtrain.sources.images import is_url
 from guardtrain.sources.parquet_rows import open_parquet
-from guardtrain.sources.tables import text_of
+from guardtrain.sources.stacking import stacked
 
 
 def with_sidecars(table: pa.Table, keys: list[str], tar_of: np.ndarray, tars: list[str]) -> pa.Table:
@@ -44,22 +44,6 @@ def with_sidecars(table: pa.Table, keys: list[str], tar_of: np.ndarray, tars: li
     for name in joined.column_names:
         table = table.append_column(name, joined[name])
     return table
-
-
-def stacked(tables: list[pa.Table]) -> pa.Table:
-    """The rows of all tables; a column that some lack is null there, one of differing types becomes text."""
-    kinds: dict[str, set[pa.DataType]] = {}
-    for table in tables:
-        for name in table.column_names:
-            kinds.setdefault(name, set()).add(table.schema.field(name).type)
-    mixed = {name for name, types in kinds.items() if len({t for t in types if not pa.types.is_null(t)}) > 1}
-    same = []
-    for table in tables:
-        for name in mixed & set(table.column_names):
-            texts = pa.array([text_of(v) for v in table[name].to_pylist()], pa.string())
-            table = table.set_column(table.schema.get_field_index(name), name, texts)
-        same.append(table)
-    return pa.concat_tables(same, promote_options="default")
 
 
 def _sidecars(tars: list[str]) -> list[str | None]:

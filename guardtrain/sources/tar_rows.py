@@ -15,8 +15,9 @@ from guardtrain.errors import DataError
 from guardtrain.sources.images import EXTENSIONS, is_url
 from guardtrain.sources.parquet_rows import stems
 from guardtrain.sources.paths import brace_expand, file_key, files_named
-from guardtrain.sources.sidecars import stacked, with_sidecars
+from guardtrain.sources.sidecars import with_sidecars
 from guardtrain.sources.spool import PIPE, Spool, Spooled, compression
+from guardtrain.sources.stacking import stacked
 from guardtrain.sources.tables import listed, near, values_column
 from guardtrain.sources.tar_index import FIELDS, IndexFolder, TarIndex, read_index
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -222,3 +223,46 @@ def test_stores_of_different_encoders_are_not_merged(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=r"the store .*b .* differ in normalize: True, not False"):
         merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_shards_whose_columns_differ_in_type_are_one_table(tmp_path: Path) -> None:
+    """Captions all empty in one shard have whatever type its writer liked: whoever reads metadata reads them."""
+    folder = tmp_path / "a"
+    store_of(folder, records_of(8).with_column("caption", [None] * 4 + list("abcd")), noise(8))
+    first = folder / "metadata" / "metadata_0000.parquet"
+    table = pq.read_table(first)
+    table = table.set_column(table.schema.get_field_index("caption"), "caption", pa.array([np.nan] * 4))
+    table = table.set_column(table.schema.get_field_index("width"), "width", pa.array([0.5, 1, 2, 3]))
+    pq.write_table(table, first)
+    (folder / "checksums" / "checksums_0000.sha256").unlink()
+    captions, widths = [None] * 4 + list("abcd"), [0.5, 1, 2, 3, 40, 50, 60, 70]
+    store = EmbeddingStore.open(folder)
+    for records in (store.read().records, StoreSource(str(folder)).records()):
+        assert records.column("caption").tolist() == captions
+        assert records.column("width").tolist() == widths  # a fraction in one shard makes fractions, and no text
+    found = verify_store(folder)
+    assert found.ok
+    assert "column 'caption' is of several types (double, string); it is read as text" in found.notes
+    kept = np.array([1, 2, 5, 6])
+    thinned = build_store(tmp_path / "b", [store], kept, "test")
+    assert thinned.metadata()["caption"].to_pylist() == [None, None, "b", "c"]
+    assert matching_rows(store, where={"caption": ["a", "d"]}, halves="complete").tolist() == [4, 5, 6, 7]
+    other = records_of(8).with_column("id", [f"s{i}" for i in range(8)]).with_column("caption", list(range(8)))
+    store_of(tmp_path / "c", other, noise(8))
+    merged = merge_stores([folder, tmp_path / "c"], tmp_path / "d")
+    assert merged.metadata()["caption"].to_pylist() == captions + [str(i) for i in range(8)]
+
+
+def test_class_numbers_in_a_stores_metadata_are_read_by_name_shard_by_shard(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    store_of(folder, records_of(8), noise(8))
+    for file, names in (("metadata_0000", ["safe", "unsafe"]), ("metadata_0001", ["unsafe", "safe"])):
+        path = folder / "metadata" / f"{file}.parquet"
+        table = pq.read_table(path)
+        about = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+        pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(about)}), path)
+    labels = [0, 1, 0, 1, 1, 0, 1, 0]
+    assert StoreSource(str(folder)).records().labels.tolist() == labels
+    store = EmbeddingStore.open(folder)
+    build_store(tmp_path / "b", [store], np.array([0, 1, 4, 5]), "test")
+    assert StoreSource(str(tmp_path / "b")).records().labels.tolist() == [0, 1, 1, 0]

@@ -126,6 +126,20 @@ def test_what_save_to_disk_wrote(tmp_path: Path) -> None:
     assert "has no image column 'picture'" in refused(path=str(tmp_path / "saved"), columns={"image": "picture"})
 
 
+def test_splits_that_name_their_classes_in_another_order(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    parts = {}
+    for split, names, note in (("train", ["safe", "unsafe"], "float64"), ("test", ["unsafe", "safe"], "string")):
+        features = {"image": datasets.Image(), "safety_label": datasets.ClassLabel(names=names)}
+        cells = {"image": [hub_image(1), hub_image(2)], "safety_label": [0, 1], "note": [None, None]}
+        features["note"] = datasets.Value(note)
+        parts[split] = datasets.Dataset.from_dict(cells, features=datasets.Features(features))
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    source = HuggingFaceSource(path=str(tmp_path / "saved"), columns=LABELS)
+    assert source.records().labels.tolist() == [0, 1, 1, 0]
+    assert [shade(source.image(i)) for i in range(4)] == [1, 2, 1, 2]
+
+
 def test_files_on_the_hub_are_read_with_the_login() -> None:
     page = "https://huggingface.co/datasets/o/n/resolve/abc/deep/1.jpg?download=true"
     assert hub_uri(page) == "hf://datasets/o/n@abc/deep/1.jpg"

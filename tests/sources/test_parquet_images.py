@@ -176,3 +176,22 @@ def test_errors_name_the_file_and_the_column(folder: Path, tmp_path: Path) -> No
     assert "zz.parquet has other columns than" in refused(folder)
     (folder / "data" / "zz.parquet").write_bytes(b"PAR1 is all there is")
     assert "zz.parquet cannot be read as Parquet" in refused(folder)
+
+
+def test_files_whose_columns_differ_in_type_and_in_the_order_of_classes(tmp_path: Path) -> None:
+    """What nobody uses may be of any type, and each file says which name its own class numbers mean."""
+    for file, names, caption in (("a", ["safe", "unsafe"], [None, None]), ("b", ["unsafe", "safe"], ["x", "y"])):
+        columns = {"image": [hub_image(1), hub_image(2)], "label": [0, 1]}
+        columns["caption"] = pa.array(caption, pa.float64() if file == "a" else pa.string())
+        write_hub_parquet(tmp_path / f"{file}.parquet", columns, {"label": names})
+    records = ParquetImagesSource(str(tmp_path)).records()
+    assert records.labels.tolist() == [0, 1, 1, 0]
+    assert records.column("caption").tolist() == [None, None, "x", "y"]
+
+
+def test_files_that_hold_images_in_different_ways(tmp_path: Path) -> None:
+    (tmp_path / "c.png").write_bytes(png(3))
+    for file, image in (("a", [hub_image(1, "one.png")]), ("b", [png(2)]), ("c", ["c.png"])):
+        pq.write_table(pa.table({"image": image, "label": [0]}), tmp_path / f"{file}.parquet")
+    source = ParquetImagesSource(str(tmp_path), columns={"image": "image"})
+    assert [shade(source.image(i)) for i in range(3)] == [1, 2, 3]
