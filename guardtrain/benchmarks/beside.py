@@ -67,7 +67,7 @@ def published_rows(evaluated: Evaluated, paper: str, names: Sequence[str | None]
         place = evaluated.places[Slice(part.category, part.source, part.kind)]
         start = ("published", guard, mine.get(plain_name(guard)), evaluated.judged.name, ALL)
         columns = (part.category, part.source, part.kind)
-        rows.append((*start, *columns, metric, value, None, None, None, *evaluated.size(place), about))
+        rows.append((*start, *columns, metric, value, None, None, None, *evaluated.whole_size(place), about))
     return rows
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from guardtrain.benchmarks.bounds import SHOWN_FROM
+from guardtrain.benchmarks.coverage import bounds_shown
 from guardtrain.benchmarks.effectiveness import ALIGNED
 from guardtrain.benchmarks.measures import METRICS
 from guardtrain.benchmarks.shift import WITHIN
@@ -85,6 +87,9 @@ def draw(frame: pd.DataFrame, entrants: Sequence[Entrant], confidence: float = C
         if shifted:
             _shift(parts[-1], frame, names, shifted)
         about = f"Bars: {100 * confidence:g} % intervals. Each guard on the categories it is judged on."
+        own = frame[frame["kind"] == "metric"]
+        if (own["n_missing_unsafe"] + own["n_missing_safe"] > SHOWN_FROM * own["n_images"]).any():
+            about += " Pale: from all missing verdicts wrong to all right."
         figure.supxlabel(about, fontsize=7, color="0.35")
     return figure
 
@@ -124,6 +129,9 @@ def _points(ax: Axes, rows: Sequence[pd.Series | None], heights: np.ndarray, lab
     y = np.array([y for _, y in there])
     known = ~np.isnan(ends[:, 0])
     ax.hlines(y[known], ends[known, 0], ends[known, 1], color=_look(place)["color"], linewidth=1.1)
+    for row, height in there:
+        if bounds_shown(row):
+            ax.hlines(height, row["lowest"], row["highest"], color=_look(place)["color"], linewidth=3.5, alpha=0.25)
     ax.plot(x, y, linestyle="none", markersize=3.5, label=label, **_look(place))
 
 

@@ -31,6 +31,8 @@ EXACT, BOOTSTRAP = "clopper-pearson", "bootstrap"
 class Measures:
     """Every metric of K guards on S slices; the last axis of each is the data as it is, then B replicates.
 
+    Each is of the images that the guard has a verdict on.
+
     Args:
         of: what was counted.
         table: metric -> (K, S, B + 1) float64; NaN where it is not defined: F1, recall and FNR without unsafe images,
@@ -43,7 +45,7 @@ class Measures:
 
 def measures_of(of: Replicates) -> Measures:
     """The metrics of counts: F1 is that of the unsafe class, `2 TP / (2 TP + FP + FN)`."""
-    unsafe, safe, hits, alarms = of.unsafe[None], of.safe[None], of.hits, of.alarms
+    unsafe, safe, hits, alarms = of.unsafe, of.safe, of.hits, of.alarms
     images = unsafe + safe
     values = {
         "f1": np.where(unsafe > 0, _share(2 * hits, hits + alarms + unsafe), np.nan),
@@ -54,8 +56,8 @@ def measures_of(of: Replicates) -> Measures:
         "fpr": _share(alarms, safe),
         "fnr": _share(unsafe - hits, unsafe),
         "flag_rate": _share(hits + alarms, images),
-        "pair_both_right": _share(of.both_right, of.pairs[None]),
-        "pair_ranking": _share(of.ranked, of.pairs[None]),
+        "pair_both_right": _share(of.both_right, of.pairs),
+        "pair_ranking": _share(of.ranked, of.pairs),
     }
     return Measures(of, values)
 
@@ -107,7 +109,7 @@ def change_ends(values: np.ndarray, confidence: float) -> tuple[np.ndarray, np.n
 
 @dataclass(frozen=True, eq=False)
 class Worth:
-    """How many independent units each denominator of a slice is worth, (S,) each; see `effective_number`.
+    """How many independent units each denominator is worth, (K, S) each: of a guard on a slice; see `effective_number`.
 
     Args:
         safe, unsafe, images, pairs: of safe images, unsafe ones, all images, pairs.
@@ -118,11 +120,15 @@ class Worth:
     images: np.ndarray
     pairs: np.ndarray
 
+    def first(self, count: int | None) -> Worth:
+        """That of the first guards alone."""
+        return Worth(*(each[:count] for each in (self.safe, self.unsafe, self.images, self.pairs)))
+
 
 def intervals(
-    measures: Measures, worth: Worth, confidence: float
+    measures: Measures, worth: Worth, confidence: float, first: int | None = None
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Intervals of every metric: low, high (K, S) and whether they are exact (K, S) bool.
+    """Intervals of every metric, of the `first` guards alone: low, high (K, S) and whether they are exact (K, S) bool.
 
     A metric that is a share of images (or pairs) of which no two are of one group has the Clopper-Pearson interval. So
     has F1, which is `2 J / (1 + J)` of `J = TP / (TP + FP + FN)`, a share of the images that are unsafe or called so
@@ -132,29 +138,30 @@ def intervals(
     is Clopper-Pearson's of as many independent units as the groups are worth, of AUROC as many couples of a safe and
     an unsafe image as have no image in common.
     """
-    of = measures.of
-    unsafe, safe = of.unsafe[None, :, 0], of.safe[None, :, 0]
+    of, worth = measures.of.first(first), worth.first(first)
+    unsafe, safe, pairs = of.unsafe[..., 0], of.safe[..., 0], of.pairs[..., 0]
     hits, alarms = of.hits[..., 0], of.alarms[..., 0]
-    pairs, couples = of.pairs[None, :, 0], np.minimum(safe, unsafe)
-    everyone = worth.images / np.maximum(safe + unsafe, 1)[0]  # independent images an image
+    couples = np.minimum(safe, unsafe)
+    everyone = worth.images / np.maximum(safe + unsafe, 1)  # independent images an image
     counts: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {
         "f1": (hits, alarms + unsafe, everyone),
         "auroc": (
             of.auroc[..., 0] * couples,
             couples,
-            np.minimum(worth.safe, worth.unsafe) / np.maximum(couples, 1)[0],
+            np.minimum(worth.safe, worth.unsafe) / np.maximum(couples, 1),
         ),
         "accuracy": (hits + safe - alarms, safe + unsafe, everyone),
         "precision": (hits, hits + alarms, everyone),
-        "recall": (hits, unsafe, worth.unsafe / np.maximum(unsafe, 1)[0]),
-        "fpr": (alarms, safe, worth.safe / np.maximum(safe, 1)[0]),
-        "fnr": (unsafe - hits, unsafe, worth.unsafe / np.maximum(unsafe, 1)[0]),
+        "recall": (hits, unsafe, worth.unsafe / np.maximum(unsafe, 1)),
+        "fpr": (alarms, safe, worth.safe / np.maximum(safe, 1)),
+        "fnr": (unsafe - hits, unsafe, worth.unsafe / np.maximum(unsafe, 1)),
         "flag_rate": (hits + alarms, safe + unsafe, everyone),
-        "pair_both_right": (of.both_right[..., 0], pairs, worth.pairs / np.maximum(pairs, 1)[0]),
-        "pair_ranking": (of.ranked[..., 0], pairs, worth.pairs / np.maximum(pairs, 1)[0]),
+        "pair_both_right": (of.both_right[..., 0], pairs, worth.pairs / np.maximum(pairs, 1)),
+        "pair_ranking": (of.ranked[..., 0], pairs, worth.pairs / np.maximum(pairs, 1)),
     }
     out = {}
-    for name, values in measures.table.items():
+    for name, every in measures.table.items():
+        values = every[:first]
         part, whole, each = (np.broadcast_to(array, values.shape[:2]) for array in counts[name])
         low, high = percentiles(values[..., 1:], confidence)
         halves = np.isclose(part, np.round(part), atol=1e-9)

@@ -25,10 +25,13 @@ _FILES = """\
 `benchmark.parquet` (the same as `benchmark.csv`) holds every figure above and more, one a row: `value`, the interval \
 `low` to `high` and how it was made, `n_images`, `n_unsafe`, `n_pairs`. `kind` says what it is: a `metric` of a guard, \
 a `difference` from the guard `versus`, a `shift` from real to generated images, a mean over data sets \
-(`distribution`), or what others `published`. `judged_on` is `aligned` (the categories that the guard is made for, as \
-above) or `all`; `source_kind` tells a `source` of the data from a `family` of them, real or generated.
+(`distribution`), what others `published`, or `coverage`, how many of the unsafe or of the safe images met an outcome. \
+`judged_on` is `aligned` (the categories that the guard is made for, as above) or `all`; `source_kind` tells a \
+`source` of the data from a `family` of them, real or generated. `n_missing_unsafe` and `n_missing_safe` images of a \
+row have no verdict; with one on each, the value would lie from `lowest` to `highest`.
 
-`scores.parquet` holds what each guard said of each image: logit, probability, decision."""
+`scores.parquet` holds what became of each image with each guard: `outcome`, logit, probability, decision, and the \
+words of a model that was asked."""
 
 
 def findings(frame: pd.DataFrame, reference: str) -> list[str]:
@@ -46,7 +49,11 @@ def findings(frame: pd.DataFrame, reference: str) -> list[str]:
             if row["low"] != row["low"]:  # NaN
                 word = "too few images for an interval"
             told.append(f"{METRICS[row['metric']]} {value_cell(row, sign=True)}, {word}")
-        out.append(f"{guard} against {reference} on '{data}': {'; '.join(told)}.")
+        unsafe, safe = (int(rows[name].max()) for name in ("n_missing_unsafe", "n_missing_safe"))
+        missing = (
+            f" (without {unsafe:,} unsafe and {safe:,} safe images, which not both judged)" if unsafe + safe else ""
+        )
+        out.append(f"{guard} against {reference} on '{data}': {'; '.join(told)}{missing}.")
     return out
 
 
@@ -110,6 +117,10 @@ def _method(how: How) -> str:
         "images of those beside all safe images (Qu et al., CCS 2025); the table holds its figures on all images, too "
         "(`judged_on`). A category has its own safe images; where safe images carry no category, all of them stand "
         "beside each. "
+        "A guard's figures are of the images that it has a verdict on, and do not change with what other guards lack; "
+        "a difference is of the images that both have a verdict on. Where more than 1 % are missing, a row below says "
+        "what the figures could be with them, from all of those wrong to all right: that holds for sure, whatever "
+        "kept the verdicts back. "
         f"Intervals hold {100 * how.confidence:g} %: Clopper-Pearson's where a metric is a share of images, all "
         "of different groups, and for F1 as a function of one (Hand, Christen and Kirielle, 2021); otherwise those of "
         f"{how.replicates:,} bootstrap draws of groups, a pair being one. Differences are taken within each draw, so "

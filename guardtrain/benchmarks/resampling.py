@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -29,10 +29,10 @@ class Replicates:
     Args:
         guards: K names.
         slices: S slices.
-        unsafe, safe: (S, B + 1) float64 images, weighted.
+        unsafe, safe: (K, S, B + 1) float64 images that a guard has a verdict on, weighted.
         hits, alarms: (K, S, B + 1) unsafe and safe images called unsafe.
         auroc: (K, S, B + 1) float64; NaN where a class is missing.
-        pairs: (S, B + 1) pairs with both halves in the slice.
+        pairs: (K, S, B + 1) pairs with both halves in the slice, and verdicts on both.
         both_right, ranked: (K, S, B + 1) pairs with both halves on their side of the threshold, and with the unsafe
             half above the safe one (ties are half).
     """
@@ -48,30 +48,41 @@ class Replicates:
     both_right: np.ndarray
     ranked: np.ndarray
 
+    def first(self, count: int | None) -> Replicates:
+        """Those of the first guards alone."""
+        parts = {one.name: getattr(self, one.name)[:count] for one in fields(self) if one.name != "slices"}
+        return replace(self, **parts)
+
 
 def resampled(judged: Judged, masks: Mapping[Slice, np.ndarray], replicates: int, seed: int) -> Replicates:
     """Count everything on the data as it is and in `replicates` draws of its groups.
 
+    The draws are of all images, with a verdict or without: a guard's numbers do not depend on what others judged.
+
     Args:
-        judged: guards' logits and decisions on N images.
+        judged: guards' logits and decisions on N images; each guard's counts are of the images that it has verdicts on.
         masks: (N,) bool for each slice.
         replicates: B.
         seed: of the draws; the same gives the same numbers, however much memory there is.
     """
     matrix = np.stack(list(masks.values()))
     k, s, b = len(judged.guards), len(matrix), replicates + 1
-    totals, counts = _sums(judged, matrix)
-    jobs = _jobs(judged, matrix)
-    of_totals, of_counts = np.empty((3, s, b)), np.empty((4, k, s, b))
+    # most guards judged the same images: what is counted of those is counted once
+    covers, cover_of = np.unique(judged.known, axis=0, return_inverse=True)
+    cover_of = cover_of.reshape(-1)
+    totals, counts = _sums(judged, matrix, covers)
+    jobs = _jobs(judged, matrix, covers, cover_of)
+    of_totals, of_counts = np.empty((3, len(covers), s, b)), np.empty((4, k, s, b))
     auroc = np.empty((k, s, b))
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
         for first, draws in _draws(judged.groups, replicates, seed):
             columns = slice(first, first + draws.shape[1])
-            of_totals[:, :, columns] = totals.of(draws).reshape(3, s, -1)
+            of_totals[:, :, :, columns] = totals.of(draws).reshape(3, len(covers), s, -1)
             of_counts[:, :, :, columns] = counts.of(draws).reshape(4, k, s, -1)
             for job, found in zip(jobs, threads.map(lambda job, w=draws: job.auroc(w), jobs), strict=True):
                 auroc[job.guard, job.slices, columns] = found
-    unsafe, safe, pairs = of_totals
+    alike = len(covers) == 1
+    unsafe, safe, pairs = (np.broadcast_to(each, (k, s, b)) if alike else each[cover_of] for each in of_totals)
     hits, alarms, right, ranked = of_counts
     return Replicates(judged.guards, tuple(masks), unsafe, safe, hits, alarms, auroc, pairs, right, ranked)
 
@@ -134,18 +145,22 @@ class _Both:
         return np.concatenate([part.of(draws) for part in self.parts])
 
 
-def _sums(judged: Judged, matrix: np.ndarray) -> tuple[_Both, _Both]:
-    """Unsafe and safe images and pairs of each slice; hits, alarms, pairs right and pairs ranked of each guard."""
+def _sums(judged: Judged, matrix: np.ndarray, covers: np.ndarray) -> tuple[_Both, _Both]:
+    """Unsafe and safe images and pairs of each slice that have verdicts, for each of `covers` (P, N) bool; and hits,
+    alarms, pairs right and pairs ranked of each guard.
+    """
     labels, (safe, unsafe) = judged.labels, judged.pairs
     together = matrix[:, safe] & matrix[:, unsafe]
     group = judged.group[safe]
-    right = judged.flagged[:, unsafe] & ~judged.flagged[:, safe]
-    margin = judged.logits[:, unsafe] - judged.logits[:, safe]
-    of_images = _stacked(matrix, np.stack([labels, ~labels]), judged.group, judged.groups)
-    of_pairs = _stacked(together, np.ones((1, len(safe))), group, judged.groups)
+    both = judged.known[:, safe] & judged.known[:, unsafe]
+    right = judged.flagged[:, unsafe] & ~judged.flagged[:, safe] & both
+    above, below = judged.logits[:, unsafe], judged.logits[:, safe]  # NaN is neither above, nor equal
+    ranked = (above > below) + (above == below) / 2
+    of_images = _stacked(matrix, np.concatenate([covers & labels, covers & ~labels]), judged.group, judged.groups)
+    of_pairs = _stacked(together, covers[:, safe] & covers[:, unsafe], group, judged.groups)
     called = np.concatenate([judged.flagged & labels, judged.flagged & ~labels])
     of_guards = _stacked(matrix, called, judged.group, judged.groups)
-    pairs_of_guards = _stacked(together, np.concatenate([right, (np.sign(margin) + 1) / 2]), group, judged.groups)
+    pairs_of_guards = _stacked(together, np.concatenate([right, ranked]), group, judged.groups)
     return _Both(of_images, of_pairs), _Both(of_guards, pairs_of_guards)
 
 
@@ -191,12 +206,23 @@ class _Job:
         return np.divide(won, couples, out=out, where=couples > 0)
 
 
-def _jobs(judged: Judged, matrix: np.ndarray) -> list[_Job]:
+def _jobs(judged: Judged, matrix: np.ndarray, covers: np.ndarray, cover_of: np.ndarray) -> list[_Job]:
+    """The jobs of every guard on the images of its cover, one of `covers` (P, N) bool by its place `cover_of` (K,)."""
+    return sorted(
+        (
+            job
+            for place, cover in enumerate(covers)
+            for job in _jobs_on(judged, matrix & cover, np.flatnonzero(cover_of == place))
+        ),
+        key=lambda job: -len(job.safe) - len(job.unsafe),
+    )
+
+
+def _jobs_on(judged: Judged, matrix: np.ndarray, guards: np.ndarray) -> Iterator[_Job]:
     labels, group = judged.labels, judged.group
     same: dict[bytes, list[int]] = {}
     for number, mask in enumerate(matrix):
         same.setdefault(np.packbits(mask & ~labels).tobytes(), []).append(number)
-    jobs = []
     for numbers in same.values():
         members = matrix[numbers]
         unsafe = np.flatnonzero(members.any(axis=0) & labels)
@@ -205,14 +231,14 @@ def _jobs(judged: Judged, matrix: np.ndarray) -> list[_Job]:
         unsafe = unsafe[np.argsort(cell, kind="stable")]
         starts = np.searchsorted(np.sort(cell), np.arange(len(first)))
         safe = np.flatnonzero(members[0] & ~labels)
-        for k, scores in enumerate(judged.logits):
+        for k in guards:
+            scores = judged.logits[k]
             ascending = safe[np.argsort(scores[safe], kind="stable")]
             less, up_to = (np.searchsorted(scores[ascending], scores[unsafe], side) for side in ("left", "right"))
             tied = np.flatnonzero(up_to > less)
-            jobs.append(
-                _Job(k, np.array(numbers), group[ascending], group[unsafe], starts, cells, less, tied, up_to[tied])
+            yield _Job(
+                int(k), np.array(numbers), group[ascending], group[unsafe], starts, cells, less, tied, up_to[tied]
             )
-    return sorted(jobs, key=lambda job: -len(job.safe) - len(job.unsafe))
 
 
 def _running_sums(draws: np.ndarray, rows: np.ndarray) -> np.ndarray:

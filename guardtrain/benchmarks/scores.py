@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from guardtrain.benchmarks.effectiveness import Entrant
+from guardtrain.benchmarks.outcomes import Outcome
 from guardtrain.benchmarks.slices import Judged
 from guardtrain.encoders.spec import EncoderSpec, external_spec
 from guardtrain.errors import DataError, EncoderError
@@ -139,12 +140,32 @@ class Scores:
     """What one guard says of one data set.
 
     Args:
-        table: `id`, `logit`, `probability`, `decision` (safe, unsafe, review) of each image that could be judged.
+        table: `id`, `logit`, `probability` (null where it gives none), `decision` (safe, unsafe, review) of each image
+            that it has a verdict on.
         computed: whether it was computed now.
+        without: why it has none, for ids of others; an id in neither is of an image that could not be read.
+        words: of ids, what a model that is asked has said.
     """
 
     table: pa.Table
     computed: bool
+    without: Mapping[str, Outcome] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
+
+    def outcomes(self, ids: Sequence[str], set_aside: Collection[str] = ()) -> np.ndarray:
+        """(N,) int8, what became of each image; see `Outcome`. Those of `set_aside` are not the guard's test images."""
+        judged = set(self.table["id"].to_pylist())
+        return np.array(
+            [
+                Outcome.SET_ASIDE
+                if one in set_aside
+                else Outcome.ANSWERED
+                if one in judged
+                else self.without.get(one, Outcome.UNREADABLE)
+                for one in ids
+            ],
+            dtype=np.int8,
+        )
 
 
 class ScoresFolder:
@@ -251,55 +272,81 @@ def _scored(contender: Contender, found: Embeddings) -> pa.Table:
     )
 
 
-def judged_by_all(
-    contenders: Sequence[Contender], data: DataSet, scores: Mapping[tuple[str, str], Scores]
-) -> tuple[Judged, int]:
-    """The images of a data set that every guard could judge, with what each said; and how many are left out.
+SetAside = Mapping[tuple[str, str], Collection[str]]
+"""(guard, data set) to ids of images that are not among the guard's test images, such as those it was trained on."""
 
-    The other half of a pair that lost one stays, as an image without a pair.
+
+def judged_by(
+    contenders: Sequence[Contender],
+    data: DataSet,
+    scores: Mapping[tuple[str, str], Scores],
+    set_aside: SetAside | None = None,
+) -> Judged:
+    """All images of a data set, with what each guard said of them or why it said nothing.
+
+    Args:
+        contenders: K guards.
+        data: the data set.
+        scores: (guard, data set) to scores, by names.
+        set_aside: images that do not count for a guard.
 
     Raises:
-        DataError: no image that all could judge.
+        DataError: no image that any of them has a verdict on.
     """
     records = data.records
     names = tuple(contender.entrant.name for contender in contenders)
-    ids = np.array([str(name) for name in records.ids])
-    tables = [scores[name, data.name].table for name in names]
-    columns: list[dict[str, tuple[float, str]]] = [
-        dict(
-            zip(
-                table["id"].to_pylist(),
-                zip(table["logit"].to_pylist(), table["decision"].to_pylist(), strict=True),
-                strict=True,
-            )
-        )
-        for table in tables
-    ]
-    rows = np.flatnonzero([all(name in column for column in columns) for name in ids])
-    if not len(rows):
-        raise DataError(f"No image of '{data.name}' could be judged by all of {', '.join(names)}.")
-    logits = np.array([[column[name][0] for name in ids[rows]] for column in columns])
-    flagged = np.array([[column[name][1] == "unsafe" for name in ids[rows]] for column in columns])
-    kept = records if len(rows) == len(records) else records.take(rows)
-    return Judged(data.name, names, kept, logits, flagged), len(records) - len(rows)
+    ids = [str(name) for name in records.ids]
+    logits, flagged = np.full((len(names), len(ids)), np.nan), np.zeros((len(names), len(ids)), dtype=bool)
+    outcomes = np.zeros((len(names), len(ids)), dtype=np.int8)
+    for k, name in enumerate(names):
+        found = scores[name, data.name]
+        outcomes[k] = found.outcomes(ids, (set_aside or {}).get((name, data.name), ()))
+        rows, there = _rows_of(found.table, ids)
+        logits[k, there] = found.table["logit"].to_numpy()[rows]
+        flagged[k, there] = np.array(found.table["decision"].to_pylist(), dtype=object)[rows] == "unsafe"
+    judged = Judged(data.name, names, records, logits, flagged, outcomes)
+    if not judged.known.any():
+        raise DataError(f"No image of '{data.name}' could be judged by any of {', '.join(names)}.")
+    return judged
+
+
+def _rows_of(table: pa.Table, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the table that are of one of `ids`, and the places of those among `ids`; both (M,) int64."""
+    place = {name: row for row, name in enumerate(table["id"].to_pylist())}
+    there = [at for at, name in enumerate(ids) if name in place]
+    return np.array([place[ids[at]] for at in there], dtype=np.int64), np.array(there, dtype=np.int64)
 
 
 def scores_table(
-    contenders: Sequence[Contender], sets: Sequence[DataSet], scores: Mapping[tuple[str, str], Scores]
+    contenders: Sequence[Contender],
+    sets: Sequence[DataSet],
+    scores: Mapping[tuple[str, str], Scores],
+    set_aside: SetAside | None = None,
 ) -> pa.Table:
-    """All scores as one tidy table: a row a guard and image, with the image's label, category, source and pair."""
+    """All scores as one tidy table: a row a guard and image, with the image's label, category, source and pair.
+
+    `outcome` says whether the guard has a verdict that counts, and if not why; without a verdict logit, probability and
+    decision are null.
+    """
     import pyarrow as pa
 
     parts = []
     for data in sets:
         about = data.records.table.select(["id", "label", "category", "source", "pair_id"])
-        place = {name: row for row, name in enumerate(about["id"].to_pylist())}
+        ids = about["id"].to_pylist()
         for contender in contenders:
-            table = scores[contender.entrant.name, data.name].table
-            own = about.take(pa.array([place[name] for name in table["id"].to_pylist()], pa.int64()))
-            for name in ("logit", "probability", "decision"):
-                own = own.append_column(name, table[name])
-            for at, (name, value) in enumerate((("guard", contender.entrant.name), ("data", data.name))):
-                own = own.add_column(at, name, pa.array([value] * len(own), pa.string()).dictionary_encode())
+            name = contender.entrant.name
+            found, own = scores[name, data.name], about
+            rows, there = _rows_of(found.table, ids)
+            at = np.full(len(ids), -1)
+            at[there] = rows
+            taken = pa.array(at, mask=at < 0)
+            outcomes = found.outcomes(ids, (set_aside or {}).get((name, data.name), ()))
+            own = own.append_column("outcome", pa.array([Outcome(one).word for one in outcomes.tolist()], pa.string()))
+            for column in ("logit", "probability", "decision"):
+                own = own.append_column(column, found.table[column].take(taken))
+            own = own.append_column("words", pa.array([found.words.get(one) for one in ids], pa.string()))
+            for first, (column, value) in enumerate((("guard", name), ("data", data.name))):
+                own = own.add_column(first, column, pa.array([value] * len(own), pa.string()).dictionary_encode())
             parts.append(own)
     return pa.concat_tables(parts).unify_dictionaries()

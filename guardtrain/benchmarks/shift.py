@@ -43,7 +43,9 @@ def shift_rows(evaluated: Evaluated) -> list[tuple[Any, ...]]:
                 for category, change in changes.items():
                     value, low, high = _summed_up(change, evaluated.how.confidence)
                     members = [category] if category != WITHIN else list(by_category)
-                    size = np.sum([evaluated.size(place) for one in members for place in sides[one]], axis=0).tolist()
+                    size = np.sum(
+                        [evaluated.size(place, k) for one in members for place in sides[one]], axis=0
+                    ).tolist()
                     rows.append((*start, category, GENERATED, "shift", name, value, low, high, BOOTSTRAP, *size, None))
     return rows
 
@@ -124,7 +126,7 @@ def distribution_rows(sets: Sequence[Evaluated], likeness: Likeness) -> list[tup
                 if place is not None and not np.isnan((values := one.measures.table[name][k, place])[0]):
                     side = IN if likeness.inside(one, k) else OUT
                     parts[side].append(values)
-                    sizes[side].append(one.size(place))
+                    sizes[side].append(one.size(place, k))
             groups = {IN: parts[IN], OUT: parts[OUT], BOTH: [*parts[IN], *parts[OUT]]}
             if len(groups[BOTH]) < 2:
                 continue  # a mean of one

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from guardtrain.benchmarks.alignment import plain_name
+from guardtrain.benchmarks.outcomes import Outcome
 from guardtrain.curves.bootstrap import group_index
 from guardtrain.metrics.slices import record_pairs
 from guardtrain.records import Records
@@ -40,14 +41,15 @@ class Slice:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A data set as guards judged it: N images and K guards.
+    """A data set as guards judged it: N images and K guards, each with verdicts on images of its own.
 
     Args:
         name: of the data set.
         guards: K names.
-        records: N records, those that every guard could judge.
-        logits: (K, N) float64; any scale on which higher is more unsafe.
-        flagged: (K, N) bool, called unsafe at the guard's operating point.
+        records: N records, all of the data set: draws of them are the same whoever has judged which.
+        logits: (K, N) float64; any scale on which higher is more unsafe. NaN where a guard has no verdict.
+        flagged: (K, N) bool, called unsafe at the guard's operating point; False where a guard has no verdict.
+        outcomes: (K, N) int8, see `Outcome`; None where every guard has a verdict on every image.
     """
 
     name: str
@@ -55,11 +57,16 @@ class Judged:
     records: Records
     logits: np.ndarray
     flagged: np.ndarray
+    outcomes: np.ndarray = None  # type: ignore[assignment]
     pairs: tuple[np.ndarray, np.ndarray] = field(init=False)
     group: np.ndarray = field(init=False)
     groups: int = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.outcomes is None:
+            object.__setattr__(self, "outcomes", np.zeros(self.flagged.shape, dtype=np.int8))
+        object.__setattr__(self, "logits", np.where(self.known, self.logits, np.nan))
+        object.__setattr__(self, "flagged", self.flagged & self.known)
         safe, unsafe = (half.numpy() for half in record_pairs(self.records))
         group, groups = group_index(self.records.groups, (safe, unsafe))
         for name, value in (("pairs", (safe, unsafe)), ("group", group), ("groups", groups)):
@@ -69,6 +76,36 @@ class Judged:
     def labels(self) -> np.ndarray:
         """(N,) bool, True is unsafe."""
         return self.records.labels == 1
+
+    @property
+    def known(self) -> np.ndarray:
+        """(K, N) bool, whether a guard has a verdict that counts."""
+        return self.outcomes == Outcome.ANSWERED
+
+    @property
+    def counted(self) -> np.ndarray:
+        """(K, N) bool, whether an image is among a guard's test images, with a verdict or without."""
+        return self.outcomes != Outcome.SET_ASIDE
+
+    def viewed(self, guards: Sequence[int], counted: np.ndarray) -> Judged:
+        """The same images as V guards judged those of them that count, each guard as often as it is named.
+
+        Args:
+            guards: V places of guards.
+            counted: (V, N) bool; the others are set aside.
+        """
+        at = list(guards)
+        outcomes = np.where(counted, self.outcomes[at], np.int8(Outcome.SET_ASIDE))
+        names = tuple(self.guards[k] for k in at)
+        return Judged(self.name, names, self.records, self.logits[at], self.flagged[at], outcomes)
+
+    def filled(self, right: bool) -> Judged:
+        """As if every missing image had been judged, all of them rightly or all wrongly."""
+        missing = self.counted & ~self.known
+        unsafe = np.broadcast_to(self.labels == right, missing.shape)
+        logits = np.where(missing, np.where(unsafe, np.inf, -np.inf), self.logits)
+        outcomes = np.where(missing, np.int8(Outcome.ANSWERED), self.outcomes)
+        return Judged(self.name, self.guards, self.records, logits, np.where(missing, unsafe, self.flagged), outcomes)
 
     @property
     def categories(self) -> list[str]:

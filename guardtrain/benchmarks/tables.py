@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from guardtrain.benchmarks.coverage import COVERAGE, bounds_cell, coverage_table
 from guardtrain.benchmarks.effectiveness import ALIGNED
 from guardtrain.benchmarks.measures import LOWER_IS_BETTER, METRICS, NEUTRAL
 from guardtrain.benchmarks.shift import BOTH, IN, OUT, WITHIN
@@ -24,12 +25,14 @@ MAIN = ("f1", "auroc", "accuracy", "fpr", "fnr")
 PAIRS = ("pair_both_right", "pair_ranking")
 CHANGE = "ΔF1"
 _MOST_COLUMNS = 8  # of a table on paper
+_BOUNDS = "  with all"
+_Lines = list[tuple[str, tuple[Cell, ...]]]
 
 
 def benchmark_tables(
     frame: pd.DataFrame, entrants: Sequence[Entrant], reference: str, confidence: float = CONFIDENCE
 ) -> list[Table]:
-    """The tables of a benchmark: of each data set all images, sources, categories, pairs; then over data sets.
+    """The tables of a benchmark: of each data set all images, verdicts, sources, categories, pairs; then over the sets.
 
     Args:
         frame: the tidy table, see `guardtrain.benchmarks.effectiveness.COLUMNS`.
@@ -40,12 +43,20 @@ def benchmark_tables(
     out: list[Table | None] = []
     for data in dict.fromkeys(frame.loc[frame["kind"] == "metric", "data"]):
         rows = frame[frame["data"] == data]
-        out += [_main_table(rows, entrants, reference, data), _source_table(rows, entrants, data)]
+        out += [_main_table(rows, entrants, reference, data)]
+        out += [coverage_table(rows, [entrant.name for entrant in entrants], data), _source_table(rows, entrants, data)]
         out += [_category_table(rows, entrants, data), _published_table(rows, data)]
         out += [_shift_table(rows, entrants, data), _pair_table(rows, entrants, reference, data)]
     out.append(_distribution_table(frame[frame["kind"] == "distribution"], entrants))
     found = [table for table in out if table is not None]
-    return [replace(table, caption=f"{table.caption} {brackets(confidence)}") for table in found]
+    return [
+        replace(table, caption=f"{table.caption} {brackets(confidence)}") if _has_intervals(table) else table
+        for table in found
+    ]
+
+
+def _has_intervals(table: Table) -> bool:
+    return any(cell.beside.startswith("[") for _, cells in table.rows for cell in cells)
 
 
 def narrowed(table: Table, most: int = _MOST_COLUMNS) -> list[Table]:
@@ -98,23 +109,37 @@ def _overall(rows: pd.DataFrame, kind: str, judged_on: str = ALIGNED) -> pd.Data
 def _main_table(rows: pd.DataFrame, entrants: Sequence[Entrant], reference: str, data: str) -> Table:
     own, changes = _overall(rows, "metric"), _overall(rows, "difference")
     everything = _overall(rows, "metric", ALL)
-    lines = []
+    lines: _Lines = []
     for entrant in entrants:
-        cells = [value_cell(find(own, guard=entrant.name, metric=metric)) for metric in MAIN]
-        flagged = find(everything, guard=entrant.name, metric="flag_rate")
+        found = [find(own, guard=entrant.name, metric=metric) for metric in MAIN]
+        found.append(find(everything, guard=entrant.name, metric="flag_rate"))
         change = find(changes, guard=entrant.name, metric="f1")
         versus = Cell("") if entrant.name == reference else value_cell(change, sign=True)
-        lines.append((entrant.name + _mark(entrant), (*cells, value_cell(flagged), versus)))
-    size = everything.iloc[0]
-    n, unsafe, pairs = (int(size[name]) for name in ("n_images", "n_unsafe", "n_pairs"))
+        lines.append((entrant.name + _mark(entrant), (*map(value_cell, found), versus)))
+        lines += _bounds_line([*found, change])
+    sizes = rows[(rows["kind"] == COVERAGE) & (rows["category"] == ALL) & (rows["source"] == ALL)]
+    sizes = sizes[sizes["guard"] == entrants[0].name].drop_duplicates("n_unsafe")
+    n, unsafe, pairs = int(sizes["n_images"].sum()), int(sizes["n_unsafe"].sum()), int(sizes["n_pairs"].max())
     sources = f", {pairs:,} pairs" if pairs else ""
     caption = (
         f"Guards on '{data}' ({n:,} images, {unsafe:,} unsafe{sources}). Each on the categories that it is judged on. "
         f"Flagged: the share of all images that it calls unsafe. {CHANGE}: F1 less that of {reference}, on the images "
-        "that both are judged on."
+        f"that both are judged on.{_about_bounds(lines)}"
     )
     columns = (*(METRICS[metric] for metric in MAIN), "flagged", CHANGE)
     return Table(caption, f"tab:benchmark-{_label(data)}", "", columns, tuple(lines))
+
+
+def _bounds_line(found: Sequence[pd.Series | None]) -> _Lines:
+    """What stands below a guard that lacks verdicts: between what and what its figures would be with them."""
+    cells = tuple(map(bounds_cell, found))
+    return [(_BOUNDS, cells)] if any(map(str, cells)) else []
+
+
+def _about_bounds(lines: _Lines) -> str:
+    if all(name != _BOUNDS for name, _ in lines):
+        return ""
+    return " With all: what a figure could be with verdicts on all images, those missing being all wrong or all right."
 
 
 def _source_table(rows: pd.DataFrame, entrants: Sequence[Entrant], data: str) -> Table | None:
@@ -124,7 +149,7 @@ def _source_table(rows: pd.DataFrame, entrants: Sequence[Entrant], data: str) ->
     sources = sorted(set(own["source"]))
     if len(sources) < 2:
         return None
-    lines: list[tuple[str, tuple[Cell, ...]]] = []
+    lines: _Lines = []
     for source in sources:
         mine = own[own["source"] == source]
         lines.append((source, tuple(Cell("") for _ in MAIN)))
@@ -156,7 +181,7 @@ def _category_table(rows: pd.DataFrame, entrants: Sequence[Entrant], data: str) 
         if metric == "f1"
         else f"Share flagged by category on '{data}'. Of all images: no category has both safe and unsafe ones."
     )
-    lines: list[tuple[str, tuple[Cell, ...]]] = []
+    lines: _Lines = []
     for entrant in entrants:
         for source in sources:
             cells = tuple(value_cell(find(mine, guard=entrant.name, category=c, source=source)) for c in categories)
@@ -226,15 +251,16 @@ def _pair_table(rows: pd.DataFrame, entrants: Sequence[Entrant], reference: str,
     own, changes = _overall(rows, "metric"), _overall(rows, "difference")
     if not own["metric"].isin(PAIRS).any():
         return None
-    lines = []
+    lines: _Lines = []
     for entrant in entrants:
-        cells = [value_cell(find(own, guard=entrant.name, metric=metric)) for metric in PAIRS]
+        found = [find(own, guard=entrant.name, metric=metric) for metric in PAIRS]
         change = find(changes, guard=entrant.name, metric="pair_both_right")
         versus = Cell("") if entrant.name == reference else value_cell(change, sign=True)
-        lines.append((entrant.name + _mark(entrant), (*cells, versus)))
+        lines.append((entrant.name + _mark(entrant), (*map(value_cell, found), versus)))
+        lines += _bounds_line([*found, change])
     caption = (
         f"Pairs of '{data}'. Both right: the safe half called safe and the unsafe one unsafe. Ranked right: the unsafe "
-        f"half scored higher. Change: of both right, less that of {reference}."
+        f"half scored higher. Change: of both right, less that of {reference}.{_about_bounds(lines)}"
     )
     columns = ("both right", "ranked right", "change")
     return Table(caption, f"tab:benchmark-{_label(data)}-pairs", "", columns, tuple(lines))

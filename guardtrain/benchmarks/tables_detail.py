@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from guardtrain.benchmarks.effectiveness import Entrant
 
+_MISSING = ("n_missing_unsafe", "n_missing_safe")
+
 
 def detail_tables(frame: pd.DataFrame, entrants: Sequence[Entrant], confidence: float = CONFIDENCE) -> list[Table]:
     """A table for each guard on each data set that has categories: a row a category, its sources below it.
@@ -34,15 +36,17 @@ def detail_tables(frame: pd.DataFrame, entrants: Sequence[Entrant], confidence: 
         if (there["category"] == ALL).all():
             continue
         for entrant in entrants:
-            rows = _rows(there[there["guard"] == entrant.name])
+            mine = there[there["guard"] == entrant.name]
+            missing = ("missing",) if (mine[list(_MISSING)].sum(axis=1) > 0).any() else ()
+            rows = _rows(mine, bool(missing))
             caption = f"{entrant.name} by category and source on '{data}'. {brackets(confidence)}"
-            columns = (*(METRICS[metric] for metric in MAIN), "images", "unsafe")
+            columns = (*(METRICS[metric] for metric in MAIN), "images", "unsafe", *missing)
             out.append(Table(caption, "", "", columns, tuple(rows)))
     return out
 
 
-def _rows(own: pd.DataFrame) -> list[tuple[str, tuple[Cell, ...]]]:
-    """Of one guard on one data set; looked up by a mapping, for there are many."""
+def _rows(own: pd.DataFrame, missing: bool) -> list[tuple[str, tuple[Cell, ...]]]:
+    """Of one guard on one data set, with what it has no verdict on; looked up by a mapping, for there are many."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in own.to_dict("records"):
         found.setdefault((row["category"], row["source"]), {})[row["metric"]] = row
@@ -53,7 +57,9 @@ def _rows(own: pd.DataFrame) -> list[tuple[str, tuple[Cell, ...]]]:
         for source in [ALL, *(sources if len(sources) > 1 else [])]:
             if some := found.get((category, source)):
                 size = next(iter(some.values()))
-                counts = (Cell(f"{size[name]:,}") for name in ("n_images", "n_unsafe"))
+                counts = [Cell(f"{size[name]:,}") for name in ("n_images", "n_unsafe")]
+                if missing:
+                    counts.append(Cell(f"{sum(size[name] for name in _MISSING):,.0f}"))
                 cells = (*(value_cell(some.get(metric)) for metric in MAIN), *counts)
                 lines.append((category if source == ALL else f"  {source}", cells))
     return lines

@@ -18,7 +18,7 @@ def text_of(tables: Sequence[Table], width: int = 110) -> str:
     """Tables as text: a title, rows of values, and what they are below; the whole of them is in the report.
 
     A table that is too wide goes on below itself. Left out are intervals of columns that say little without the
-    others, and where there are many guards the rows of single sources.
+    others, and where there are many guards the rows below each of them.
 
     Args:
         tables: of `guardtrain.benchmarks.tables.benchmark_tables`.
@@ -36,7 +36,7 @@ def _block(table: Table, width: int) -> Iterator[str]:
         for name, cells in rows
     ]
     title, _, rest = table.caption.partition(". ")
-    rest = rest.partition("Brackets: ")[0].strip() + (" Sources apart: in the report." if hidden else "")
+    rest = rest.partition("Brackets: ")[0].strip() + (" The rows below each guard are in the report." if hidden else "")
     yield title
     yield from _laid_out(table.columns, lines, width)
     if rest:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 
 from guardtrain.benchmarks.effectiveness import Entrant
+from guardtrain.benchmarks.outcomes import Outcome
 from guardtrain.benchmarks.scores import Contender, DataSet, Scores
 from guardtrain.benchmarks.vision_language import Judged, score_images
 from guardtrain.benchmarks.vision_language_prompt import UNSAFEBENCH, prompt_text
@@ -84,7 +85,9 @@ class AskedContender(Contender):
             place = {name: row for row, name in enumerate(every)}
             rows = [place[name] for name in data.ids]
         judged = score_images(self.model.settings, source, rows, self.model.folder, say=say)
-        return Scores(_table([every[row] for row in rows], judged), computed=judged.asked > 0)
+        ids = [every[row] for row in rows]
+        without = {ids[place]: Outcome.NO_ANSWER for place in judged.problems}
+        return Scores(_table(ids, judged), computed=judged.asked > 0, without=without)
 
 
 def asked_contender(settings: VisionLanguageSettings, cache: Path) -> AskedContender:

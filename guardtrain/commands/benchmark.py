@@ -131,8 +131,9 @@ def compare(
         ConfigError: published figures that there are not, or data sets that there are not.
     """
     from guardtrain.benchmarks import beside, shift
+    from guardtrain.benchmarks.coverage import coverage_notes, coverage_rows
     from guardtrain.benchmarks.effectiveness import difference_rows, evaluate, metric_rows, tidy
-    from guardtrain.benchmarks.scores import judged_by_all
+    from guardtrain.benchmarks.scores import judged_by
 
     beside.check_reference(settings.reference)
     likeness = shift.Likeness(settings.in_distribution, {data.name: data.origin for data in sets if data.origin})
@@ -143,15 +144,14 @@ def compare(
     known = [beside.known_as(guard.guard.about) for guard in guards]
     rows, notes, evaluated = [], [], []
     for data in sets:
-        judged, left = judged_by_all(guards, data, scores)
-        if left:
-            notes.append(f"{left} images of '{data.name}' could not be read and are left out for every guard.")
+        judged = judged_by(guards, data, scores)
+        notes += coverage_notes(judged)
         one = evaluate(judged, entrants, how, place)
         evaluated.append(one)
         if one.judged.labels.any():
             notes += _unjudged(one.judged.categories, data.name, guards)
         notes += trained_on_it(data, entrants)
-        rows += [*metric_rows(one), *difference_rows(one), *shift.shift_rows(one)]
+        rows += [*metric_rows(one), *coverage_rows(one), *difference_rows(one), *shift.shift_rows(one)]
         if settings.reference is not None:
             rows += beside.published_rows(one, settings.reference, known, data.origin)
     notes += likeness.told(evaluated)

@@ -1,4 +1,4 @@
-"""Scores are computed once, anew for corrected labels and other guards, and compared where every guard has one."""
+"""Scores are computed once, anew for corrected labels and other guards; what a guard lacks is its own affair."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import pyarrow as pa
 import pytest
 
 from guardtrain.benchmarks.effectiveness import Entrant
+from guardtrain.benchmarks.outcomes import Outcome
 from guardtrain.benchmarks.scores import (
     Contender,
     DataSet,
     Scores,
     ScoresFolder,
-    judged_by_all,
+    judged_by,
     score_all,
     scores_table,
 )
@@ -72,18 +73,31 @@ def test_nothing_is_scored_twice_but_what_changed(tmp_path: Path, guard: Guard) 
     score_all([one], [data(y)], folder, embedded, said.append)
     assert asked == ["a"] * 3, "a damaged file is made again"
 
-    judged, left = judged_by_all([one, other], data(y), scores)
-    assert (left, len(judged.records), judged.guards) == (1, 59, ("a", "b"))
+    judged = judged_by([one, other], data(y), scores, {("b", "d"): ["r0", "r7"]})
+    assert (len(judged.records), judged.guards) == (60, ("a", "b"))
+    assert np.flatnonzero(~judged.known[0]).tolist() == [7]
+    assert np.flatnonzero(~judged.known[1]).tolist() == [0, 7]
+    assert judged.outcomes[:, 7].tolist() == [Outcome.UNREADABLE, Outcome.SET_ASIDE]
     for k, point in enumerate(("balanced", "strict")):
-        wanted = guard.points[point].decide(guard.logits(np.delete(x, 7, 0))) == 1
-        np.testing.assert_array_equal(judged.flagged[k], wanted)
+        wanted = guard.points[point].decide(guard.logits(x)) == 1
+        np.testing.assert_array_equal(judged.flagged[k], wanted & judged.known[k])
     table = scores_table([one, other], [data(y)], scores)
-    assert table["guard"].to_pylist() == ["a"] * 59 + ["b"] * 59
-    assert table["label"].to_pylist() == np.delete(y, 7).tolist() * 2
+    assert table["guard"].to_pylist() == ["a"] * 60 + ["b"] * 60
+    assert table["label"].to_pylist() == y.tolist() * 2
+    assert table["outcome"].to_pylist() == (["answered"] * 7 + ["unreadable"] + ["answered"] * 52) * 2
+    assert [place for place, value in enumerate(table["logit"].to_pylist()) if value is None] == [7, 67]
 
 
-def test_images_that_no_guard_shares_are_refused(guard: Guard) -> None:
-
-    nothing = Scores(pa.table({"id": pa.array([], pa.string()), "logit": [], "decision": []}), computed=True)
-    with pytest.raises(DataError, match="No image of 'd' could be judged by all of a"):
-        judged_by_all([Contender(guard, Entrant("a"), "strict")], data(np.array([0, 1])), {("a", "d"): nothing})
+def test_what_one_guard_lacks_is_no_other_guards_affair(guard: Guard) -> None:
+    """Also where it lacks everything; a data set that nobody could judge is refused."""
+    nothing = pa.table({"id": pa.array([], pa.string()), "logit": [], "decision": pa.array([], pa.string())})
+    mute = Scores(nothing, computed=True, without={"r0": Outcome.REFUSED})
+    said = Scores(pa.table({"id": ["r1"], "logit": [2.0], "decision": ["unsafe"]}), computed=True)
+    both = [Contender(guard, Entrant(name), "strict") for name in "ab"]
+    judged = judged_by(both, data(np.array([0, 1])), {("a", "d"): said, ("b", "d"): mute})
+    assert judged.outcomes.tolist() == [
+        [Outcome.UNREADABLE, Outcome.ANSWERED],
+        [Outcome.REFUSED, Outcome.UNREADABLE],
+    ]
+    with pytest.raises(DataError, match="No image of 'd' could be judged by any of a, b"):
+        judged_by(both, data(np.array([0, 1])), {("a", "d"): mute, ("b", "d"): mute})

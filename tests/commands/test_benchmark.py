@@ -87,7 +87,7 @@ def test_guards_compared_and_not_scored_twice(run: Callable[..., str], made: Pat
     known = frame[(frame["kind"] == "published") & (frame["versus"] == "laion-nsfw")]
     assert set(known["category"]) == {"Sexual"}
     assert known["origin"].str.contains(r"table 3|2603\.01228").all()
-    assert set(frame["kind"]) == {"metric", "difference", "shift", "distribution", "published"}
+    assert set(frame["kind"]) == {"metric", "difference", "shift", "distribution", "published", "coverage"}
     report = Path("o/report.md").read_text()
     assert "Clopper-Pearson" in report
     assert "](benchmark.png)" in report
@@ -196,8 +196,9 @@ def test_guards_on_images_get_embeddings_of_their_own_encoder(run: Callable[...,
     text = run("benchmark", f"guards=[{','.join(guards)}]", "data=photos", "replicates=20", "out=o", "cache_dir=cache")
     assert "photos: embeddings of smooth" in text
     assert "photos: embeddings of rough" in text
-    assert "1 images of 'photos' could not be read" in text
-    assert len(pd.read_parquet("o/scores.parquet")) == 24
+    assert "Note: smooth, rough: 1 image of 'photos' could not be read" in " ".join(text.split())
+    scores = pd.read_parquet("o/scores.parquet")
+    assert scores["outcome"].value_counts().to_dict() == {"answered": 24, "unreadable": 2}
     again = run("benchmark", f"guards=[{','.join(guards)}]", "data=photos", "replicates=20", "out=o", "cache_dir=gone")
     assert "embeddings of" not in again, "nothing is embedded that is scored"
 
