@@ -11,6 +11,7 @@ import torch
 from guardtrain.guards.directory import CATEGORIES_ONNX, GUARD_ONNX, HEAD_ONNX, PROGRAM
 from guardtrain.guards.logits import head_function
 from guardtrain.guards.onnx_export import (
+    CATEGORY_TOLERANCE,
     HEAD_TOLERANCE,
     OUTPUTS,
     WHOLE_TOLERANCE,
@@ -44,15 +45,15 @@ def export_head(folder: Path, bank: HeadBank, calibrator: Calibrator, rows: np.n
         rows: (n, D) embeddings it is compared on.
 
     Raises:
-        OnnxDisagrees: probabilities differ by more than 1e-5.
+        OnnxDisagrees: logits differ by more than rounding, or probabilities by 1e-5 more than these logits' would.
     """
     path = folder / HEAD_ONNX
     if (graph := head_graph(bank, calibrator)) is not None:
         opset = save_onnx(graph, path)
     else:
         opset = write_onnx(traced(HeadModule(bank, calibrator), rows), path, "embeddings")
-    judge = _of_embeddings(bank, calibrator)
-    return agreement(HEAD_ONNX, onnx_judge(path), judge, np.asarray(rows, dtype=np.float32), HEAD_TOLERANCE, opset)
+    judge, rows = _of_embeddings(bank, calibrator), np.asarray(rows, dtype=np.float32)
+    return agreement(HEAD_ONNX, onnx_judge(path), judge, rows, HEAD_TOLERANCE, opset, calibrator)
 
 
 def export_categories(folder: Path, head: CategoryHead, rows: np.ndarray) -> Agreement:
@@ -64,7 +65,7 @@ def export_categories(folder: Path, head: CategoryHead, rows: np.ndarray) -> Agr
         rows: (n, D) embeddings it is compared on.
 
     Raises:
-        OnnxDisagrees: probabilities differ by more than 1e-5.
+        OnnxDisagrees: probabilities differ by more than 1e-4.
     """
     path = folder / CATEGORIES_ONNX
     opset = save_onnx(category_graph(head), path)
@@ -73,7 +74,7 @@ def export_categories(folder: Path, head: CategoryHead, rows: np.ndarray) -> Agr
         return batch @ head.weight.T + head.bias, head.probabilities(batch)
 
     rows = np.asarray(rows, dtype=np.float32)
-    return agreement(CATEGORIES_ONNX, onnx_judge(path), judge, rows, HEAD_TOLERANCE, opset)
+    return agreement(CATEGORIES_ONNX, onnx_judge(path), judge, rows, CATEGORY_TOLERANCE, opset)
 
 
 def export_whole(
@@ -93,7 +94,7 @@ def export_whole(
 
     Raises:
         GuardError: an encoder that does not compute in float32.
-        OnnxDisagrees: probabilities differ by more than 1e-4.
+        OnnxDisagrees: logits differ by more than rounding, or probabilities by 1e-4 more than these logits' would.
     """
     pixels = _images(encoder)
     head = HeadModule(bank, calibrator)
@@ -109,11 +110,11 @@ def export_whole(
     if onnx:
         opset = write_onnx(made, folder / GUARD_ONNX, "pixels", OUTPUTS if categories else OUTPUTS[:2])
         judge = onnx_judge(folder / GUARD_ONNX)
-        found.append(agreement(GUARD_ONNX, judge, wanted, pixels, WHOLE_TOLERANCE, opset))
+        found.append(agreement(GUARD_ONNX, judge, wanted, pixels, WHOLE_TOLERANCE, opset, calibrator))
     if program:
         write_program(made, folder / PROGRAM)
         judge = program_judge(torch.export.load(folder / PROGRAM))
-        found.append(agreement(PROGRAM, judge, wanted, pixels, WHOLE_TOLERANCE))
+        found.append(agreement(PROGRAM, judge, wanted, pixels, WHOLE_TOLERANCE, None, calibrator))
     return found
 
 

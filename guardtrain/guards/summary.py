@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,11 +38,17 @@ def summary_text(guard: Guard) -> str:
     notes = [text for text in guard.about.get("notes", ()) if not any(one.endswith(f": {text}") for one in warned)]
     if notes := list(dict.fromkeys([*warned, *notes])):
         lines += ["to know", *(_wrapped(note, hang="    ") for note in notes)]
-    agreements = guard.about.get("agreement", ())
-    differences = {item["file"]: f"{item['difference']:.0e} from the guard" for item in agreements}
+    differences = {item["file"]: _difference(item) for item in guard.about.get("agreement", ())}
     files = [["config.json", _size(guard.path / "config.json"), ""]]
     files += [[name, _size(guard.path / name), differences.get(name, "")] for name in guard.about["files"]]
     return "\n".join([*lines, f"files in {guard.path}", *_table(files)])
+
+
+def _difference(agreement: Mapping[str, Any]) -> str:
+    text = f"{agreement['difference']:.0e} from the guard"
+    if agreement["difference"] > agreement["tolerance"]:
+        text += f" at a step of the calibration, logits {agreement['logit_difference']:.0e}"
+    return text
 
 
 def _reliability(calibration: Calibration) -> list[list[str]]:

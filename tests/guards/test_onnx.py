@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from torch import nn
 from guardtrain.encoders import load_encoder
 from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.errors import GuardError
+from guardtrain.guards import programs
 from guardtrain.guards.calibration import Beta, Identity, Isotonic, Platt, Temperature
 from guardtrain.guards.category_head import CategoryHead
 from guardtrain.guards.export import export_guard
@@ -35,6 +37,7 @@ from guardtrain.guards.onnx_export import (
 from guardtrain.guards.onnx_graphs import OPSET, head_graph
 from guardtrain.guards.programs import export_whole
 from guardtrain.guards.settings import CalibrationSettings
+from guardtrain.guards.summary import summary_text
 from guardtrain.guards.torch_modules import HeadModule, WholeModule, calibrator_module
 from guardtrain.guards.validation import Validation
 from guardtrain.heads import LinearHead, NeighboursHead, PrototypeHead, TipAdapterFHead, TipAdapterHead, ZeroShotHead
@@ -245,30 +248,77 @@ def test_a_program_that_differs_is_an_error() -> None:
         agreement("head.onnx", lambda x: (x, x), judge(0.0), rows, 1e-5)
 
 
-def test_isotonic_that_is_too_steep_gives_way_to_another_calibrator(tmp_path: Path) -> None:
-    """A step between two images that are hardly apart: rounding errors of float32 become large on it."""
-    bank = MLPHead(hidden=[64]).bank(1, DIM)
-    bank.reset([0])
-    n = 2000
-    x, _ = toy_images(n, seed=7)
-    logits = head_logits(bank.eval(), x)
-    ordered = np.sort(logits)[900:1100]
-    closest = int(np.diff(ordered).argmin())
-    above = logits > ordered[closest]
-    labels = (np.random.default_rng(1).random(n) < np.where(above, 0.5, 0.02)).astype(np.int64)
-    labels[logits == ordered[closest]], labels[logits == ordered[closest + 1]] = 0, 1
-    validation = Validation(x, labels, np.arange(n).astype(str), np.full(n, None), "a step")
-    run = toy_run(bank, {"_target_": "guardtrain.heads.mlp.MLPHead", "hidden": [64]})
+def test_logits_that_differ_are_an_error_even_where_probabilities_do_not() -> None:
+    rows = np.linspace(-50, 50, 20, dtype=np.float32)[:, None]
+
+    def judge(factor: float):
+        return lambda x: (factor * x[:, 0], np.full(len(x), 0.5))
+
+    assert agreement("head.onnx", judge(1 + 1e-5), judge(1), rows, 1e-5).logit_difference == pytest.approx(
+        5e-4, rel=0.1
+    )
+    with pytest.raises(OnnxDisagrees, match=r"by 5\.0e-02 in logits \(allowed: 5e-03\)"):
+        agreement("head.onnx", judge(1.001), judge(1), rows, 1e-5)
+
+
+def test_a_probability_is_right_that_the_calibration_gives_for_a_logit_that_agrees() -> None:
+    """At a step between two logits that are hardly apart, which of them it is depends on the processor's rounding."""
+    step = Isotonic((-1.0, 0.5, 0.5 + 1e-9, 1.0), (0.1, 0.2, 0.7, 0.9))
+    rows = np.full((20, 1), 0.5, dtype=np.float32)
+
+    def judge(logit: float, p: float | None = None):
+        logits = np.array([logit])
+        return lambda x: (np.repeat(logits, len(x)), np.repeat(step.probabilities(logits) if p is None else p, len(x)))
+
+    found = agreement("head.onnx", judge(0.5 + 1e-7), judge(0.5), rows, 1e-5, calibrator=step)
+    assert found.difference == pytest.approx(0.5, abs=1e-3) and found.logit_difference == pytest.approx(1e-7)
+    for wrong in (0.19, 0.71):
+        with pytest.raises(OnnxDisagrees, match="differs from the guard"):
+            agreement("head.onnx", judge(0.5, wrong), judge(0.5), rows, 1e-5, calibrator=step)
+    with pytest.raises(OnnxDisagrees, match="differs from the guard"):
+        agreement("head.onnx", judge(0.5 + 1e-7), judge(0.5), rows, 1e-5)
+
+
+def test_a_program_of_another_calibration_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an exporter that gets an operator wrong would write: a program that differs on every machine."""
+    graph = programs.head_graph
+    monkeypatch.setattr(programs, "head_graph", lambda bank, _: graph(bank, Platt(1.5, 0.2)))
     only = CalibrationSettings(kinds=["isotonic"], replicates=2)
-    with pytest.raises(OnnxDisagrees, match="very steep calibration"):
-        export_guard(tmp_path / "a", run, validation, toy_settings(onnx=True, calibration=only))
+    with pytest.raises(OnnxDisagrees, match=r"head\.onnx differs from the guard by .* it is not written"):
+        export_guard(tmp_path / "a", toy_run(), toy_validation(), toy_settings(onnx=True, calibration=only))
     assert not list(tmp_path.iterdir())
-    two = CalibrationSettings(kinds=["platt", "isotonic"], replicates=2)
-    without = export_guard(tmp_path / "b", run, validation, toy_settings(onnx=False, calibration=two))
-    assert without.guard.calibrator.kind == "isotonic"
-    made = export_guard(tmp_path / "a", run, validation, toy_settings(onnx=True, calibration=two))
-    assert made.guard.calibrator.kind == "platt"
-    assert "Isotonic calibration was chosen first" in " ".join(made.notes)
+
+
+def test_isotonic_with_a_step_between_two_images_that_are_hardly_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is exported, and where rounding moves an image over the step, it is said how far its probability is off."""
+    n = 400
+    first = np.concatenate([np.linspace(-0.8, -0.1, n // 2 - 1), [-1e-6, 1e-6], np.linspace(0.1, 0.8, n // 2 - 1)])
+    x = np.zeros((n, DIM), dtype=np.float32)
+    x[:, 0], x[:, 1] = first, np.sqrt(1 - np.square(first))
+    bank = LinearHead().bank(1, DIM).eval()
+    with torch.no_grad():
+        bank.weight[0, 0, 0] = 10.0
+    labels = np.where(first < 0, np.arange(n) % 40 == 0, np.arange(n) % 2 == 0).astype(np.int64)
+    validation = Validation(x, labels, np.arange(n).astype(str), np.full(n, None), "a step")
+    wanted = toy_settings(onnx=True, calibration=CalibrationSettings(kinds=["isotonic"], replicates=2))
+    guard = export_guard(tmp_path / "a", toy_run(bank), validation, wanted).guard
+    assert np.ptp(guard.probabilities(x[n // 2 - 1 : n // 2 + 1])) > 0.3
+    far = np.abs(first) > 0.09
+    _, found = onnx_judge(guard.path / "head.onnx")(x[far])
+    np.testing.assert_allclose(found, guard.probabilities(x[far]), atol=1e-4)
+
+    shifted = copy.deepcopy(bank)
+    with torch.no_grad():
+        shifted.bias += 2e-5  # from one image to the other, and of logits up to 8 still agreement
+    graph = programs.head_graph
+    monkeypatch.setattr(programs, "head_graph", lambda _, calibrator: graph(shifted, calibrator))
+    guard = export_guard(tmp_path / "b", toy_run(bank), validation, wanted).guard
+    (figure,) = guard.about["agreement"]
+    assert figure["difference"] > 0.3 and figure["logit_difference"] == pytest.approx(2e-5, rel=0.1)
+    assert "at a step of the calibration, logits 2e-05" in summary_text(guard)
+    assert "at a step of the calibration,\nwhere" in (guard.path / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
