@@ -79,7 +79,7 @@ def _best(
     strengths: Sequence[float],
     loss: LossSettings,
 ) -> int:
-    """The candidate with the lowest held-out log-loss of one run."""
+    """The candidate with the lowest held-out log-loss of one run; of equals the first."""
     assert plan.folds is not None, "cross-validation needs the folds of every plan"
     total = torch.zeros(len(strengths), dtype=torch.float64)
     for fold in np.unique(plan.folds):
@@ -94,7 +94,7 @@ def _best(
             logits = torch.cat([bank(x) for bank in banks]).double()  # (C, m)
         weights = class_weights(seen, loss.class_weight)[y]
         total += len(held_out) * weighted_bce(logits, y.expand_as(logits), weights.expand_as(logits))
-    return int(total.argmin())
+    return int(total.round(decimals=9).argmin())  # rounded, or rounding would choose among equal heads
 
 
 def _solve(

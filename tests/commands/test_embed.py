@@ -28,7 +28,7 @@ def photos(run: Callable[..., str]) -> Path:
 
 def test_damaged_files_are_set_aside_and_tried_again(run: Callable[..., str], photos: Path) -> None:
     text = run("embed", *SOURCE, "out=store")
-    assert "1 of 12 cannot be embedded and are set aside, the first: " in text
+    assert ": 1 of 12 cannot be embedded and are set aside, the first: " in text
     assert "11 embeddings" in text
     (aside,) = pq.read_table("store/quarantine.parquet").to_pylist()
     assert "truncated" in aside["reason"]
@@ -42,7 +42,7 @@ def test_damaged_files_are_set_aside_and_tried_again(run: Callable[..., str], ph
 def test_the_cache_says_so_each_time(run: Callable[..., str], photos: Path) -> None:
     for _ in range(2):
         text = run("embed", *SOURCE)
-        assert "1 of 12" in text
+        assert ": 1 of 12 cannot be embedded and are set aside" in text
         assert "11 records" in text
     assert "cannot be read: " in run("embed", *SOURCE, "on_error=raise", code=2)
 

@@ -127,7 +127,7 @@ def test_what_is_wrong_is_named(run, guard_folder: Path, photos: list[str], argu
 
 
 def test_a_guard_that_is_not_there_is_named(run, photos: list[str]) -> None:
-    assert "nowhere" in run("predict", "guard=./nowhere", "photos", code=2)
+    assert "There is no directory nowhere, and" in run("predict", "guard=./nowhere", "photos", code=2)
 
 
 def test_paths_are_told_from_settings() -> None:

@@ -166,7 +166,7 @@ def test_a_pair_that_loses_a_half_loses_the_other(
         found = embed(source, SPEC, tmp_path, shard_size=5, progress=False)
         assert found.records.ids.tolist() == [f"r{i}" for i in left]
         np.testing.assert_allclose(np.asarray(found.matrix), expected(N)[left], atol=1e-6)
-        assert "4 of 17" in caplog.text
+        assert ": 4 of 17 cannot be embedded and are set aside" in caplog.text
         assert "With them go the other halves of 1 pairs." in caplog.text
     (folder,) = (p.parent for p in tmp_path.rglob("encoder.json"))
     assert len(EmbeddingStore.open(folder)) == N - 4

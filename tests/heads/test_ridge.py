@@ -26,7 +26,9 @@ def test_every_strength_is_scikit_learns_ridge(n: int, dim: int) -> None:
         expected = reference.predict(_scaled(test, data.x))
         np.testing.assert_allclose(logits(bank, test), expected, rtol=1e-3, atol=1e-4)
         sides = RidgeClassifier(alpha=alpha, class_weight="balanced").fit(x, data.y).predict(_scaled(test, data.x))
-        assert np.array_equal(logits(bank, test) > 0, sides == 1)
+        clear = np.abs(expected) > 1e-3  # of either solver's rounding
+        assert clear.sum() > 40
+        assert ((logits(bank, test) > 0) == (sides == 1))[clear].all()
 
 
 @pytest.mark.parametrize(("n", "dim"), [(40, 6), (20, 30)])
