@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from guardtrain.encoders import EncoderSettings, load_encoder, resolve, resolve_spec
+from guardtrain.encoders import EncoderSettings, load_encoder, resolve
 from guardtrain.encoders.hub import hub_file
 from guardtrain.errors import EncoderError
 
@@ -86,6 +86,8 @@ def test_a_cached_tag(hub: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: p
 
 def test_offline_the_error_names_the_ways_out_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    asked: list[object] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: asked.append(address))
     for settings, named, repo in (
         (
             EncoderSettings(model="ViT-B-32", pretrained="openai"),
@@ -99,11 +101,9 @@ def test_offline_the_error_names_the_ways_out_at_once(tmp_path: Path, monkeypatc
         ),
         (EncoderSettings(model="hf-hub:org/none"), "open_clip hf-hub:org/none", "org/none"),
     ):
-        resolve_spec(EncoderSettings(model="ViT-B-32", pretrained="openai"))  # the import is not what is timed
-        started = time.perf_counter()
         with pytest.raises(EncoderError) as caught:
             load_encoder(settings)
-        assert time.perf_counter() - started < 5
+        assert not asked, "nobody waits for an answer"
         message = str(caught.value)
         assert f"The weights of {named} are not on this machine" in message
         assert "HF_HUB_OFFLINE" in message
@@ -113,20 +113,23 @@ def test_offline_the_error_names_the_ways_out_at_once(tmp_path: Path, monkeypatc
         assert "encoder=demo" in message
 
 
-def test_without_a_network_it_fails_within_seconds(tmp_path: Path) -> None:
+def test_without_a_network_it_does_not_try_for_long(tmp_path: Path) -> None:
     code = (
+        "import time\n"
+        "waited = [0]\n"
+        "time.sleep = waited.append\n"
         "from guardtrain.encoders.hub import hub_file\n"
         "from guardtrain.errors import EncoderError\n"
         "try: hub_file('org/none', ['a.bin'], 'the model m')\n"
-        "except EncoderError as error: print(error)"
+        "except EncoderError as error: print(error)\n"
+        "print(sum(waited))"
     )
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "0"}
-    started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True, cwd=Path.cwd()
     )
-    assert time.perf_counter() - started < 10
     assert "The weights of the model m are not on this machine, and the hub cannot be reached" in done.stdout
+    assert float(done.stdout.splitlines()[-1]) < 5, "seconds between tries"
 
 
 def test_a_name_that_cannot_be_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
