@@ -132,4 +132,4 @@ def test_the_output_shown_is_that_of_the_code(start: Start, tmp_path: Path) -> N
         cells = [re.search(rf"{re.escape(label)} +(\S+)±", part) for part in (table, text)]
         assert all(cells), label
         values = [float(cell[1]) for cell in cells if cell]
-        assert abs(values[0] - values[1]) <= 0.002, label  # another machine rounds embeddings otherwise
+        assert abs(values[0] - values[1]) < 0.0025, label  # another machine rounds embeddings otherwise
