@@ -31,6 +31,8 @@ changed nothing.
 
 ## Decisions
 
+Taken as {classes}. The import was compared with {compared}.
+
 One operating point, **published**: unsafe from logit 0 (probability .5) on, as its authors use it. It was not chosen on
 validation images: no false-positive rate, recall or precision is known here, and the probability is a score that is not
 calibrated. Measure it on labelled images of your own before you rely on it.
@@ -97,7 +99,9 @@ def write_import_card(folder: Path, published: PublishedGuard, content: Mapping[
         dim=content["dim"],
         norm="unit norm" if spec.normalize else "not of unit norm" if spec.normalize is False else "norm unknown",
         files="\n".join(f"- read from `{name}`, sha256 `{digest}`" for name, digest in published.files.items()),
-        notes="\n".join(f"- {note}" for note in origin.notes),
+        classes=published.classes,
+        compared=content["imported"]["compared_with"],
+        notes="\n".join(f"- {note}" for note in content["notes"][1:]),
         trusted="" if is_known(target) else f', trusted_heads=["{target}"]',
         onnx=onnx,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from guardtrain.benchmarks.import_card import write_import_card
-from guardtrain.benchmarks.kinds import Kind, not_finite
+from guardtrain.benchmarks.kinds import Kind, OwnClassifier, Read, not_finite
 from guardtrain.benchmarks.published import PublishedGuard, spec_for
 from guardtrain.encoders.resolve import local_path, versions
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec
@@ -50,6 +50,11 @@ class Imported:
     published: PublishedGuard
     difference: float
 
+    @property
+    def agreement(self) -> str:
+        """How far the guard is from what, in words."""
+        return f"{self.difference:.0e} in probability between the guard and {compared_with(self.published)}"
+
 
 def read_published(
     kind: Kind, path: str | Path, *, spec: EncoderSpec | None = None, encoder: EncoderSettings | None = None
@@ -70,17 +75,63 @@ def read_published(
     read = kind.read(path)
     if not_finite(read.scorer):
         raise GuardError(f"{path} holds a head that gives no finite number; the file is damaged.")
+    named = encoder if encoder is not None and (encoder.model or encoder.checkpoint) else None
+    known = named.normalize if spec is None and named else spec.normalize if spec else None
+    normalize, assumed = _norm(kind, read, known)
     if spec is None:
-        named = encoder is not None and bool(encoder.model or encoder.checkpoint)
-        spec = spec_for(read.scorer, kind.normalize, encoder if named else read.encoder, read.hint)
-    elif spec.normalize is not None and spec.normalize != kind.normalize:
-        wanted = "embeddings of unit norm" if kind.normalize else "the encoder's features as they are"
-        raise EncoderError(f"The guard {read.name} reads {wanted}; {spec.label} has normalize={spec.normalize}.")
+        spec = spec_for(read.scorer, normalize, named or read.encoder, read.hint)
+        if isinstance(kind, OwnClassifier) and named is None:
+            assumed = (f"the encoder is {spec.label}; encoder=… where it is another", *assumed)
+    elif spec.normalize is not None and spec.normalize != normalize:
+        raise EncoderError(
+            f"The guard {read.name} reads {_NORMS[normalize]}; {spec.label} has normalize={spec.normalize}."
+        )
     elif spec.dim is not None and spec.dim != read.scorer.dim:
         raise EncoderError(f"{read.name} reads embeddings of {read.scorer.dim} numbers; {spec.label} gives {spec.dim}.")
     files = {file.name: file_sha256(file) for file in read.files}
     origin = replace(kind.origin, judges=read.judges) if read.judges else kind.origin
-    return PublishedGuard(read.name, spec, read.scorer, origin, files)
+    return PublishedGuard(
+        read.name, spec, read.scorer, origin, files, read.classes, (*read.assumed, *assumed), read.original
+    )
+
+
+_NORMS = {True: "embeddings of unit norm", False: "the encoder's features as they are"}
+_LENGTH_TOLERANCE = 0.02  # of 1, where a scaler was fitted on embeddings of unit norm
+
+
+def _norm(kind: Kind, read: Read, known: bool | None) -> tuple[bool, tuple[str, ...]]:
+    """Whether the head reads embeddings of unit norm, and what of that was taken for granted.
+
+    Args:
+        known: what is said of the encoder; None where nothing is.
+
+    Raises:
+        GuardError: the file shows that it is not as the config says.
+    """
+    unit = None if read.length is None else abs(read.length - 1) <= _LENGTH_TOLERANCE
+    if kind.normalize is None and unit is not None:
+        return unit, ()
+    if unit is not None and kind.normalize != unit:
+        raise GuardError(
+            f"kind.normalize={str(kind.normalize).lower()} says that {read.name} reads {_NORMS[bool(kind.normalize)]}, "
+            f"but its scaler was fitted on embeddings of length {read.length:.3g}. Leave kind.normalize out."
+        )
+    if kind.normalize is not None:
+        return kind.normalize, ()
+    normalize = True if known is None else known
+    said = "as the encoder's config has it; " if known is not None else ""
+    other = str(not normalize).lower()
+    return normalize, (f"it reads {_NORMS[normalize]}; {said}kind.normalize={other} where it does not",)
+
+
+def compared_with(published: PublishedGuard) -> str:
+    """What an imported guard is compared with, in words."""
+    if published.original is not None:
+        return f"{published.original.what}, on {_PROBED} drawn embeddings"
+    return (
+        f"guardtrain's own reading of the file in float64, on {_PROBED} drawn embeddings; the program of its authors "
+        "was not run"
+    )
 
 
 def _found(path: str) -> Path:
@@ -144,7 +195,8 @@ def save_published(
         if not difference <= TOLERANCE:
             raise GuardError(
                 f"The guard that was written differs from {published.name} by {difference:.1e} in probability, more "
-                f"than {TOLERANCE:.0e}. It is not kept; its weights may be too large for float32."
+                f"than {TOLERANCE:.0e} ({compared_with(published)}). It is not kept; its weights may be too large for "
+                "float32."
             )
         move_into_place(folder, out)
     finally:
@@ -176,9 +228,15 @@ def _content(
         "tests": [],
         "validation": {"origin": "none", "is_test": False, "images": 0, "unsafe": 0, "groups": 0},
         "data": {},
-        "imported": {"judges": origin.judges, "files": dict(published.files)},
+        "imported": {
+            "judges": origin.judges,
+            "files": dict(published.files),
+            "classes": published.classes,
+            "assumed": list(published.assumed),
+            "compared_with": compared_with(published),
+        },
         "agreement": agreements,
-        "notes": [note, *origin.notes],
+        "notes": [note, *(f"Taken for granted: {one}." for one in published.assumed), *origin.notes],
         "versions": versions("torch", "numpy", "onnx", "onnxruntime", "safetensors", "open_clip_torch"),
     }
 
@@ -198,5 +256,6 @@ def _probes(published: PublishedGuard) -> np.ndarray:
 
 def _difference(guard: Guard, published: PublishedGuard, probes: np.ndarray) -> float:
     found = guard.calibrator.probabilities(head_logits(guard.bank, probes))
-    difference = np.abs(found - published.probabilities(probes))
+    original = published.probabilities if published.original is None else published.original.probabilities
+    difference = np.abs(found - original(probes.astype(np.float64)))
     return float(difference.max()) if np.isfinite(difference).all() else float("inf")

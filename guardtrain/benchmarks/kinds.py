@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from guardtrain.benchmarks.concepts import Concepts
-from guardtrain.benchmarks.layers import folded, guessed
-from guardtrain.benchmarks.published import Origin
+from guardtrain.benchmarks.layers import Folded, folded, only_layer
+from guardtrain.benchmarks.published import Origin, Original
 from guardtrain.benchmarks.reading import CHECKPOINTS, read_arrays
 from guardtrain.benchmarks.scoring import Layers, Scorer, affine, highest
+from guardtrain.benchmarks.unsaid import Classes, Unsaid, unsafe_among, unsafe_setting
 from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.errors import ConfigError, GuardError
 from guardtrain.heads.unit_norm import unit_rows
@@ -30,6 +31,10 @@ class Read:
         hint: a text that may name the encoder.
         judges: what it calls unsafe, where that is less than its kind does.
         encoder: the encoder that the files themselves are, or name; None to find it by `hint`.
+        classes: what is taken as unsafe, in words.
+        assumed: what the files do not say, and was taken for granted.
+        length: of the embeddings it was fitted on (root mean square), where the files tell.
+        original: its own program, where that is at hand.
     """
 
     name: str
@@ -38,20 +43,24 @@ class Read:
     hint: str = ""
     judges: str = ""
     encoder: EncoderSettings | None = None
+    classes: str = "unsafe: a high output, as published"
+    assumed: tuple[str, ...] = ()
+    length: float | None = None
+    original: Original | None = None
 
 
 class Kind(Protocol):
     """A kind of published guard; a user's own is any class with these, named by `_target_`.
 
     Attributes:
-        normalize: whether the head reads embeddings of unit norm.
+        normalize: whether the head reads embeddings of unit norm; None where nobody said.
         origin: where such guards come from.
 
     One whose file comes with a package has a `default_file` besides.
     """
 
     @property
-    def normalize(self) -> bool: ...
+    def normalize(self) -> bool | None: ...
 
     @property
     def origin(self) -> Origin: ...
@@ -86,7 +95,8 @@ class Q16:
             shapes = ", ".join(str(array.shape) for array in arrays.values())
             raise GuardError(f"{path} must hold Q16's two prompts (2, D); it holds {shapes}.")
         safe, unsafe = unit_rows(prompts)
-        return Read("q16", affine(self.scale * (unsafe - safe), 0.0, unit=True), (path,), path.stem)
+        scorer = affine(self.scale * (unsafe - safe), 0.0, unit=True)
+        return Read("q16", scorer, (path,), path.stem, classes="unsafe: the second of its two prompts, as published")
 
 
 @dataclass
@@ -113,13 +123,14 @@ class MultiHeaded:
             if not self.heads:
                 raise ConfigError("kind.heads is empty; name some of the folder's heads.")
             files = tuple(path / f"{name}.pt" for name in self.heads)
-            return Read("multiheaded", highest([self._head(file) for file in files]), files)
+            classes = f"unsafe: a high output of any head ({', '.join(self.heads)}), as published"
+            return Read("multiheaded", highest([self._head(file) for file in files]), files, classes=classes)
         return Read(f"multiheaded-{path.stem}", self._head(path), (path,), judges=f"{path.stem} images")
 
     @staticmethod
     def _head(path: Path) -> Layers:
         layers = [{"linear": "0"}, "relu", "dropout", {"batch_norm": "3"}, {"linear": "4"}]
-        return folded(layers, read_arrays(path), path)
+        return folded(layers, read_arrays(path), path).logit(path)
 
 
 @dataclass
@@ -141,7 +152,7 @@ class LaionNsfw:
         layers: list[Any] = [{"standardise": "norm", "epsilon": 1e-10}]
         for i in range(1, max(count, 1) + 1):
             layers += [{"linear": f"linear_{i}"}, "relu"]
-        return Read("laion-nsfw", folded(layers[:-1], arrays, path), (path,), path.stem)
+        return Read("laion-nsfw", folded(layers[:-1], arrays, path).logit(path), (path,), path.stem)
 
 
 @dataclass
@@ -162,7 +173,8 @@ class UniversalFakeDetect:
     )
 
     def read(self, path: Path) -> Read:
-        return Read("universal-fake-detect", folded([{"linear": ""}], read_arrays(path), path), (path,))
+        scorer = folded([{"linear": ""}], read_arrays(path), path).logit(path)
+        return Read("universal-fake-detect", scorer, (path,), classes="unsafe: generated images, as published")
 
 
 @dataclass
@@ -208,7 +220,8 @@ class SafetyChecker:
                     f"{weights}: concepts of shape {embeds.shape} do not fit {cosines.size} thresholds, {dim}."
                 )
         scorer = Concepts(concepts, thresholds.ravel(), special, special_thresholds.ravel())
-        return Read("sd-safety-checker", scorer, (config, weights))
+        classes = "unsafe: an image nearer to one of its concepts than that concept's threshold, as published"
+        return Read("sd-safety-checker", scorer, (config, weights), classes=classes)
 
 
 def _weights_of(path: Path) -> Path:
@@ -223,20 +236,16 @@ _OWN = Origin("none given", "none given", None, "what its authors call unsafe")
 
 
 @dataclass
-class _OwnClassifier:
+class OwnClassifier:
     """What is said of a classifier of one's own, whatever its file."""
 
-    normalize: bool = True
-    unsafe: int = 1
+    normalize: bool | None = None
+    unsafe: Any = None
     name: str | None = None
     paper: str = _OWN.paper
     url: str = _OWN.url
     licence: str | None = None
     judges: str = _OWN.judges
-
-    def __post_init__(self) -> None:
-        if self.unsafe not in (0, 1):
-            raise ConfigError(f"kind.unsafe is {self.unsafe}; it is 0 or 1.")
 
     @property
     def origin(self) -> Origin:
@@ -245,14 +254,14 @@ class _OwnClassifier:
 
 
 @dataclass
-class StateDict(_OwnClassifier):
+class StateDict(OwnClassifier):
     """Any linear head or MLP in a torch checkpoint or safetensors file, described by its layers.
 
     Args:
-        layers: in order, see `guardtrain.benchmarks.layers.folded`; null for linear layers with ReLU between them, in
-            the file's order.
-        normalize: whether it reads embeddings of unit norm.
-        unsafe: of two outputs (a softmax), which is the unsafe one.
+        layers: in order, see `guardtrain.benchmarks.layers.folded`; null for a single linear layer.
+        normalize: whether it reads embeddings of unit norm; null for what `encoder` says, or unit norm.
+        unsafe: which outputs are unsafe, by number from 0. One output is taken as the logit of unsafe; 0 turns it
+            round. Several are a softmax (unless the layers end with sigmoid), and nothing but this says which is which.
         name: what the guard is called; null for the file's name.
         paper, url, licence, judges: where it comes from.
     """
@@ -263,18 +272,55 @@ class StateDict(_OwnClassifier):
         if path.suffix.lower() not in (".safetensors", *CHECKPOINTS):
             raise GuardError(f"{path} is no state dict: .safetensors, {', '.join(CHECKPOINTS)} are.")
         arrays = read_arrays(path)
-        layers = guessed(arrays, path) if self.layers is None else self.layers
-        return Read(self.name or path.stem, folded(layers, arrays, path, self.unsafe), (path,), path.stem)
+        found = folded(only_layer(arrays, path) if self.layers is None else self.layers, arrays, path)
+        if found.outputs == 1:
+            scorer, classes, assumed = self._one_output(found.layers, path)
+        else:
+            scorer, classes, assumed = self._several(found, path)
+        return Read(self.name or path.stem, scorer, (path,), path.stem, classes=classes, assumed=assumed)
+
+    def _one_output(self, layers: Layers, path: Path) -> tuple[Layers, str, tuple[str, ...]]:
+        chosen = Classes(("0", "1"), (1,), "")
+        assumed: tuple[str, ...] = ()
+        if self.unsafe is None:
+            assumed = ("a high output means unsafe; kind.unsafe=0 where a low one does",)
+        else:
+            chosen = unsafe_among((0, 1), self.unsafe, f"The one output of {path}, class 0 below and 1 above 0,")
+        high = chosen.unsafe == (1,)
+        return layers.judging(chosen.unsafe), f"unsafe: {'above' if high else 'below'} 0 of its one output", assumed
+
+    def _several(self, found: Folded, path: Path) -> tuple[Layers, str, tuple[str, ...]]:
+        places, what = range(found.outputs), f"The head in {path}"
+        if self.unsafe is None:
+            raise Unsaid(
+                f"{what} has {found.outputs} outputs, numbered from 0, and a state dict does not say which of them is "
+                "of unsafe images (where classes were sorted by name, 'nsfw' stands before 'sfw' and is 0). Say it "
+                "with one of",
+                [unsafe_setting([str(place)]) for place in reversed(places)],
+                "" if found.outputs == 2 else "Several: kind.unsafe=[1,2]; their probabilities are added.",
+            )
+        chosen = unsafe_among(places, self.unsafe, what)
+        if found.last == "sigmoid":
+            if len(chosen.unsafe) > 1:
+                raise ConfigError(
+                    f"{what} has a sigmoid an output, so that their probabilities do not add up to one of unsafe: "
+                    "name one output in kind.unsafe."
+                )
+            return found.layers.output(chosen.unsafe[0]), f"{chosen}", ()
+        taken = () if found.last else (f"its {found.outputs} outputs go into a softmax; layers=[…,sigmoid] if not",)
+        return found.layers.judging(chosen.unsafe), f"{chosen}", taken
 
 
 @dataclass
-class Sklearn(_OwnClassifier):
-    """A scikit-learn classifier of two classes in a skops file.
+class Sklearn(OwnClassifier):
+    """A scikit-learn classifier in a skops file.
 
     Args:
         trusted: types outside scikit-learn and numpy that may be loaded; skops names those that it finds.
-        normalize: whether it reads embeddings of unit norm.
-        unsafe: which of its classes is the unsafe one, by place.
+        normalize: whether it reads embeddings of unit norm; null for what its scaler was fitted on, what `encoder`
+            says, or unit norm.
+        unsafe: the class that is unsafe, by its name in `classes_`, or a list of them; null where the other of two is
+            called safe, sfw, normal, neutral, benign, 0, false or -1.
         name: what the guard is called; null for the file's name.
         paper, url, licence, judges: where it comes from.
     """
@@ -282,10 +328,20 @@ class Sklearn(_OwnClassifier):
     trusted: list[str] = field(default_factory=list)
 
     def read(self, path: Path) -> Read:
-        from guardtrain.benchmarks.sklearn_models import read_skops, scorer_of
+        from guardtrain.benchmarks.sklearn_models import Classifier, classes_of, read_skops, scaled_length, scorer_of
 
-        scorer = scorer_of(read_skops(path, self.trusted), path, self.unsafe)
-        return Read(self.name or path.stem, scorer, (path,), path.stem)
+        model = read_skops(path, self.trusted)
+        chosen = unsafe_among(classes_of(model, path), self.unsafe, f"The {type(model).__name__} in {path}")
+        itself = Classifier(model, chosen.unsafe)
+        return Read(
+            self.name or path.stem,
+            scorer_of(model, chosen.unsafe),
+            (path,),
+            path.stem,
+            classes=str(chosen),
+            length=scaled_length(model),
+            original=Original(itself.probabilities, "scikit-learn's own predict_proba of the model in the file"),
+        )
 
 
 def not_finite(scorer: Scorer) -> bool:

@@ -72,7 +72,8 @@ class NudeNet:
         start = math.log(self.threshold) - math.log1p(-self.threshold)
         rows = np.eye(len(known))
         head = highest([affine(rows[known.index(name)], -start) for name in self.classes])
-        return Read("nudenet", head, (path,), encoder=encoder)
+        classes = f"unsafe: a box of {', '.join(self.classes)} with a score of {self.threshold:g} or more"
+        return Read("nudenet", head, (path,), encoder=encoder, classes=classes)
 
 
 def _is_the_packages(path: Path, location: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,6 +39,19 @@ class Origin:
 
 
 @dataclass(frozen=True, eq=False)
+class Original:
+    """The original program of a guard, where it is at hand: what the import is compared with.
+
+    Args:
+        probabilities: (N, D) float64 embeddings to (N,) probabilities of unsafe.
+        what: that computes them.
+    """
+
+    probabilities: Callable[[np.ndarray], np.ndarray]
+    what: str
+
+
+@dataclass(frozen=True, eq=False)
 class PublishedGuard:
     """A published head on the embeddings of one encoder.
 
@@ -48,6 +61,9 @@ class PublishedGuard:
         scorer: the head; its logit is 0 where its authors begin to call an image unsafe.
         origin: where it comes from.
         files: sha256 of each file it was read from, by name.
+        classes: what is taken as unsafe, in words.
+        assumed: what the files do not say, and was taken for granted.
+        original: its own program; None where that is not at hand.
     """
 
     name: str
@@ -55,6 +71,9 @@ class PublishedGuard:
     scorer: Scorer
     origin: Origin
     files: Mapping[str, str] = field(default_factory=dict)
+    classes: str = ""
+    assumed: tuple[str, ...] = ()
+    original: Original | None = None
 
     @property
     def dim(self) -> int:

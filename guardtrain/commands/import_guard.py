@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from omegaconf import DictConfig
 from guardtrain.commands.arguments import placed_apart, quoted
 from guardtrain.config import ImportGuardConfig, conf_dir
 from guardtrain.config_checks import build, typed
-from guardtrain.errors import ConfigError
+from guardtrain.curves.collecting.ranking import setting
+from guardtrain.errors import ConfigError, GuardError
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +51,13 @@ def run(config: DictConfig) -> None:
         raise ConfigError(f"Say which file is imported: `guardtrain import-guard {name or 'KIND'} FILE`.{about}")
 
     from guardtrain.benchmarks.importing import read_published, save_published
+    from guardtrain.benchmarks.unsaid import Unsaid
     from guardtrain.guards.head_file import is_known
 
-    published = read_published(kind, file, encoder=settings.encoder)
+    try:
+        published = read_published(kind, file, encoder=settings.encoder)
+    except Unsaid as error:
+        raise GuardError(error.text(lambda said: _command(file, said))) from error
     out = Path(settings.out or f"guards/{settings.name or published.name}").expanduser()
     imported = save_published(out, published, name=settings.name, onnx=settings.onnx, say=log.info)
     spec, guard = published.spec, imported.guard
@@ -59,10 +65,26 @@ def run(config: DictConfig) -> None:
     log.info("guard       %s: %s", guard.name, published.origin.judges)
     log.info("encoder     %s, %d numbers, %s (fingerprint %s)", spec.label, guard.dim, norm, spec.fingerprint[:12])
     log.info("licence     %s", published.origin.licence or "none stated: ask its authors before you pass it on")
-    log.info("agreement   %.0e from the original in probability", imported.difference)
+    log.info("classes     %s", published.classes)
+    for assumed in published.assumed:
+        log.info("assumed     %s", assumed)
+    log.info("agreement   %s", imported.agreement)
     for note in published.origin.notes:
         log.info("note        %s", note)
     log.info("point       published, the threshold of its authors; neither that nor its probabilities were validated")
     if not is_known(str(guard.about["head"]["_target_"])):
         log.info("note        its head is none of guardtrain.heads: load it with trusted_heads, see its card")
     log.info("written     %s", out)
+
+
+def _command(file: str, said: str) -> str:
+    """The command of this run with one more setting, as a shell takes it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return said
+    name = said.partition("=")[0]
+    kind = HydraConfig.get().runtime.choices.get("kind")
+    given = [one for one in HydraConfig.get().overrides.task if one.partition("=")[0] not in ("kind", "file", name)]
+    plain = not placed_apart([file])[0]  # a name with = in it would be taken for a setting
+    return shlex.join(["guardtrain", "import-guard", str(kind), file if plain else setting("file", file), *given, said])

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from guardtrain.guards.calibration import Beta, Calibrator, Identity, Isotonic, Platt, Temperature
+from guardtrain.heads.activations import Activation
 from guardtrain.heads.linear import LinearBank
 from guardtrain.heads.mlp import MLPBank
+from guardtrain.heads.network import NetworkBank
 from guardtrain.heads.unit_norm import UnitLinearBank
 
 if TYPE_CHECKING:
@@ -36,8 +38,9 @@ def head_graph(bank: HeadBank, calibrator: Calibrator) -> Any:
     Returns:
         The model; None where head or calibrator has no graph here: torch's exporter writes it.
     """
-    if (layers := _layers(bank)) is None or (calibrated := _calibrated(calibrator)) is None:
+    if (found := _layers(bank)) is None or (calibrated := _calibrated(calibrator)) is None:
         return None
+    layers, between = found
     tensors: _Tensors = {"last": np.array([-1], dtype=np.int64)}
     nodes, x = [], "embeddings"
     if isinstance(bank, UnitLinearBank):
@@ -52,9 +55,18 @@ def head_graph(bank: HeadBank, calibrator: Calibrator) -> Any:
         tensors |= {f"weight{i}": weight, f"bias{i}": bias}
         nodes.append(f"layer{i} = Gemm ({x}, weight{i}, bias{i})")
         if i < len(layers) - 1:
-            nodes.append(f"hidden{i} = Relu (layer{i})")
+            more = _activated(between[i], i)
+            nodes, tensors = nodes + more[0], tensors | more[1]
         x = f"hidden{i}"
-    nodes.append(f"logit = Squeeze (layer{len(layers) - 1}, last)")
+    end = f"layer{len(layers) - 1}"
+    if isinstance(bank, NetworkBank) and bank.unsafe:
+        for name, places in (("unsafe", bank.unsafe), ("safe", bank.safe)):
+            tensors[f"{name}_places"] = np.array(places, dtype=np.int64)
+            nodes.append(f"{name} = Gather <axis = 1> ({end}, {name}_places)")
+            nodes.append(f"{name}_sum = ReduceLogSumExp <keepdims = 0> ({name}, last)")
+        nodes.append("logit = Sub (unsafe_sum, safe_sum)")
+    else:
+        nodes.append(f"logit = Squeeze ({end}, last)")
     return _model(
         bank.dim,
         "float[batch] logit, float[batch] probability",
@@ -72,21 +84,42 @@ def category_graph(head: CategoryHead) -> Any:
 
 
 @torch.no_grad()
-def _layers(bank: HeadBank) -> Sequence[tuple[np.ndarray, np.ndarray]] | None:
-    """Weights (I, O) and biases (O,) of each layer, on the rows as they come in or of unit norm; ReLU between them."""
+def _layers(bank: HeadBank) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[Activation]] | None:
+    """Weights (I, O) and biases (O,) of each layer, on rows as they come in or of unit norm, and what is between."""
+    activations: list[Activation] = []
     if type(bank) is LinearBank:
         weight, bias = bank.on_raw_input()
         found = [(weight.T, bias)]
     elif type(bank) is UnitLinearBank:
         found = [(bank.weight[0], bank.bias[0])]
-    elif type(bank) is MLPBank:
+    elif type(bank) is MLPBank or type(bank) is NetworkBank:
         weights, biases = ([p[0] for p in parameters] for parameters in (bank.weights, bank.biases))
         weights[0] = weights[0] / bank.input_scale[0]
         biases[0] = biases[0] - bank.input_mean[0] @ weights[0]
         found = list(zip(weights, biases, strict=True))
+        activations = [Activation()] * (len(found) - 1) if type(bank) is MLPBank else list(bank.activations)
     else:  # its own class or a user's, whose forward may be any
         return None
-    return [(weight.float().cpu().numpy(), bias.float().cpu().numpy()) for weight, bias in found]
+    return [(weight.float().cpu().numpy(), bias.float().cpu().numpy()) for weight, bias in found], activations
+
+
+def _activated(activation: Activation, i: int) -> tuple[list[str], _Tensors]:
+    """Nodes and tensors from `layer{i}` to `hidden{i}`; this opset has neither SiLU nor GELU."""
+    match activation.name:
+        case "silu":
+            return [f"gate{i} = Sigmoid (layer{i})", f"hidden{i} = Mul (layer{i}, gate{i})"], {}
+        case "gelu":
+            tensors = {"half": 0.5, "one": 1.0, "root": 2**-0.5}
+            return [
+                f"scaled{i} = Mul (layer{i}, root)",
+                f"error{i} = Erf (scaled{i})",
+                f"twice{i} = Add (error{i}, one)",
+                f"share{i} = Mul (twice{i}, half)",
+                f"hidden{i} = Mul (layer{i}, share{i})",
+            ], {name: np.array(value, dtype=np.float32) for name, value in tensors.items()}
+        case "leaky_relu":
+            return [f"hidden{i} = LeakyRelu <alpha = {activation.slope!r}> (layer{i})"], {}
+    return [f"hidden{i} = {activation.name.capitalize()} (layer{i})"], {}
 
 
 def _calibrated(calibrator: Calibrator) -> tuple[list[str], _Tensors] | None:

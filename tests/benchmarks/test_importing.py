@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from guardtrain.benchmarks import importing
 from guardtrain.benchmarks.importing import save_published
-from guardtrain.benchmarks.kinds import Q16, Kind, LaionNsfw, MultiHeaded, SafetyChecker, Sklearn
+from guardtrain.benchmarks.kinds import Q16, Kind, LaionNsfw, MultiHeaded, SafetyChecker, Sklearn, StateDict
 from guardtrain.benchmarks.published import PublishedGuard
 from guardtrain.encoders.spec import external_spec
 from guardtrain.errors import EncoderError, GuardError
@@ -60,12 +61,52 @@ def test_the_directory_gives_the_originals_probabilities(tmp_path: Path, kind: A
     assert made.difference <= 1e-5
     assert (guard.default_point, guard.about["validation"]["images"]) == ("published", 0)
     assert guard.about["imported"]["files"] == dict(original.files)
+    assert guard.about["imported"]["classes"] == original.classes != ""
+    assert "own reading of the file in float64" in made.agreement, "the authors' program was not run"
     card = (tmp_path / "out" / "README.md").read_text()
     for text in (original.origin.paper, original.origin.url, original.spec.fingerprint, "not\ncalibrated"):
         assert text in card
     assert "trusted_heads" not in card
     with pytest.raises(EncoderError, match="name: 'other', not 'toy'"):
         guard.probabilities(x, external_spec({"name": "other", "normalized": kind.normalize}, 6))
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_scikit_learn_model_is_compared_with_its_own_probabilities(tmp_path: Path, broken: bool) -> None:
+    skops = pytest.importorskip("skops.io")
+    from sklearn.linear_model import LogisticRegression
+
+    x = rows(60, 6, unit=True)
+    model = LogisticRegression(C=10).fit(x, np.where(x[:, 0] > 0, "nsfw", "sfw"))
+    skops.dump(model, tmp_path / "a.skops")
+    original = imported(Sklearn(), tmp_path / "a.skops", 6)
+    assert original.original is not None
+    if broken:
+        wrong = replace(original, original=replace(original.original, probabilities=lambda x: np.full(len(x), 0.5)))
+        with pytest.raises(GuardError, match=r"differs from a by .* \(scikit-learn's own predict_proba of the model"):
+            save_published(tmp_path / "out", wrong, onnx=False)
+        assert not (tmp_path / "out").exists()
+        return
+    made = save_published(tmp_path / "out", original, onnx=False)
+    assert "between the guard and scikit-learn's own predict_proba of the model in the file, on 256" in made.agreement
+    np.testing.assert_allclose(made.guard.predict(x).probabilities, model.predict_proba(x)[:, 0], atol=1e-5)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Taken as unsafe: 'nsfw'; safe: 'sfw' (the name 'sfw' says so)." in card
+    assert "- Taken for granted: it reads embeddings of unit norm" in card
+
+
+def test_a_guard_with_another_activation_is_loaded_without_being_trusted_first(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.SiLU(), torch.nn.Linear(4, 3))
+    torch.save(module.state_dict(), tmp_path / "a.pt")
+    kind = StateDict(layers=[{"linear": 0}, "silu", {"linear": 2}], unsafe=[0, 2], normalize=True)
+    made = save_published(tmp_path / "out", imported(kind, tmp_path / "a.pt", 6))
+    x = rows(50, 6, unit=True)
+    with torch.no_grad():
+        wanted = module.double()(torch.from_numpy(x)).softmax(1)[:, [0, 2]].sum(1).numpy()
+    np.testing.assert_allclose(Guard.load(tmp_path / "out").predict(x).probabilities, wanted, atol=1e-5)
+    assert made.guard.about["head"]["_target_"] == "guardtrain.heads.network.NetworkHead"
+    assert made.guard.about["agreement"][0]["file"] == "head.onnx"
 
 
 def test_a_guard_is_replaced_and_nothing_else_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from sklearn.metrics import roc_auc_score
 
 from guardtrain.benchmarks.importing import read_published
@@ -23,8 +27,11 @@ from guardtrain.benchmarks.kinds import (
     UniversalFakeDetect,
 )
 from guardtrain.benchmarks.published import PublishedGuard
+from guardtrain.benchmarks.scoring import Layers
+from guardtrain.benchmarks.unsaid import Unsaid
 from guardtrain.encoders.spec import EncoderSpec, external_spec
 from guardtrain.errors import ConfigError, EncoderError, GuardError
+from guardtrain.sources.tables import text_of
 
 HEADS = ("sexual", "violent", "disturbing", "hateful", "political")
 
@@ -203,20 +210,180 @@ def test_a_copy_that_is_no_safety_checker_is_refused(tmp_path: Path) -> None:
         imported(SafetyChecker(), tmp_path, 12)
 
 
-def test_state_dicts_described_or_plain(tmp_path: Path) -> None:
+def test_a_state_dict_says_neither_its_activations_nor_its_classes(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    module = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
-    safetensors.torch.save_file(module.state_dict(), tmp_path / "head.safetensors")
+    module = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.GELU(), torch.nn.Linear(4, 2))
+    path = tmp_path / "head.safetensors"
+    safetensors.torch.save_file(module.state_dict(), path)
     x = rows(20, 6, unit=True)
     with torch.no_grad():
-        wanted = module.double()(torch.from_numpy(x)).softmax(1)[:, 1].numpy()
-    described = StateDict(layers=[{"linear": "0"}, "relu", {"linear": "2"}], name="mine", licence="mit")
-    for kind in (StateDict(), described):
-        found = imported(kind, tmp_path / "head.safetensors", 6)
-        np.testing.assert_allclose(found.probabilities(x), wanted, atol=1e-6)
+        logits = module.double()(torch.from_numpy(x))
+    layers = [{"linear": "0"}, "gelu", {"linear": "2"}]
+    with pytest.raises(Unsaid, match="2 linear layers, and a state dict does not say what stands between"):
+        imported(StateDict(unsafe=1), path, 6)
+    with pytest.raises(Unsaid, match="2 outputs, numbered from 0") as refused:
+        imported(StateDict(layers=layers), path, 6)
+    assert refused.value.settings == ("kind.unsafe=1", "kind.unsafe=0")
+    for unsafe in (0, 1):
+        found = imported(StateDict(layers=layers, unsafe=unsafe, name="mine", licence="mit"), path, 6)
+        np.testing.assert_allclose(found.probabilities(x), logits.softmax(1)[:, unsafe].numpy(), atol=1e-6)
+        assert found.classes == f"unsafe: '{unsafe}'; safe: '{1 - unsafe}' (as kind.unsafe says)"
+        assert "its 2 outputs go into a softmax; layers=[…,sigmoid] if not" in found.assumed
+        apart = imported(StateDict(layers=[*layers, "sigmoid"], unsafe=unsafe), path, 6)
+        np.testing.assert_allclose(apart.probabilities(x), logits.sigmoid()[:, unsafe].numpy(), atol=1e-6)
     assert (found.name, found.origin.licence) == ("mine", "mit")
+    for wrong, words in ((2, "names '2'.* tells '0', '1' apart"), ([0, 1], "names all of the classes '0', '1'")):
+        with pytest.raises(ConfigError, match=words):
+            imported(StateDict(layers=layers, unsafe=wrong), path, 6)
     with pytest.raises(GuardError, match="no state dict"):
         imported(StateDict(), tmp_path / "head.npy", 6)
+
+
+def test_of_one_output_a_high_one_is_unsafe_unless_it_is_turned_round(tmp_path: Path) -> None:
+    torch.save({"weight": torch.arange(1.0, 7)[None], "bias": torch.ones(1)}, tmp_path / "a.pt")
+    x = rows(20, 6, unit=True)
+    wanted = sigmoid(x @ np.arange(1.0, 7) + 1)
+    found = imported(StateDict(), tmp_path / "a.pt", 6)
+    np.testing.assert_allclose(found.probabilities(x), wanted, atol=1e-6)
+    assert found.classes == "unsafe: above 0 of its one output"
+    assert "a high output means unsafe; kind.unsafe=0 where a low one does" in found.assumed
+    assert [one for one in found.assumed if "reads embeddings of unit norm; kind.normalize=false" in one]
+    turned = imported(StateDict(unsafe=0, normalize=True), tmp_path / "a.pt", 6)
+    np.testing.assert_allclose(turned.probabilities(x), 1 - wanted, atol=1e-6)
+    assert turned.classes == "unsafe: below 0 of its one output"
+    assert not [one for one in turned.assumed if "output" in one or "norm" in one]
+
+
+def test_several_outputs_are_added(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Linear(6, 5)
+    torch.save(module.state_dict(), tmp_path / "a.pt")
+    x = rows(20, 6, unit=True)
+    with pytest.raises(Unsaid, match=r"5 outputs.*\n  kind.unsafe=4\n(.*\n)*Several: kind.unsafe=\[1,2\]"):
+        imported(StateDict(), tmp_path / "a.pt", 6)
+    found = imported(StateDict(unsafe=[1, 3, 4]), tmp_path / "a.pt", 6)
+    with torch.no_grad():
+        shares = module.double()(torch.from_numpy(x)).softmax(1).numpy()
+    np.testing.assert_allclose(found.probabilities(x), shares[:, [1, 3, 4]].sum(1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("names", "unsafe"),
+    [
+        (("sfw", "nsfw"), "nsfw"), (("safe", "unsafe"), "unsafe"), (("SAFE", "Bad"), "Bad"),
+        (("normal", "nsfw"), "nsfw"), (("neutral", "drastic"), "drastic"), (("benign", "harmful"), "harmful"),
+        ((0, 1), 1), ((False, True), True), ((-1, 1), 1), ((0.0, 1.0), 1.0), (("0", "1"), "1"),
+        (("zzz_sfw", "nsfw"), None), (("real", "fake"), None), ((1, 2), None), (("safe", "neutral"), None),
+        (("no", "yes"), None),
+    ],
+)  # fmt: skip
+def test_the_unsafe_class_is_found_by_its_name_or_asked_for(
+    tmp_path: Path, names: tuple[Any, Any], unsafe: Any
+) -> None:
+    """scikit-learn sorts classes by name, so that 'nsfw' comes before 'sfw', and 'safe' before 'unsafe'."""
+    skops = pytest.importorskip("skops.io")
+    from sklearn.linear_model import LogisticRegression
+
+    x = rows(80, 6, unit=True)
+    bad = x[:, 0] > 0
+    model = LogisticRegression(C=100).fit(x, np.where(bad, names[1], names[0]))  # the second one is the unsafe one
+    skops.dump(model, tmp_path / "a.skops")
+    wanted = model.predict_proba(x)[:, list(model.classes_).index(names[1])]
+    if unsafe is None:
+        with pytest.raises(Unsaid, match="these names do not say which of the two is unsafe") as refused:
+            imported(Sklearn(), tmp_path / "a.skops", 6)
+        parsed = [OverridesParser.create().parse_override(one).value() for one in refused.value.settings]
+        assert sorted(map(text_of, parsed)) == sorted(map(text_of, names))
+        given = next(one for one in parsed if text_of(one) == text_of(names[1]))
+        found = imported(Sklearn(unsafe=given), tmp_path / "a.skops", 6)
+        assert f"unsafe: '{names[1]}'" in found.classes
+    else:
+        found = imported(Sklearn(), tmp_path / "a.skops", 6)
+        assert f"unsafe: '{text_of(unsafe)}'" in found.classes
+        assert "says so" in found.classes
+    np.testing.assert_allclose(found.probabilities(x), wanted, atol=1e-6)
+    assert roc_auc_score(bad, found.probabilities(x)) > 0.95
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_classes_of_many_and_what_is_no_classifier(tmp_path: Path) -> None:
+    skops = pytest.importorskip("skops.io")
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.svm import LinearSVC
+
+    x = rows(120, 6, unit=True)
+    y = np.array(["drawing", "hentai", "neutral", "porn"])[(x[:, 0] > 0) + 2 * (x[:, 1] > 0)]
+    mlp = MLPClassifier([5], activation="tanh", max_iter=200, random_state=0)
+    for model in (LogisticRegression(C=100).fit(x, y), mlp.fit(x, y)):
+        path = tmp_path / f"{type(model).__name__}.skops"
+        skops.dump(model, path)
+        with pytest.raises(Unsaid, match="4 classes apart: 'drawing', 'hentai', 'neutral', 'porn'") as refused:
+            imported(Sklearn(), path, 6)
+        assert refused.value.settings == ("kind.unsafe=[drawing,hentai,porn]",)
+        found = imported(Sklearn(unsafe=["porn", "hentai"]), path, 6)
+        assert isinstance(found.scorer, Layers)
+        np.testing.assert_allclose(found.probabilities(x), model.predict_proba(x)[:, [1, 3]].sum(1), atol=1e-9)
+    # one against the rest is no softmax, so its layers are not taken
+    rest = OneVsRestClassifier(LogisticRegression()).fit(x, y)
+    skops.dump(rest, path)
+    found = imported(Sklearn(unsafe="porn"), path, 6)
+    np.testing.assert_allclose(found.probabilities(x), rest.predict_proba(x)[:, 3], atol=1e-9)
+    both = MLPClassifier([3], max_iter=20, random_state=0).fit(x, np.stack([x[:, 0] > 0, x[:, 1] > 0], axis=1))
+    for model, words in (
+        (both, "several answers an image"),
+        (LinearSVC().fit(x, y), "gives no probabilities"),
+        (LogisticRegression(), "a fitted classifier is needed"),
+    ):
+        skops.dump(model, path)
+        with pytest.raises(GuardError, match=words):
+            imported(Sklearn(), path, 6)
+
+
+def test_a_scaler_tells_whether_embeddings_had_unit_norm(tmp_path: Path) -> None:
+    skops = pytest.importorskip("skops.io")
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    for unit in (True, False):
+        x = rows(120, 6, unit)
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(x, np.where(x[:, 0] > 0, "nsfw", "sfw"))
+        skops.dump(model, tmp_path / "a.skops")
+        spec = external_spec({"name": "toy", "normalized": unit}, 6)
+        found = read_published(Sklearn(), tmp_path / "a.skops", spec=spec)
+        assert found.assumed == ()
+        np.testing.assert_allclose(found.probabilities(x), model.predict_proba(x)[:, 0], atol=1e-6)
+        with pytest.raises(GuardError, match="but its scaler was fitted on embeddings of length"):
+            read_published(Sklearn(normalize=not unit), tmp_path / "a.skops", spec=spec)
+
+
+@pytest.mark.parametrize("name", ["a b's.joblib", "a.pkl", "compressed.joblib", "renamed.skops"])
+def test_a_pickle_is_not_read_and_the_lines_that_are_shown_make_skops_of_it(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("skops.io")
+    import joblib
+    from sklearn.linear_model import LogisticRegression
+
+    x = rows(60, 6, unit=True)
+    model = LogisticRegression().fit(x, np.where(x[:, 0] > 0, "nsfw", "sfw"))
+    path = tmp_path / name
+    if path.suffix == ".pkl":
+        path.write_bytes(pickle.dumps(model))
+    else:
+        joblib.dump(model, path, compress=3 if name == "compressed.joblib" else 0)
+    with pytest.raises(GuardError, match="is a pickle") as refused:
+        imported(Sklearn(), path, 6)
+    _, write, again = str(refused.value).splitlines()
+    python, option, code = shlex.split(write)
+    assert (python, option) == ("python", "-c")
+    before = path.read_bytes()
+    exec(code)
+    assert path.read_bytes() == before
+    given = OverridesParser.create().parse_override(shlex.split(again)[-1])
+    assert shlex.split(again)[:3] == ["guardtrain", "import-guard", "sklearn"]
+    found = imported(Sklearn(), Path(given.value()), 6)
+    np.testing.assert_allclose(found.probabilities(x), model.predict_proba(x)[:, 0], atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

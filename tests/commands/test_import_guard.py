@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,8 @@ def test_a_third_word_and_hydras_flags_stay_as_they_are() -> None:
 @pytest.mark.parametrize("path", sorted((conf_dir() / "kind").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_kind_can_be_built(path: Path) -> None:
     kind = build(yaml.safe_load(path.read_text()), "kind")
-    assert isinstance(kind.normalize, bool)
+    own = path.stem in ("sklearn", "state_dict")
+    assert isinstance(kind.normalize, bool) != own, "what nobody said is not taken for said"
     assert kind.origin.judges
 
 
@@ -68,6 +70,51 @@ def test_from_a_file_to_a_guard(run) -> None:
     settings = EncoderSettings(**yaml.safe_load((conf_dir() / "encoder" / "openai_vit_b32.yaml").read_text()))
     assert resolve_spec(settings).fingerprint == guard.spec.fingerprint, "a store of this encoder must be accepted"
     assert guard.spec.name == settings.name
+
+
+def test_commands_that_are_shown_can_be_pasted(run) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(512, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    torch.save(module.state_dict(), "my head.pt")
+
+    def shown(text: str) -> list[list[str]]:
+        lines = [shlex.split(line) for line in text.splitlines() if line.startswith("  guardtrain ")]
+        assert all(line[:3] == ["guardtrain", "import-guard", "state_dict"] for line in lines)
+        return [line[1:] for line in lines]
+
+    layers = shown(run("import-guard", "state_dict", "my head.pt", "onnx=false", "out=g", "name='a b'", code=2))
+    assert layers[0][1:] == [
+        "state_dict", "my head.pt", "onnx=false", "out=g", "name='a b'", "kind.layers=[{linear: 0},relu,{linear: 2}]"
+    ]  # fmt: skip
+    (_, other) = shown(run(*layers[0], code=2))
+    assert other[-1] == "kind.unsafe=0"
+    text = run(*other)
+    for part in (
+        "classes     unsafe: '0'; safe: '1' (as kind.unsafe says)",
+        "assumed     the encoder is openai_vit_b32; encoder=… where it is another",
+        "assumed     its 2 outputs go into a softmax",
+        "assumed     it reads embeddings of unit norm; kind.normalize=false where it does not",
+        "own reading of the file in float64, on 256 drawn embeddings; the program of its authors was not run",
+    ):
+        assert part in text
+    x = np.random.default_rng(0).normal(size=(5, 512))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    with torch.no_grad():
+        wanted = module.double()(torch.from_numpy(x)).softmax(1)[:, 0].numpy()
+    np.testing.assert_allclose(Guard.load("g").predict(x).probabilities, wanted, atol=1e-5)
+
+
+def test_what_the_encoders_config_says_of_the_norm_is_taken(run) -> None:
+    save_file({"weight": torch.ones(1, 256)}, "a.safetensors")
+    given = ("state_dict", "a.safetensors", "encoder=demo", "encoder.normalize=false", "onnx=false", "out=g")
+    text = run("import-guard", *given)
+    assert (
+        "encoder's features as they are; as the encoder's config has it; kind.normalize=true where it does not" in text
+    )
+    assert Guard.load("g").spec.normalize is False
+    assert "the encoder is" not in text
+    assert "encoder's config" not in run("import-guard", *given, "kind.normalize=true")
+    assert Guard.load("g").spec.normalize is True
 
 
 def test_an_imported_guard_is_used_as_any_other(run, files: list[bytes]) -> None:

@@ -197,9 +197,14 @@ def setting(name: str, text: str) -> str:
     """
     if re.fullmatch(r"[\w./:@+-]+", text, re.ASCII):
         return f"{name}={text}"
+    return f"{name}={quoted_value(text)}"
+
+
+def quoted_value(text: str) -> str:
+    """A value in Hydra's grammar that is this text, whatever it holds; in double quotes, as shells have single ones."""
     text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # no interpolation
     escaped = re.sub(r'(\\*)(?="|$)', r"\1\1", text).replace('"', '\\"')
-    return f'{name}="{escaped}"'
+    return f'"{escaped}"'
 
 
 def _name(metric: str) -> str:
