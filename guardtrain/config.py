@@ -349,6 +349,9 @@ class PushConfig:
         private: whether a repository that is made is private.
         revision: branch to push to; null for main.
         message: of the commit.
+        weights: whether the encoder's weights are pushed, too, where they are a file of yours (tuned, or a local
+            checkpoint); null refuses such a guard unless it holds guard.onnx. Published weights never are.
+        checkpoint: where these weights lie; null for where they lay when the guard was made.
     """
 
     guard: str = MISSING
@@ -356,6 +359,8 @@ class PushConfig:
     private: bool = True
     revision: str | None = None
     message: str | None = None
+    weights: bool | None = None
+    checkpoint: str | None = None
 
 
 SCHEMAS: dict[str, type] = {

@@ -58,6 +58,7 @@ EXAMPLES = {
     ],
     "push": [
         "guardtrain push guard=outputs/train/scenes/guard repo=org/name",
+        "guardtrain push guard=outputs/finetune/scenes/guard repo=org/name weights=true   # with the tuned encoder",
     ],
     "attack": [
         "guardtrain attack guards=[outputs/train/scenes/guard] samples=100",

@@ -23,6 +23,8 @@ def run(config: DictConfig) -> None:
         private=settings.private,
         revision=settings.revision,
         message=settings.message,
+        weights=settings.weights,
+        checkpoint=settings.checkpoint,
         say=log.info,
     )
     log.info("pushed    %s", url)

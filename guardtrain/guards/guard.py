@@ -15,6 +15,7 @@ from guardtrain.guards.calibration import Calibrator
 from guardtrain.guards.calibration_choice import Calibration
 from guardtrain.guards.category_head import CategoryHead, named_categories
 from guardtrain.guards.directory import NEIGHBOURS, read_config
+from guardtrain.guards.encoder_weights import kept_weights
 from guardtrain.guards.head_file import read_bank
 from guardtrain.guards.hub import located
 from guardtrain.guards.inputs import Batch, batches, is_embeddings
@@ -99,6 +100,8 @@ class Guard:
             raise GuardError(f"{folder}: the config cannot be used: {error}") from error
         if config["encoder"].get("fingerprint") != spec.fingerprint:
             raise GuardError(f"{folder}: the encoder's fields do not have the fingerprint that is written beside them.")
+        if (weights := kept_weights(folder, config)) is not None:
+            spec = replace(spec, location=str(weights))
         bank = read_bank(folder, config, trusted_heads)
         taxonomy = config.get("taxonomy") or {}
         return cls(

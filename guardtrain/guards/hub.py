@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from guardtrain.encoders.spec import EncoderSpec
 from guardtrain.errors import GuardError
-from guardtrain.guards.directory import read_config, write_config
+from guardtrain.guards.directory import GUARD_ONNX, PROGRAM, read_config, write_config
+from guardtrain.guards.encoder_weights import copy_weights, kept_weights, only_here
+from guardtrain.guards.head_file import is_known
 
 _REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
@@ -45,9 +49,13 @@ def push(
     private: bool = True,
     revision: str | None = None,
     message: str | None = None,
+    weights: bool | None = None,
+    checkpoint: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Push a guard's directory as a repository of the hub; what the guard refuses to load is not pushed.
+
+    Neither is a guard that nobody else could judge images with: its encoder must be a published one, or lie in it.
 
     Args:
         guard: the directory.
@@ -55,22 +63,34 @@ def push(
         private: whether a repository that is made is private.
         revision: branch; None for main.
         message: of the commit.
+        weights: whether the encoder's weights are pushed with it where they are a file of the user's; None refuses
+            such a guard, unless it holds a program from pixels to probability.
+        checkpoint: where these weights lie; None for where they lay when the guard was made.
         say: tells the user what is pushed.
 
     Returns:
         The commit's address.
 
     Raises:
-        GuardError: no guard, not a repository's name, or the hub cannot be reached or refuses.
+        GuardError: no guard, one that others could not use, not a repository's name, or the hub cannot be reached or
+            refuses.
     """
     if not _REPOSITORY.fullmatch(repo):
         raise GuardError(f"'{repo}' is no repository of the hub; write org/name.")
     folder, root = located(Path(guard))
     config = read_config(folder, root)
+    spec = EncoderSpec.from_dict({key: value for key, value in config["encoder"].items() if key != "fingerprint"})
+    local = only_here(spec) and kept_weights(folder, config) is None
+    if local and weights is None and not {GUARD_ONNX, PROGRAM} & set(config["files"]):
+        again = {"guard": str(guard), "repo": repo, "revision": revision, "message": message}
+        raise GuardError(_only_here(folder, spec, {**again, "private": None if private else "false"}))
+    for note in _of_others(config, local and not weights):
+        say(f"note: {note}")
     from huggingface_hub import HfApi
 
     with tempfile.TemporaryDirectory() as temporary:
-        staged = stage(folder, config, Path(temporary) / "guard")
+        own = (spec, checkpoint) if local and weights else None
+        staged = stage(folder, config, Path(temporary) / "guard", own)
         files = sorted(path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file())
         say(f"pushing {len(files)} files to {repo}: {', '.join(files)}")
         api = HfApi()
@@ -92,9 +112,58 @@ def push(
     return str(getattr(commit, "commit_url", commit))
 
 
-def stage(folder: Path, config: dict[str, Any], out: Path) -> Path:
-    """A copy of a guard for others: only files that its config names, and of the encoder's weights no path of here."""
+def _only_here(folder: Path, spec: EncoderSpec, given: Mapping[str, str | None]) -> str:
+    """Why a guard is not pushed whose encoder is a file of this machine, with commands that push it."""
+
+    from guardtrain.curves.collecting.ranking import setting
+    from guardtrain.heads.artifact import DESCRIPTION
+
+    def command(weights: str) -> str:
+        said = [setting(name, value) for name, value in {**given, "weights": weights}.items() if value is not None]
+        return shlex.join(["guardtrain", "push", *said])
+
+    lines = [
+        f"The guard in {folder} is not pushed: its encoder ({spec.label}) is a file of this machine ({spec.location}), "
+        "and without it nobody else could judge an image. Push the weights as well:",
+        f"  {command('true')}",
+    ]
+    if (folder.parent / DESCRIPTION).is_file():
+        export = ["guardtrain", "export", setting("run", str(folder.parent)), setting("out", str(folder)), "whole=true"]
+        lines += ["or write a program from pixels to probability into it first:", f"  {shlex.join(export)}"]
+    return "\n".join([*lines, "or, if the others have this very file, go without it:", f"  {command('false')}"])
+
+
+def _of_others(config: Mapping[str, Any], without_weights: bool) -> list[str]:
+    """What others need to use a guard, besides what is pushed."""
+    needed = []
+    if without_weights:
+        programs = [name for name in (GUARD_ONNX, PROGRAM) if name in config["files"]]
+        what = f"pixels are judged by {' and '.join(programs)}; for Guard.predict" if programs else "to judge images"
+        sha = config["encoder"]["weights_sha256"]
+        needed.append(f"{what} others need the encoder's weights with the sha256 {sha}: Guard.load(…, checkpoint=FILE)")
+    name = str(config["head"].get("_target_"))
+    if not is_known(name):
+        needed.append(
+            f"its head {name} is no part of guardtrain: others need that module, and Guard.load(…, "
+            f"trusted_heads=['{name}'])"
+        )
+    return needed
+
+
+def stage(
+    folder: Path, config: dict[str, Any], out: Path, encoder: tuple[EncoderSpec, str | None] | None = None
+) -> Path:
+    """A copy of a guard for others: only files that its config names, and of the encoder's weights no path of here.
+
+    Args:
+        folder: the guard's directory.
+        config: its content.
+        out: the copy; it is made.
+        encoder: the encoder whose weights are copied, too, and where they lie; see `copy_weights`.
+    """
     out.mkdir(parents=True)
+    if encoder is not None:
+        copy_weights(encoder[0], out, encoder[1])
     for name in config["files"]:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, out / name)
