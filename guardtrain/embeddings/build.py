@@ -14,7 +14,10 @@ import pyarrow as pa
 
 from guardtrain.embeddings.checksums import checksums_file
 from guardtrain.embeddings.contents import Contents, read_contents
-from guardtrain.embeddings.quarantine import annotated, noted, write_list
+from guardtrain.embeddings.differences import differences
+from guardtrain.embeddings.journal import current, read_current
+from guardtrain.embeddings.quarantine import annotated, noted, noted_in, write_list
+from guardtrain.embeddings.renewal import Renewal
 from guardtrain.embeddings.rows import MatrixFile, StoredRows
 from guardtrain.embeddings.shards import Shard, file_names, matrix_shape, metadata_rows, read_metadata
 from guardtrain.embeddings.store import ENCODER_FILE, EmbeddingStore, is_store, read_plan, write_files
@@ -72,6 +75,8 @@ def build_store(
 ) -> EmbeddingStore:
     """The store at `out` of the rows `kept` of `sources`; a part that is there already, of the same work, is kept.
 
+    What was mended in the metadata of `sources` since it was made is renewed, and said in a line of the log.
+
     Args:
         out: its folder.
         sources: one or more, of one encoder; the spec is the first one's.
@@ -99,10 +104,13 @@ def build_store(
                 text = sources[0].spec.to_json()
                 replace_file(folder / ENCODER_FILE, lambda path: path.write_text(text, encoding="utf-8"))
             work.write(folder)
+        before = []
         for number, piece in enumerate(pieces):
-            _write_piece(folder, file_names(folder, number, len(pieces)), shards, piece)
+            if not _write_piece(folder, file_names(folder, number, len(pieces)), shards, piece):
+                before.append(number)
             advance(len(piece.rows))
         store = EmbeddingStore.open(folder)
+        _renewal(shards, [(store.shards[number], pieces[number]) for number in before]).write(folder)
         list_set_aside(store)
     return store
 
@@ -122,15 +130,39 @@ def _key(what: str, shards: Sequence[Shard], kept: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _write_piece(folder: Path, names: tuple[Path, Path], shards: Sequence[Shard], piece: Piece) -> None:
+def _write_piece(folder: Path, names: tuple[Path, Path], shards: Sequence[Shard], piece: Piece) -> bool:
+    """Write the piece, and say whether it was not there yet."""
     matrix, metadata = names
     if _is_whole(matrix, metadata, len(piece.rows)):
-        return
+        return False
     if piece.whole is not None:
         link_shard(folder, names, piece.whole)
-        return
-    rows = StoredRows([MatrixFile(shard.matrix, shard.rows) for shard in shards], shards[0].dim, _dtype(shards))
-    write_files(folder, matrix, metadata, rows[piece.rows], metadata_of(shards, piece.rows))
+    else:
+        rows = StoredRows([MatrixFile(shard.matrix, shard.rows) for shard in shards], shards[0].dim, _dtype(shards))
+        write_files(folder, matrix, metadata, rows[piece.rows], metadata_of(shards, piece.rows))
+    return True
+
+
+def _renewal(shards: Sequence[Shard], there: Sequence[tuple[Shard, Piece]]) -> Renewal:
+    """What has changed, since they were made, in the metadata that pieces are made of."""
+    tables, before, after = [], list[pa.Table](), list[pa.Table]()
+    for shard, piece in there:
+        if piece.whole is not None and current(shard.metadata).samefile(current(piece.whole.metadata)):
+            continue
+        old, now = read_metadata(shard.metadata), metadata_of(shards, piece.rows)
+        if differences(_names(now), old, now) or noted(shard.metadata) != noted_in(now):
+            tables.append((shard, now))
+            before.append(old)
+            after.append(now)
+    if not tables:
+        return Renewal((), ())
+    whole = stacked(after)
+    return Renewal(tuple(tables), tuple(differences(_names(whole), stacked(before), whole)))
+
+
+def _names(table: pa.Table) -> list[str]:
+    """What rows are called in a message."""
+    return [str(name) for name in (table["id"].to_pylist() if "id" in table.column_names else range(len(table)))]
 
 
 def _is_whole(matrix: Path, metadata: Path, rows: int) -> bool:
@@ -152,11 +184,11 @@ def link_shard(folder: Path, names: tuple[Path, Path], shard: Shard) -> None:
     link_file(shard.matrix, matrix)
     sums = checksums_file(shard.matrix.parent.parent, shard.matrix)
     if sums.is_file():
-        text = sums.read_text(encoding="utf-8")
+        text = read_current(sums, lambda path: path.read_text(encoding="utf-8"))
         for old, new in ((shard.matrix, matrix), (shard.metadata, metadata)):
             text = text.replace(f"{old.parent.name}/{old.name}\n", f"{new.parent.name}/{new.name}\n")
         replace_file(checksums_file(folder, matrix), lambda path: path.write_text(text, encoding="utf-8"))
-    link_file(shard.metadata, metadata)
+    read_current(shard.metadata, lambda path: link_file(path, metadata))
 
 
 def link_file(file: Path, to: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from guardtrain.embeddings.journal import read_current
 from guardtrain.errors import StoreError
 from guardtrain.files import replace_file
 
@@ -32,11 +33,14 @@ class Contents:
         """Rows of all shards."""
         return sum(rows for _, rows in self.shards)
 
+    def text(self) -> str:
+        """The list as `write` writes it."""
+        data = {"work": self.work, "shards": [{"number": number, "rows": rows} for number, rows in self.shards]}
+        return json.dumps(data, indent=1) + "\n"
+
     def write(self, folder: Path) -> None:
         """Replace the list in `folder`."""
-        data = {"work": self.work, "shards": [{"number": number, "rows": rows} for number, rows in self.shards]}
-        text = json.dumps(data, indent=1) + "\n"
-        replace_file(folder / CONTENTS_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+        replace_file(folder / CONTENTS_FILE, lambda path: path.write_text(self.text(), encoding="utf-8"))
 
 
 def read_contents(folder: Path) -> Contents | None:
@@ -49,7 +53,7 @@ def read_contents(folder: Path) -> Contents | None:
     if not file.is_file():
         return None
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(read_current(file, lambda path: path.read_text(encoding="utf-8")))
         shards = tuple((int(shard["number"]), int(shard["rows"])) for shard in data["shards"])
         return Contents(shards, str(data["work"]))
     except (ValueError, TypeError, KeyError, OSError) as error:

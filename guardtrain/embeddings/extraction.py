@@ -21,6 +21,8 @@ from guardtrain.embeddings.forwarding import EmbeddedRows
 from guardtrain.embeddings.progress import reported
 from guardtrain.embeddings.quarantine import SetAside
 from guardtrain.embeddings.reading import TextReader
+from guardtrain.embeddings.renewal import HASH_COLUMN, renewal
+from guardtrain.embeddings.shards import Shard
 from guardtrain.embeddings.store import (
     PLAN_FILE,
     EmbeddingStore,
@@ -29,6 +31,7 @@ from guardtrain.embeddings.store import (
     committed,
     is_store,
     read_plan,
+    write_plan,
     write_shard,
 )
 from guardtrain.embeddings.worker import Crew, Engine, Job, LocalEngine
@@ -67,6 +70,10 @@ def extract(
     known: Collection[str] = (),
 ) -> EmbeddingStore:
     """Embed every record of `source` into the store at `folder`; what is there already is kept.
+
+    Embeddings are kept by id and image. What the store says of their records is what `source` says today: labels and
+    other columns that were mended since are renewed, all at once and without embedding, and a line of the log counts
+    them.
 
     Killed at any moment, it goes on at the first shard that is not wholly written, and the files end up the same byte
     for byte. One process at a time writes to a folder; another is refused, or waits (see `only_writer`).
@@ -121,7 +128,7 @@ def extract(
     )
     what, kind = label or ("images" if text is None else "texts"), "images" if text is None else "texts"
     with only_writer(folder, wait=wait):
-        begun = _continued(folder, plan, source if retry and text is None else None)
+        begun = _continued(folder, plan, source if text is None else None, retry)
         plan = begun or plan
         missing = _missing(folder, plan, retry)
         grown = read_contents(folder) is not None  # it was added to, so that its list of shards says what is in it
@@ -141,6 +148,11 @@ def extract(
                     begin(folder, plan, full_spec)
                 _write_shards(folder, plan, records, crew, missing, progress, f"{what} with {spec.label}", kind,
                               on_error, known)  # fmt: skip
+        if begun is not None:
+            with named_failures(folder):
+                renewal(_written(folder, plan, grown), records).write(folder)
+                if plan != read_plan(folder):
+                    write_plan(folder, plan)  # the same images, whose files were found to be written anew
         set_aside = set_aside_in(folder, plan)
         if grown:
             store = EmbeddingStore.open(folder)
@@ -159,6 +171,13 @@ def extract(
 def content_key(source: ImageSource, records: Records, text: str | None = None) -> str:
     """The key of what is embedded: the source's, or that of its texts."""
     return source.content_key() if text is None else TextReader(records, text).content_key()
+
+
+def _written(folder: Path, plan: Plan, grown: bool) -> tuple[Shard, ...]:
+    """The shards that are there: of a store that was added to, those others made, too."""
+    if grown:
+        return EmbeddingStore.open(folder).shards
+    return tuple(shard for number in range(plan.shards) if (shard := committed(folder, plan, number)) is not None)
 
 
 def set_aside_in(folder: Path, plan: Plan) -> list[SetAside]:
@@ -227,16 +246,16 @@ def _write(
         digests = [digests[i] for i in order] if digests else []
         rows = sorted(rows)
     kept = records.take(rows)
-    if digests and "sha256" not in kept.table.column_names:
-        kept = Records(kept.table.append_column("sha256", pa.array(digests, pa.string())), kept.root)
+    if digests and HASH_COLUMN not in kept.table.column_names:
+        kept = Records(kept.table.append_column(HASH_COLUMN, pa.array(digests, pa.string())), kept.root)
     with named_failures(folder):
         write_shard(folder, plan, number, matrix, kept, set_aside)
 
 
 def _digests(metadata: Path) -> list[str]:
-    if "sha256" not in pq.read_schema(metadata).names:
+    if HASH_COLUMN not in pq.read_schema(metadata).names:
         return []
-    return [str(digest) for digest in pq.read_table(metadata, columns=["sha256"])["sha256"].to_pylist()]
+    return [str(digest) for digest in pq.read_table(metadata, columns=[HASH_COLUMN])[HASH_COLUMN].to_pylist()]
 
 
 def _missing(folder: Path, plan: Plan, retry: bool) -> dict[int, list[int]]:
@@ -265,11 +284,12 @@ def _with_batch_size(encoder: EncoderSettings | EncoderSpec, batch_size: int | N
     return replace(encoder, batch_size=batch_size)
 
 
-def _continued(folder: Path, plan: Plan, retried: ImageSource | None) -> Plan | None:
+def _continued(folder: Path, plan: Plan, source: ImageSource | None, retry: bool) -> Plan | None:
     """The plan to go on with: the one in the folder where it is of the same work, whatever its shard size.
 
     Args:
-        retried: a source some of whose files may have changed, if none that is embedded did.
+        source: of images.
+        retry: some of its files may have changed, if none that is embedded did.
     """
     begun = read_plan(folder)
     if begun is None:
@@ -281,13 +301,18 @@ def _continued(folder: Path, plan: Plan, retried: ImageSource | None) -> Plan | 
         return None
     own = ("shard_size", "arithmetic")  # the store's, whatever is asked for today
     differing = [name for name in vars(plan) if name not in own and getattr(plan, name) != getattr(begun, name)]
-    if differing == ["content_key"] and retried is not None and _same_files(folder, begun, retried):
+    if differing == ["content_key"] and retry and source is not None and _same_files(folder, begun, source):
         return replace(begun, content_key=plan.content_key)
     if not differing:
         return begun
+    hint = ""
+    if differing == ["content_key"] and not retry and isinstance(source, EncodedImageSource):
+        hint = " If the images are the same and only what is known of them was written anew, retry=true goes on there."
+    elif "records_digest" in differing and not {"fingerprint", "storage"}.intersection(differing):
+        hint = f" `guardtrain store append path={folder} …` adds records that it has not."
     raise StoreError(
         f"The folder {folder} holds a store of other work (other {', '.join(differing)}): choose another folder, or "
-        "delete that one."
+        f"delete that one.{hint}"
     )
 
 

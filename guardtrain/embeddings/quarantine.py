@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from guardtrain.embeddings.journal import read_current
 from guardtrain.errors import DataError, StoreError
 from guardtrain.files import replace_file
 from guardtrain.records import Records
@@ -68,10 +69,19 @@ def noted(metadata: Path) -> list[SetAside]:
         StoreError: no whole Parquet file, or a note in another form.
     """
     try:
-        note = (pq.read_metadata(metadata).metadata or {}).get(_NOTE)
-        return [] if note is None else [SetAside(**each) for each in json.loads(note)]
+        return _notes(read_current(metadata, pq.read_metadata).metadata)
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise StoreError(f"{metadata} cannot be read: {error}") from error
+
+
+def noted_in(table: pa.Table) -> list[SetAside]:
+    """The records missing from the shard with this metadata."""
+    return _notes(table.schema.metadata)
+
+
+def _notes(metadata: Mapping[bytes, bytes] | None) -> list[SetAside]:
+    note = (metadata or {}).get(_NOTE)
+    return [] if note is None else [SetAside(**each) for each in json.loads(note)]
 
 
 def still_set_aside(noted: Iterable[SetAside], table: pa.Table) -> list[SetAside]:
@@ -136,9 +146,8 @@ def rows_left(records: Records, set_aside: Iterable[SetAside]) -> tuple[np.ndarr
         the other is missing.
     """
     there = np.ones(len(records), dtype=bool)
-    lost = list(set_aside)
-    there[[each.row for each in lost]] = False
-    pairs = {each.pair_id for each in lost} - {None}
+    there[[each.row for each in set_aside]] = False
+    pairs = set(records.pair_ids[~there]) - {None}  # of today: those noted may have been mended since
     widowed = there & np.array([pair in pairs for pair in records.pair_ids], dtype=bool)
     stored = np.flatnonzero(there)
     usable = ~widowed[stored]

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from guardtrain.embeddings.renewal import HASH_COLUMN
 from guardtrain.embeddings.store import EmbeddingStore
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.files import replace_file
 from guardtrain.sources.tables import FORMATS, keep_where, listed, near, read_table, text_of
 
 HALVES = ("error", "drop", "complete")
-HASH_COLUMN = "sha256"
 _ROW = "__row__"
 
 

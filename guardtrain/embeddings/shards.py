@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from guardtrain.embeddings.journal import read_current
 from guardtrain.errors import StoreError
 from guardtrain.sources.parquet_rows import decode_class_labels
 
@@ -102,7 +103,7 @@ def read_metadata(file: Path) -> pa.Table:
         StoreError: no whole Parquet file.
     """
     try:
-        table = pq.read_table(file)
+        table = read_current(file, pq.read_table)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{file} is no whole Parquet file: {str(error).splitlines()[0]}") from error
     return decode_class_labels(table, table.schema)

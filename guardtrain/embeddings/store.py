@@ -35,6 +35,7 @@ from guardtrain.sources.stacking import stacked
 
 ENCODER_FILE = "encoder.json"
 PLAN_FILE = "extraction.json"
+PATH_COLUMN = "image_path"  # what clip-retrieval's tools look for
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,8 @@ class EmbeddingStore:
             StoreError: see `matrix`.
         """
         table = self.metadata()
-        if "image_path" in table.column_names and "image" in table.column_names:
-            table = table.drop_columns(["image_path"])  # written for clip-retrieval's tools
+        if PATH_COLUMN in table.column_names and "image" in table.column_names:
+            table = table.drop_columns([PATH_COLUMN])
         matrix, rows = self.matrix(), self.whole_pairs(table)
         if rows is not None:
             table, matrix = table.take(pa.array(rows)), matrix.take(rows)
@@ -295,6 +296,11 @@ def begin(folder: Path, plan: Plan, spec: EncoderSpec) -> None:
     for sub in (MATRIX_FOLDER, METADATA_FOLDER):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     _write(folder / ENCODER_FILE, lambda file: file.write(spec.to_json().encode()))
+    write_plan(folder, plan)
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Note the plan."""
     _write(folder / PLAN_FILE, lambda file: file.write((json.dumps(asdict(plan), indent=2) + "\n").encode()))
 
 
@@ -310,8 +316,8 @@ def write_shard(
 
     Args:
         matrix: (rows, D); stored as `plan.storage`.
-        records: the shard's records; image paths are stored absolute, and again as `image_path`, which is the name
-            clip-retrieval's tools look for.
+        records: the shard's records; image paths are stored absolute, and again as `image_path`, for clip-retrieval's
+            tools.
         set_aside: the plan's other records of this shard, which have no embedding.
 
     Raises:
@@ -327,12 +333,15 @@ def write_shard(
         raise StoreError(
             f"The embeddings of {len(bad)} images are not finite as {plan.storage}, first {records.ids[bad[0]]}."
         )
+    matrix_file, metadata_file = shard_files(folder, plan, shard)
+    write_files(folder, matrix_file, metadata_file, stored, annotated(shard_metadata(records), set_aside))
+
+
+def shard_metadata(records: Records) -> pa.Table:
+    """The metadata of a shard of these records, see `write_shard`."""
     uris = pa.array(records.image_uris(), pa.string())
     table = records.table.set_column(SCHEMA.get_field_index("image"), "image", uris)
-    if "image_path" not in table.column_names:
-        table = table.append_column("image_path", uris)
-    matrix_file, metadata_file = shard_files(folder, plan, shard)
-    write_files(folder, matrix_file, metadata_file, stored, annotated(table, set_aside))
+    return table if PATH_COLUMN in table.column_names else table.append_column(PATH_COLUMN, uris)
 
 
 def write_files(folder: Path, matrix_file: Path, metadata_file: Path, matrix: np.ndarray, table: pa.Table) -> None:
@@ -344,12 +353,17 @@ def write_files(folder: Path, matrix_file: Path, metadata_file: Path, matrix: np
         matrix: (rows, D), as it is to be stored.
         table: of as many rows.
     """
-    content = pa.BufferOutputStream()
-    pq.write_table(table, content)
-    metadata = memoryview(content.getvalue())
+    metadata = parquet_bytes(table)
     _write(matrix_file, lambda file: np.save(file, matrix, allow_pickle=False))
     write_checksums(folder, matrix_file, metadata_file, metadata)
     _write(metadata_file, lambda file: file.write(metadata))
+
+
+def parquet_bytes(table: pa.Table) -> memoryview:
+    """A metadata file's content."""
+    content = pa.BufferOutputStream()
+    pq.write_table(table, content)
+    return memoryview(content.getvalue())
 
 
 def _write(file: Path, writer: Callable[[BinaryIO], object]) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from guardtrain.embeddings.checksums import CHECKSUMS_FOLDER, checksums_file, read_checksums
 from guardtrain.embeddings.contents import Contents, read_contents
+from guardtrain.embeddings.journal import read_current, unfinished
 from guardtrain.embeddings.selection import row_ids
 from guardtrain.embeddings.shards import (
     MATRIX_FOLDER,
@@ -126,6 +127,11 @@ def verify_store(path: str | Path, advance: Callable[[int], None] = lambda shard
         notes.append(f"the shards are of several types ({', '.join(types)}); they are read as float32")
     for name, kinds in as_text(schemas).items():
         notes.append(f"column '{name}' is of several types ({', '.join(kinds)}); it is read as text")
+    if unfinished(folder):
+        notes.append(
+            "new metadata, which counts already, is not in place yet: a command that renewed it was cut off. The next "
+            "command that writes here, such as the same again, finishes it; other programs see the old until then"
+        )
     if strays := sorted(shard_numbers(folder).keys() - {check.number for check in checks}):
         notes.append(f"files of shards that are none of it, left by a command that was cut off: {listed(strays, 5)}")
     made_by = "list" if contents is not None else "extraction" if plan is not None else "others"
@@ -268,11 +274,13 @@ def _values(file: Path, normalised: bool) -> list[str]:
 
 def _sums(folder: Path, matrix: Path, metadata: Path) -> list[str]:
     try:
-        noted = read_checksums(checksums_file(folder, matrix))
+        noted = read_current(checksums_file(folder, matrix), read_checksums)
     except StoreError as error:
         return [str(error).removeprefix(f"{folder}/")]
     names = [(file, file.relative_to(folder).as_posix()) for file in (matrix, metadata)]
-    return [f"{name} is not what was written" for file, name in names if noted.get(name) != file_sha256(file)]
+    return [
+        f"{name} is not what was written" for file, name in names if noted.get(name) != read_current(file, file_sha256)
+    ]
 
 
 def _disagreements(checks: list[ShardCheck], spec: EncoderSpec | None) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from guardtrain.embeddings.journal import finish
 from guardtrain.errors import StoreError
 
 LOCK_FILE = ".lock"
@@ -46,6 +47,8 @@ def only_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
             print(f"{who} is writing to the store {folder}: waiting for it.", file=sys.stderr, flush=True)
             lock.acquire()
     try:
+        with named_failures(folder):
+            finish(folder)  # what a writer that was killed left
         with suppress(OSError):  # it only tells others, so a full disk need not end us here
             began = time.strftime("%Y-%m-%d %H:%M:%S")
             (folder / WRITER_FILE).write_text(f"Process {os.getpid()} on {socket.gethostname()} (since {began})")

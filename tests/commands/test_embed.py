@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -37,6 +38,41 @@ def test_damaged_files_are_set_aside_and_tried_again(run: Callable[..., str], ph
     assert "other content_key" in run("embed", *SOURCE, "out=store", code=2)
     assert "12 embeddings" in run("embed", *SOURCE, "out=store", "retry=true")
     assert not Path("store/quarantine.parquet").exists()
+
+
+def test_mended_labels_are_renewed_without_embedding(run: Callable[..., str], photos: Path) -> None:
+    run("embed", *SOURCE, "out=store")
+    embedded = {path.name: path.read_bytes() for path in Path("store/img_emb").iterdir()}
+    table = (photos / "table.csv").read_text().splitlines()
+    mended = [table[0], *(",".join([image, "01"[label == "0"], text]) for image, label, text in
+                          (line.split(",") for line in table[1:]))]  # fmt: skip
+    (photos / "table.csv").write_text("\n".join(mended) + "\n")
+    text = run("embed", *SOURCE, "out=store")
+    assert "store: renewed, nothing embedded anew: label of 11 rows (such as " in text
+    labels = EmbeddingStore.open("store").read().records.labels.tolist()
+    assert labels == [1 - i % 2 for i in range(12) if i != 3]
+    assert {path.name: path.read_bytes() for path in Path("store/img_emb").iterdir()} == embedded
+    run("store", "verify", "path=store")
+    assert "renewed" not in run("embed", *SOURCE, "out=store")
+    (photos / "table.csv").write_text("\n".join(mended[:-1]) + "\n")
+    text = run("embed", *SOURCE, "out=store", code=2)
+    assert "other rows, records_digest, content_key" in text
+    assert "`guardtrain store append path=store …` adds records that it has not." in text
+
+
+def test_labels_inside_the_images_files_are_renewed_on_demand(run: Callable[..., str], photos: Path) -> None:
+    images = [path.read_bytes() for path in sorted(photos.glob("images/*.png")) if path.stat().st_size > 300]
+    for labels in ([0, 1] * 5, [1, 1] * 5):
+        table = pa.table({"image": images[:10], "label": labels})
+        pq.write_table(table, "a.parquet")
+        source = ["source=parquet_images", "source.path=a.parquet", "out=store"]
+        if labels[0]:
+            text = run("embed", *source, code=2)
+            assert "other content_key" in text
+            assert "retry=true goes on there" in text
+            assert "label of 5 rows (such as a/000000: 0, now 1)" in run("embed", *source, "retry=true")
+        assert "renewed" not in run("embed", *source)
+        assert EmbeddingStore.open("store").read().records.labels.tolist() == labels
 
 
 def test_the_cache_says_so_each_time(run: Callable[..., str], photos: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from guardtrain.embeddings import EmbeddingStore, StoreSource
 from guardtrain.embeddings.build import build_store, pieces_of
 from guardtrain.embeddings.merge import merge_stores
 from guardtrain.embeddings.quarantine import SetAside
+from guardtrain.embeddings.renewal import renewal
 from guardtrain.embeddings.selection import distinct_rows, matching_rows, read_ids, write_record_table
 from guardtrain.embeddings.store import Plan, begin, write_shard
 from guardtrain.embeddings.verify import verify_store
@@ -266,3 +268,33 @@ def test_class_numbers_in_a_stores_metadata_are_read_by_name_shard_by_shard(tmp_
     store = EmbeddingStore.open(folder)
     build_store(tmp_path / "b", [store], np.array([0, 1, 4, 5]), "test")
     assert StoreSource(str(tmp_path / "b")).records().labels.tolist() == [0, 1, 1, 0]
+
+
+def test_the_same_command_again_renews_what_was_mended_in_its_sources(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    store_of(tmp_path / "a", records_of(12), noise(12))
+    kept = np.array([0, 1, 2, 3, 6, 7, 8, 9, 10, 11])  # the first and last shards whole, which are linked
+
+    def built() -> EmbeddingStore:
+        return build_store(tmp_path / "b", [EmbeddingStore.open(tmp_path / "a")], kept, "test")
+
+    built()
+    files = {path: path.read_bytes() for path in (tmp_path / "b").rglob("*") if path.suffix in (".parquet", ".npy")}
+    built()
+    assert {path: path.read_bytes() for path in files} == files
+    mended = records_of(12).with_column("category", ["a"] * 7 + ["b"] * 5).with_column("split", ["val"] * 12)
+    store = EmbeddingStore.open(tmp_path / "a")
+    renewal(store.shards, mended).write(tmp_path / "a")
+    caplog.clear()
+    again = built()
+    assert "b: renewed, nothing embedded anew: category of 10 rows (such as r0: 'fire', now 'a')" in caplog.text
+    assert again.metadata()["category"].to_pylist() == ["a"] * 5 + ["b"] * 5
+    assert again.metadata()["split"].to_pylist() == ["val"] * 10
+    np.testing.assert_array_equal(again.matrix(), noise(12)[kept])
+    assert verify_store(tmp_path / "b").ok
+    assert verify_store(tmp_path / "a").ok
+    caplog.clear()
+    built()
+    assert not caplog.text
