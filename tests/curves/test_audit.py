@@ -219,6 +219,21 @@ def test_near_duplicates_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatc
     assert (drawn.n_a, drawn.of_a, drawn.n_b, drawn.of_b) == (10, 50, 10, 30)
 
 
+def test_a_samples_couples_are_a_lower_bound_and_tell_how_many_to_expect() -> None:
+    """Twelve images of `b` are copies of one of `a` each, one of them of forty: the whole has 51 couples."""
+    x, y = _x(120), _x(60, 1)
+    y[:12] = x[:12]
+    x[60:99] = x[0]
+    ids = np.array([f"a{i}" for i in range(120)]), np.array([f"b{i}" for i in range(60)])
+    whole = near_duplicates(("a", ids[0], x), ("b", ids[1], y))
+    assert not whole.sampled
+    assert (whole.n_couples, whole.n_of_b, whole.expected_couples) == (51, 12, 51)
+    drawn = [near_duplicates(("a", ids[0], x), ("b", ids[1], y), most=40, seed=seed) for seed in range(400)]
+    assert all(d.sampled and d.n_couples <= 51 and d.n_of_b <= 12 for d in drawn)
+    expected = np.array([d.expected_couples for d in drawn])
+    assert expected.mean() == pytest.approx(51, abs=4 * expected.std() / np.sqrt(len(drawn)))
+
+
 def _pools(trace: float, domain: float = 0.0, edited: str = "safe", leak: bool = False) -> Pools:
     """A real pool and pairs one side of which is edited, with the editor's trace in one dimension."""
     rng = np.random.default_rng(0)
@@ -292,6 +307,46 @@ def test_a_leaked_test_image_is_listed() -> None:
     assert "1 image of test set 'clean' has a near duplicate in pool 'real'" in "\n".join(findings(audit))
     rows = [r for r in audit_rows(audit) if r["measure"] == "couple"]
     assert [r["note"] for r in rows] == ["real-17 – clean-5"]
+
+
+def test_figures_of_a_sample_are_called_so() -> None:
+    """Twenty test images are in the real pool; of samples nothing is said as if it were of all images."""
+    pools = _pools(trace=3.0)
+    matrix = pools.tests["clean"].matrix.copy()
+    matrix[:20] = pools.real.matrix[:20]
+    clean = Embeddings(pools.tests["clean"].records, matrix, pools.spec)
+    pools = Pools(pools.name, pools.real, pools.pairs, {"clean": clean})
+    less = AuditSettings(permutations=2, replicates=100, max_images=100, max_compared=50)
+    whole, part = audit_pools(pools, FAST), audit_pools(pools, less)
+    (found,) = (d for d in part.duplicates if (d.a, d.b) == ("real", "test clean"))
+    assert 0 < found.n_of_b < 20
+    said, text = "\n".join(findings(part)), audit_text(part)
+    images = f"At least {found.n_of_b} image{'s' * (found.n_of_b > 1)} of test set 'clean'"
+    assert images in said
+    assert "in pool 'real' (compared: 50 of 60 with 50 of 240)" in said
+    row = " ".join(text.split("real – test clean")[1].split("\n")[0].split())
+    assert row == f"50 × 50 ≥ {found.n_couples} ≥ 1.000"
+    assert f"50 of 240 with 50 of 60, so about {found.expected_couples:.0f} couples in all" in " ".join(text.split())
+    assert "a sample of 100 of 240" in said
+    assert "100 of 120 pairs measured" in said
+    assert "50 + 50 of 240" in text
+    assert "100 of 120" in text.split("pairs measured")[1].split("\n")[0]
+    rows = {(r["section"], r["part"], r["measure"]): r for r in audit_rows(part)}
+    couples = rows["duplicates", "real – test clean", "couples"]
+    assert couples["note"] == "a lower bound: compared: 50 of 60 with 50 of 240"
+    assert rows["duplicates", "real – test clean", "expected_couples"]["value"] == found.expected_couples
+    assert rows["pairs", "pairs", "found"]["note"] == "100 of 120"
+    exact = "\n".join([*findings(whole), audit_text(whole)])
+    assert "20 images of test set 'clean' have near duplicates in pool 'real': look" in exact
+    assert not any(word in exact for word in ("At least", "≥ ", "sample", " of 120"))
+
+
+def test_a_sample_without_a_duplicate_is_no_proof_that_there_is_none() -> None:
+    pools = _pools(trace=0.0)
+    less = AuditSettings(permutations=1, replicates=100, max_compared=50)
+    said = "\n".join(findings(audit_pools(pools, less)))
+    assert "No test image was found to have a near duplicate" in said
+    assert "not all were compared: raise max_compared" in said
 
 
 def test_neither_order_nor_repetition_changes_an_audit() -> None:

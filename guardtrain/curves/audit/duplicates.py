@@ -16,10 +16,13 @@ _BLOCK = 2048
 class NearDuplicates:
     """Couples of images of two parts whose cosine is above a threshold.
 
+    Where not all images are compared, every figure is one of the sample: the whole has at least as many couples, at
+    least as many images in them, and a highest cosine at least as high.
+
     Args:
         a, b: names of the parts.
         n_a, n_b: images compared, of `of_a` and `of_b` there are.
-        n_couples: couples above the threshold.
+        n_couples: couples above the threshold, of those compared.
         n_of_b: images of `b` in such a couple.
         couples: (id in a, id in b, cosine), the nearest first, at most as many as are kept.
         nearest: the couple with the highest cosine, whether above the threshold or not.
@@ -35,6 +38,17 @@ class NearDuplicates:
     n_of_b: int
     couples: tuple[tuple[str, str, float], ...]
     nearest: tuple[str, str, float]
+
+    @property
+    def sampled(self) -> bool:
+        """Whether some images were not compared."""
+        return self.n_a < self.of_a or self.n_b < self.of_b
+
+    @property
+    def expected_couples(self) -> float:
+        """Couples of the whole, as the sample lets one expect: every couple is in it with the same probability."""
+        share = (self.n_a * self.n_b) / (self.of_a * self.of_b) if self.of_a and self.of_b else 1.0
+        return self.n_couples / share if share else 0.0
 
 
 def near_duplicates(

@@ -15,10 +15,12 @@ class PairGeometry:
     """Similarities of P pairs; all are cosines.
 
     Args:
-        n_pairs: P.
+        n_pairs: P, the pairs measured.
+        of_pairs: how many there are.
         within: mean cosine of the two halves of a pair; `within_low`, `within_high` its 5 % and 95 % quantiles.
         between: mean cosine of one pair's safe half and another's unsafe half.
-        found: share of safe halves whose nearest unsafe half is their own; chance is 1/P.
+        found: share of safe halves whose nearest unsafe half, of those measured, is their own; chance is 1/P, and the
+            more pairs there are the lower it is.
         consistency: mean cosine of two pairs' differences (unsafe minus safe), with its bootstrap interval.
         unpaired: the same for differences of halves of different pairs, each half used once.
         same_category: the same for two pairs of one category; NaN without categories.
@@ -26,6 +28,7 @@ class PairGeometry:
     """
 
     n_pairs: int
+    of_pairs: int
     within: float
     within_low: float
     within_high: float
@@ -64,8 +67,9 @@ def pair_geometry(
     1.0
     """
     rng = np.random.default_rng(seed)
-    if len(safe) > most:
-        rows = np.sort(rng.permutation(len(safe))[:most])
+    of = len(safe)
+    if of > most:
+        rows = np.sort(rng.permutation(of)[:most])
         safe, unsafe = safe[rows], unsafe[rows]
         categories = None if categories is None else categories[rows]
     n = len(safe)
@@ -84,6 +88,7 @@ def pair_geometry(
     mean = (unsafe - safe).mean(axis=0)
     return PairGeometry(
         n,
+        of,
         float(own.mean()),
         float(np.quantile(own, 0.05)),
         float(np.quantile(own, 0.95)),

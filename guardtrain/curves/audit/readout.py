@@ -37,6 +37,7 @@ class Readout:
         chance, chance_high: mean and largest AUROC with the property permuted over groups.
         p_value: share of permutations that read as well, the observed one counted among them.
         n_with, n_without: images used that have the property, and that do not.
+        of_with, of_without: how many there are.
         n_groups: groups among them.
         reason: why it cannot be tested; "" where it was.
         strengths: C chosen in each fold.
@@ -51,6 +52,8 @@ class Readout:
     n_with: int = 0
     n_without: int = 0
     n_groups: int = 0
+    of_with: int = 0
+    of_without: int = 0
     reason: str = ""
     strengths: tuple[float, ...] = ()
 
@@ -58,6 +61,11 @@ class Readout:
     def tested(self) -> bool:
         """Whether there was something to tell apart."""
         return not self.reason
+
+    @property
+    def sampled(self) -> bool:
+        """Whether not all images were used."""
+        return self.n_with + self.n_without < self.of_with + self.of_without
 
     @property
     def readable(self) -> bool:
@@ -121,7 +129,8 @@ def readability(
         if min(n):
             side, groups_of = sides.index(min(sides)), "group" if min(sides) == 1 else "groups"
             reason = f"only {min(sides)} {groups_of} {words[side]}, {2 * folds} are needed"
-        return Readout(reason=reason, n_with=n[0], n_without=n[1], n_groups=count)
+        return Readout(reason=reason, n_with=n[0], n_without=n[1], n_groups=count, of_with=n[0], of_without=n[1])
+    of = (int(has.sum()), int((~has).sum()))
     rng = np.random.default_rng(seed)
     rows = _subsample(has, group, most, rng)
     has, group = has[rows], np.unique(group[rows], return_inverse=True)[1]
@@ -147,6 +156,7 @@ def readability(
         int(has.sum()),
         int((~has).sum()),
         int(group.max()) + 1,
+        *of,
         strengths=tuple(chosen),
     )
 

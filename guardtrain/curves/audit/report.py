@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from guardtrain.curves.audit.duplicates import NearDuplicates
+from guardtrain.curves.audit.geometry import PairGeometry
 from guardtrain.curves.audit.measure import LABELS, Association, Audit, Question
+from guardtrain.curves.audit.readout import Readout
 from guardtrain.curves.statistics import number_text
 from guardtrain.records import SAFE, UNSAFE
 
@@ -65,7 +67,8 @@ def audit_rows(audit: Audit) -> list[dict[str, Any]]:
             "property": question.name,
             "n": r.n_with + r.n_without,
         }
-        note = f"cannot be tested: {r.reason}" if r.reason else f"as {question.same_as}" if question.same_as else ""
+        note = f"as {question.same_as}" if question.same_as else _sample_of(r)
+        note = f"cannot be tested: {r.reason}" if r.reason else note
         add("readout", "real + pairs", "auroc", r.auroc, low=r.low, high=r.high, note=note, **about)
         add("readout", "real + pairs", "permuted_mean", r.chance, high=r.chance_high, **about)
         add("readout", "real + pairs", "p_value", r.p_value, **about)
@@ -74,17 +77,20 @@ def audit_rows(audit: Audit) -> list[dict[str, Any]]:
             add("association", a.part, measure, getattr(a, measure), property="edited", n=sum(a.counts))
     for d in audit.duplicates:
         part = f"{d.a} – {d.b}"
-        add("duplicates", part, "couples", d.n_couples, n=d.n_a * d.n_b)
-        add("duplicates", part, "images", d.n_of_b, n=d.n_b)
+        note = f"a lower bound: {_compared(d)}" if d.sampled else ""
+        add("duplicates", part, "couples", d.n_couples, n=d.n_a * d.n_b, note=note)
+        if d.sampled:
+            add("duplicates", part, "expected_couples", d.expected_couples, n=d.n_a * d.n_b, note="of the whole")
+        add("duplicates", part, "images", d.n_of_b, n=d.n_b, note=note)
         add("duplicates", part, "highest_cosine", d.nearest[2], note=f"{d.nearest[0]} – {d.nearest[1]}")
         for first, second, cosine in d.couples:
             add("duplicates", part, "couple", cosine, note=f"{first} – {second}")
     for part, g in audit.geometry.items():
         for measure, value in asdict(g).items():
-            if measure in ("n_pairs", "within_low", "within_high", "consistency_low", "consistency_high"):
+            if measure in ("n_pairs", "of_pairs", "within_low", "within_high", "consistency_low", "consistency_high"):
                 continue
             ends = {end: getattr(g, f"{measure}_{end}", np.nan) for end in ("low", "high")}
-            add("pairs", part, measure, value, n=g.n_pairs, **ends)
+            add("pairs", part, measure, value, n=g.n_pairs, note=_pairs_of(g), **ends)
     columns = ["section", "part", "label", "property", "measure", "value", "low", "high", "n", "note"]
     return [{name: row[name] for name in columns} for row in rows]
 
@@ -108,13 +114,15 @@ def _readouts(audit: Audit) -> str:
         else:
             chance = f"{number_text(r.chance, 2)} ≤ {number_text(r.chance_high, 2)}"
             counts = f"{r.n_with:,} + {r.n_without:,}"
+            counts += f" of {r.of_with + r.of_without:,}" if r.sampled else ""
             rows.append([*cells, f"{number_text(r.auroc)} {_interval(r.low, r.high)}", chance, counts])
     s = audit.settings
     note = (
         f"Logistic regression, {s.folds} folds by group; brackets: 95 % bootstrap intervals over groups. Permuted: "
-        f"mean and highest AUROC of {s.permutations} permutations. Images: those with and without the property, "
-        f"at most {s.max_images:,} in all."
+        f"mean and highest AUROC of {s.permutations} permutations. Images: those used, with and without the property."
     )
+    if any(question.readout.sampled for question in audit.questions):
+        note += f" Of more than {s.max_images:,} (max_images) a sample is used."
     return _table("Within one label", rows, left=3) + "\n" + _wrapped(note)
 
 
@@ -135,17 +143,25 @@ def _duplicates(audit: Audit) -> str:
     rows = [["between", "compared", f"couples > {bound}", "highest"]]
     listed = []
     for d in audit.duplicates:
-        sizes = f"{d.n_a:,} × {d.n_b:,}"
-        rows.append([f"{d.a} – {d.b}", sizes, f"{d.n_couples:,}", _cosine(d.nearest[2])])
+        sizes, least = f"{d.n_a:,} × {d.n_b:,}", "≥ " if d.sampled else ""
+        rows.append([f"{d.a} – {d.b}", sizes, f"{least}{d.n_couples:,}", f"{least}{_cosine(d.nearest[2])}"])
         for first, second, cosine in d.couples[:_SHOWN]:
             listed.append(f"    {_cosine(cosine)}  {first} – {second}")
         if d.n_couples > _SHOWN and d.couples:
             kept = "" if len(d.couples) == d.n_couples else f", {len(d.couples)} of them"
             listed.append(f"    and {d.n_couples - _SHOWN:,} more ({d.a} – {d.b}) in audit.json{kept}")
     text = _table("Near duplicates, by cosine", rows)
-    if part := [d for d in audit.duplicates if d.n_a < d.of_a or d.n_b < d.of_b]:
-        sizes = "; ".join(f"{d.a} – {d.b}: {d.n_a:,} of {d.of_a:,} and {d.n_b:,} of {d.of_b:,}" for d in part)
-        listed.append(_wrapped(f"Drawn from larger parts ({sizes}); max_compared sets how many."))
+    if part := [d for d in audit.duplicates if d.sampled]:
+        sizes = "; ".join(
+            f"{d.a} – {d.b}: {d.n_a:,} of {d.of_a:,} with {d.n_b:,} of {d.of_b:,}"
+            + (f", so about {d.expected_couples:,.0f} couples in all" if d.n_couples else "")
+            for d in part
+        )
+        listed.append(
+            _wrapped(
+                f"≥: in a sample; the whole has at least as many ({sizes}). max_compared sets how many are compared."
+            )
+        )
     return "\n".join([text, *listed])
 
 
@@ -156,13 +172,15 @@ def _geometry(audit: Audit) -> str:
         "Cosines. Differences are unsafe minus safe; real data's is that of its class means. Brackets on differences: "
         "95 % bootstrap intervals over pairs."
     )
+    if any(g.n_pairs < g.of_pairs for g in audit.geometry.values()):
+        note += " One's own half is found less often among all pairs than in a sample of them (max_images)."
     return "\n".join(["Pairs in embedding space", *tables, _wrapped(note)])
 
 
 def _geometry_of(audit: Audit, parts: Sequence[str]) -> str:
     every = [audit.geometry[part] for part in parts]
     rows: list[list[str]] = [["", *(_named(part) for part in parts)]]
-    rows.append(["pairs measured", *(f"{g.n_pairs:,}" for g in every)])
+    rows.append(["pairs measured", *(_pairs_of(g) or f"{g.n_pairs:,}" for g in every)])
     rows.append(
         [
             "halves of a pair [5–95 % of pairs]",
@@ -200,6 +218,7 @@ def _on_edits_within(audit: Audit, question: Question) -> str:
     """What one label's readout of `edited` means."""
     label, r = question.label, question.readout
     figure = f"AUROC {number_text(r.auroc)} {_interval(r.low, r.high)}"
+    figure += f", {sample}" if (sample := _sample_of(r)) else ""
     if not r.readable:
         return (
             f"'edited' is not read among {LABELS[label]} images ({figure}, permuted up to "
@@ -259,7 +278,7 @@ def _on_pools(audit: Audit) -> list[str]:
     asked = [q for q in audit.questions if q.kind == "pool" and q.readout.tested]
     if not asked:
         return []
-    figures = " and ".join(f"{number_text(q.readout.auroc)} among {LABELS[q.label]} images" for q in asked)
+    figures = " and ".join(f"{_auroc(q.readout)} among {LABELS[q.label]} images" for q in asked)
     if any(q.readout.readable for q in asked):
         return [
             f"Real and pair pool are told apart at AUROC {figures}: the pairs are of another domain. More images of a "
@@ -272,7 +291,7 @@ def _on_sources(audit: Audit) -> list[str]:
     asked = [q for q in audit.questions if q.kind == "source" and not q.same_as and q.readout.readable]
     if not asked:
         return []
-    figures = ", ".join(f"{q.name} among {LABELS[q.label]} images {number_text(q.readout.auroc)}" for q in asked)
+    figures = ", ".join(f"{q.name} among {LABELS[q.label]} images {_auroc(q.readout)}" for q in asked)
     return [f"Sources can be read within a label (AUROC: {figures}): look at the results source by source."]
 
 
@@ -283,11 +302,13 @@ def _on_duplicates(audit: Audit) -> list[str]:
         nearest = max(tests, key=lambda d: d.nearest[2], default=None)
         if nearest is None:
             return []
-        drawn = any(d.n_a < d.of_a or d.n_b < d.of_b for d in tests)
-        return [
-            f"No test image has a near duplicate in a training pool{', of those compared' if drawn else ''} (the "
-            f"nearest have cosine {_cosine(nearest.nearest[2])})."
-        ]
+        cosine = f"the nearest have cosine {_cosine(nearest.nearest[2])}"
+        if any(d.sampled for d in tests):
+            return [
+                f"No test image was found to have a near duplicate in a training pool ({cosine}), but not all were "
+                "compared: raise max_compared to be sure."
+            ]
+        return [f"No test image has a near duplicate in a training pool ({cosine})."]
     return [_leak(d) for d in bad]
 
 
@@ -296,8 +317,11 @@ def _leak(d: NearDuplicates) -> str:
     have = f"{d.n_of_b:,} images of test set '{name}' have near duplicates"
     if d.n_of_b == 1:
         have = f"1 image of test set '{name}' has a near duplicate"
+    if d.sampled:
+        have = f"At least {have}"
+    where = f"pool '{d.a}' ({_compared(d)})" if d.sampled else f"pool '{d.a}'"
     return (
-        f"{have} in pool '{d.a}': look at them, and take them out or give both the same `group`. Until then results on "
+        f"{have} in {where}: look at them, and take them out or give both the same `group`. Until then results on "
         "that test set are too good, unless the encoder sees no difference between images that differ."
     )
 
@@ -307,6 +331,7 @@ def _on_pairs(audit: Audit) -> list[str]:
     if g is None:
         return []
     figures = f"mean cosine {number_text(g.consistency)}, of halves that are no pairs {number_text(g.unpaired)}"
+    figures += f"; {_pairs_of(g)} pairs measured" if _pairs_of(g) else ""
     if g.consistency_low <= max(0.0, g.unpaired):
         text = f"Differences of pairs agree no more than differences of unrelated halves ({figures})"
         return [f"{text}: no common direction that a head could take from the pairing."]
@@ -315,6 +340,26 @@ def _on_pairs(audit: Audit) -> list[str]:
         text += f", most of all within a category ({number_text(g.same_category)})"
     trace = " A common editor's trace would do the same." if any(_edited(audit, label) for label in LABELS) else ""
     return [f"{text}: there is a direction that a pair-aware head can use.{trace}"]
+
+
+def _auroc(r: Readout) -> str:
+    """The figure, and of how many images where it is of a sample."""
+    return number_text(r.auroc) + (f" ({sample})" if (sample := _sample_of(r)) else "")
+
+
+def _sample_of(r: Readout) -> str:
+    """How large a sample a readout is of; "" where all images were used."""
+    return f"a sample of {r.n_with + r.n_without:,} of {r.of_with + r.of_without:,}" if r.sampled else ""
+
+
+def _compared(d: NearDuplicates) -> str:
+    """How large a sample was compared."""
+    return f"compared: {d.n_b:,} of {d.of_b:,} with {d.n_a:,} of {d.of_a:,}"
+
+
+def _pairs_of(g: PairGeometry) -> str:
+    """How many pairs of how many were measured; "" where all were."""
+    return f"{g.n_pairs:,} of {g.of_pairs:,}" if g.n_pairs < g.of_pairs else ""
 
 
 def _table(title: str, rows: Sequence[Sequence[str]], left: int = 1) -> str:
