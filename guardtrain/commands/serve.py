@@ -40,5 +40,5 @@ def run(config: DictConfig) -> None:
         log.info("points    %s (default: %s)", ", ".join(guard.points), guard.default_point)
         log.info("serving   %s  (POST /v1/predict; /v1/guard /metrics /readyz /openapi.json)", address)
 
-    serve(create_app(service), settings, started)
+    serve(create_app(service), service, started)
     log.info("ended; all that was taken is answered")

@@ -18,9 +18,9 @@ __all__ = ["guard_folder"]
 def test_it_serves_the_guard_as_set(run, guard_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[Any] = []
 
-    def instead(app: FastAPI, settings: Any, started: Any) -> None:
+    def instead(app: FastAPI, service: Any, started: Any) -> None:
         started("http://here")
-        served.append((app, settings))
+        served.append((app, service.settings))
 
     monkeypatch.setattr(running, "serve", instead)
     text = run("serve", f"guard={guard_folder}", "port=0", "max_batch=3", "page=false")

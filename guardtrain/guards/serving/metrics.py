@@ -16,7 +16,9 @@ class ServiceMetrics:
 
     content_type = CONTENT_TYPE_PLAIN_0_0_4
 
-    def __init__(self, waiting: Callable[[], float], buffered: Callable[[], float]) -> None:
+    def __init__(
+        self, waiting: Callable[[], float], buffered: Callable[[], float], connected: Callable[[], float]
+    ) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.guard = Info("guardtrain_guard", "The guard that is served", registry=registry)
@@ -55,6 +57,18 @@ class ServiceMetrics:
         queue.set_function(waiting)
         held = Gauge("guardtrain_buffered_bytes", "Bytes of requests that are held in memory", registry=registry)
         held.set_function(buffered)
+        connections = Gauge("guardtrain_connections", "Connections that are open", registry=registry)
+        connections.set_function(connected)
+        self.ended = Counter(
+            "guardtrain_connections_ended",
+            "Connections that the service ended: slow, unused when others needed room, or refused",
+            ["reason"],
+            registry=registry,
+        )
+
+    def connection_ended(self, reason: str) -> None:
+        """Count it."""
+        self.ended.labels(reason).inc()
 
     def text(self) -> bytes:
         """The exposition format."""

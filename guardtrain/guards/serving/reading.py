@@ -46,11 +46,31 @@ class Asked:
     explain: int | None = None
 
 
+@dataclass(eq=False)
+class _Arriving:
+    """A body that is not there yet.
+
+    Args:
+        deadline: by when it must be.
+        held: bytes of it.
+        gone: whether it made room for others.
+    """
+
+    deadline: asyncio.Timeout
+    held: int = 0
+    gone: bool = False
+
+
 class Buffers:
-    """Bytes of all bodies that are held at once, and how many there may be."""
+    """Bytes of all bodies that are held at once, and how many there may be.
+
+    Where there are more, the body that has been arriving longest makes room: bodies that never come to an end keep
+    nobody out. Bodies that are there and being answered stay.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit, self.held = limit, 0
+        self._arriving: dict[_Arriving, None] = {}  # the longest first
 
     @asynccontextmanager
     async def body(self, request: Request, most: int, seconds: float) -> AsyncGenerator[bytes, None]:
@@ -59,29 +79,53 @@ class Buffers:
         Raises:
             Problem: too large (413), too slow (408), too much at once (429), or broken off (400).
         """
-        held = 0
+        length = request.headers.get("content-length", "")
+        if (length.isdecimal() and len(length) > 18) or (length.isdecimal() and int(length) > most):
+            raise _too_large(most)
+        parts, arriving = bytearray(), _Arriving(asyncio.timeout(seconds))
+        self._arriving[arriving] = None
         try:
-            length = request.headers.get("content-length", "")
-            if (length.isdecimal() and len(length) > 18) or (length.isdecimal() and int(length) > most):
-                raise _too_large(most)
-            parts = bytearray()
             try:
-                async with asyncio.timeout(seconds):
+                async with arriving.deadline:
                     async for chunk in request.stream():
-                        held += len(chunk)
-                        self.held += len(chunk)
-                        if held > most:
+                        if len(parts) + len(chunk) > most:
                             raise _too_large(most)
-                        if self.held > self.limit:
-                            raise Problem(429, "The requests that are being answered fill the service's memory.")
+                        self._hold(arriving, len(chunk))
                         parts += chunk
             except TimeoutError:
-                raise Problem(408, f"The body did not arrive within {seconds:g} seconds.") from None
+                raise _crowded() if arriving.gone else _too_slow(seconds) from None
             except ClientDisconnect:
                 raise Problem(400, "The connection ended before the body did.") from None
+            del self._arriving[arriving]
             yield bytes(parts)
         finally:
-            self.held -= held
+            self._let_go(arriving)
+
+    def _hold(self, arriving: _Arriving, number: int) -> None:
+        if arriving.gone:
+            return
+        arriving.held += number
+        self.held += number
+        while self.held > self.limit:
+            oldest = next((one for one in self._arriving if one.held), arriving)
+            self._let_go(oldest)
+            if oldest is arriving:
+                raise _crowded()
+            oldest.gone = True
+            oldest.deadline.reschedule(0.0)  # long ago: it ends now
+
+    def _let_go(self, arriving: _Arriving) -> None:
+        self._arriving.pop(arriving, None)
+        self.held -= arriving.held
+        arriving.held = 0
+
+
+def _crowded() -> Problem:
+    return Problem(429, "The requests that are being answered fill the service's memory.")
+
+
+def _too_slow(seconds: float) -> Problem:
+    return Problem(408, f"The body did not arrive within {seconds:g} seconds.")
 
 
 def _too_large(most: int) -> Problem:

@@ -14,6 +14,7 @@ from guardtrain.embeddings.forwarding import processors
 from guardtrain.errors import GuardtrainError
 from guardtrain.guards.predicting import ImageJudge, UnreadableImage, Verdicts
 from guardtrain.guards.serving.batching import Batcher, Closed, QueueFull
+from guardtrain.guards.serving.connections import Connections
 from guardtrain.guards.serving.messages import NearImage, PredictAnswer, Result
 from guardtrain.guards.serving.metrics import ServiceMetrics
 from guardtrain.guards.serving.problems import Problem
@@ -50,7 +51,12 @@ class GuardService:
         self.judge, self.guard, self.settings = judge, judge.guard, settings
         threads = settings.threads or processors()
         self.buffers = Buffers(int(settings.max_buffered_mb * MEGABYTE))
-        self.metrics = ServiceMetrics(lambda: self.batcher.waiting, lambda: self.buffers.held)
+        self.metrics = ServiceMetrics(
+            lambda: self.batcher.waiting, lambda: self.buffers.held, lambda: self.connections.number
+        )
+        self.connections = Connections(
+            settings.max_connections, settings.headers_s, 2 * settings.timeout_s, self.metrics.connection_ended
+        )
         self.batcher: Batcher[_Job, _ReadyJob, Verdicts] = Batcher(
             self._prepare,
             self._work,

@@ -8,7 +8,17 @@ from omegaconf import MISSING
 
 from guardtrain.errors import ConfigError
 
-_POSITIVE = ("max_batch", "max_queue", "max_body_mb", "max_buffered_mb", "max_images", "max_megapixels", "timeout_s")
+_POSITIVE = (
+    "max_batch",
+    "max_queue",
+    "max_body_mb",
+    "max_buffered_mb",
+    "max_images",
+    "max_megapixels",
+    "max_connections",
+    "headers_s",
+    "timeout_s",
+)
 _OR_NOTHING = ("threads", "decode_threads")
 
 
@@ -34,6 +44,10 @@ class ServeSettings:
         max_images: images (or embeddings) in a request.
         max_megapixels: of an image, however small its file is.
         max_explain: nearest training examples that may be asked for.
+        max_connections: open at once. Beyond, those that are held without a request make room; where all have
+            requests, new ones are told to come back (503). Where the process may open too few files (`ulimit -n`,
+            which is raised as far as the system lets it), there are fewer.
+        headers_s: for a request's line and headers to arrive; then the connection is ended.
         timeout_s: for a request to arrive (408), and from then for its answer (503).
         shutdown_s: for answers to what was taken before the end.
         page: whether `/` is a page to drop an image on.
@@ -55,6 +69,8 @@ class ServeSettings:
     max_images: int = 32
     max_megapixels: float = 64.0
     max_explain: int = 10
+    max_connections: int = 4096
+    headers_s: float = 10.0
     timeout_s: float = 30.0
     shutdown_s: float = 30.0
     page: bool = True

@@ -3,14 +3,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from guardtrain.guards.guard import Guard
 from guardtrain.guards.predicting import ImageJudge
 from guardtrain.guards.serving.app import create_app
+from guardtrain.guards.serving.running import server_of
 from guardtrain.guards.serving.service import GuardService
 from guardtrain.guards.serving.settings import ServeSettings
 from tests.guards.serving.small_guard import image_files, write_small_guard
@@ -41,14 +42,19 @@ def service(guard: Guard) -> GuardService:
 @pytest.fixture(scope="session")
 def address(service: GuardService) -> Iterator[str]:
     """Of the service behind a real server on this machine."""
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(service), port=0, log_config=None, log_level="critical", ws="none")
-    )
+    with served(service) as (host, port):
+        yield f"http://{host}:{port}"
+
+
+@contextmanager
+def served(service: GuardService) -> Iterator[tuple[str, int]]:
+    """Host and port of the service behind a real server, in a thread."""
+    server = server_of(create_app(service), service)
+    server.config.host, server.config.port = "127.0.0.1", 0
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    host, port = server.servers[0].sockets[0].getsockname()[:2]
-    yield f"http://{host}:{port}"
+    yield server.servers[0].sockets[0].getsockname()[:2]
     server.should_exit = True
     thread.join()

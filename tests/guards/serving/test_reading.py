@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
@@ -16,17 +16,21 @@ from guardtrain.guards.serving.reading import Buffers, asked_in_form, place_of
 
 
 class Sending:
-    """A request whose body comes in these chunks, with pauses of so many seconds."""
+    """A request whose body comes in these chunks, with so many seconds before each."""
 
     def __init__(
-        self, chunks: list[bytes], pause: float = 0.0, length: str | None = None, broken: bool = False
+        self,
+        chunks: list[bytes],
+        pauses: Sequence[float] | None = None,
+        length: str | None = None,
+        broken: bool = False,
     ) -> None:
         self.headers = {} if length is None else {"content-length": length}
-        self._chunks, self._pause, self._broken = chunks, pause, broken
+        self._chunks, self._pauses, self._broken = chunks, pauses or [0.0] * len(chunks), broken
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        for chunk in self._chunks:
-            await asyncio.sleep(self._pause)
+        for chunk, pause in zip(self._chunks, self._pauses, strict=True):
+            await asyncio.sleep(pause)
             yield chunk
         if self._broken:
             raise ClientDisconnect
@@ -44,7 +48,7 @@ def read(buffers: Buffers, request: Any, most: int = 100, seconds: float = 30.0)
 @pytest.mark.parametrize(
     ("request_", "seconds", "status"),
     [
-        (Sending([b"x"] * 3, pause=10.0), 0.01, 408),
+        (Sending([b"x"] * 3, [10.0] * 3), 0.01, 408),
         (Sending([b"x" * 60] * 2), 30.0, 413),
         (Sending([], length="101"), 30.0, 413),
         (Sending([], length="9" * 5000), 30.0, 413),
@@ -111,3 +115,27 @@ def test_places_are_told_as_people_write_them() -> None:
     assert place_of(("images", 2, "data")) == "images[2].data"
     assert place_of(()) == "the body"
     assert len(place_of(("x" * 10_000,))) == 60
+
+
+def test_bodies_that_never_end_keep_nobody_out() -> None:
+    buffers = Buffers(200)
+
+    async def take(request: Any) -> bytes:
+        async with buffers.body(request, 100, 30.0) as content:
+            return content
+
+    async def all_of_them() -> list[bytes | BaseException]:
+        endless = [asyncio.create_task(take(Sending([bytes([i]) * 90, b"x"], pauses=[0, 3600]))) for i in range(2)]
+        while buffers.held < 180:
+            await asyncio.sleep(0)
+        new = await take(Sending([b"z" * 50, b"z" * 30]))
+        assert buffers.held == 90  # of the second: the first made room
+        endless[1].cancel()
+        return [new, *await asyncio.gather(*endless, return_exceptions=True)]
+
+    new, first, second = asyncio.run(all_of_them())
+    assert new == b"z" * 80
+    assert isinstance(first, Problem)
+    assert first.status == 429
+    assert isinstance(second, asyncio.CancelledError)
+    assert buffers.held == 0
