@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from enum import Enum
+from functools import cache
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 IDLE_SECONDS = 30.0  # between two requests
 _MAX_HEAD = 64 * 1024  # bytes of a request's line and headers, after the first read
 _MAX_PIPELINED = 16  # requests that are sent before the first has its answer
+_SOONEST = 0.75  # of the time for a head
 _SURPLUS = 64  # connections over the limit that may be told so
 
 
@@ -45,7 +48,7 @@ class Connections:
 
     Args:
         limit: how many there may be.
-        head_s: seconds for a request's line and headers, from the connection or from their first byte.
+        head_s: most seconds for a request's line and headers, from the connection or from their first byte.
         request_s: seconds for the rest of a request, and as many for its answer and its being read.
         count: told why a connection was ended: `slow`, `unused` (it made room), `refused`.
     """
@@ -133,7 +136,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > _MAX_HEAD and not self.transport.is_closing():
-            self._say(Problem(431, "The request's line and headers are longer than a request needs."))
+            self._say(431, "The request's line and headers are longer than a request needs.")
         self._settle()
 
     def on_message_begin(self) -> None:
@@ -161,7 +164,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._settle()
 
     def send_400_response(self, msg: str) -> None:
-        self._say(Problem(400, "This is no HTTP request."))
+        self._say(400, "This is no HTTP request.")
 
     def timeout_keep_alive_handler(self) -> None:
         self._close()
@@ -181,7 +184,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._stage = stage
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_later(self.shared.seconds[stage], self._too_slow)
+        seconds = self.shared.seconds[stage]
+        if stage is Stage.HEAD:  # those that came together do not end together, and come again together
+            seconds *= random.uniform(_SOONEST, 1.0)
+        self._timer = self.loop.call_later(seconds, self._too_slow)
         if self._admitted:
             self.shared.settle(self, stage)
 
@@ -200,14 +206,11 @@ class LimitedProtocol(HttpToolsProtocol):
         seconds = self.shared.seconds[stage]
         log.warning("a connection was ended: what comes next (%s) took over %g seconds", stage.value, seconds)
         if stage is Stage.HEAD and self._in_message and not self.transport.is_closing():
-            self._say(Problem(408, f"The request's line and headers did not arrive within {seconds:g} seconds."))
+            self._say(408, f"The request's line and headers did not arrive within {seconds:g} seconds.")
         self.end("slow")
 
-    def _say(self, problem: Problem) -> None:
-        response = problem.response({"Connection": "close"})
-        head = [b"HTTP/1.1 %d %s" % (problem.status, HTTPStatus(problem.status).phrase.encode())]
-        head += [name + b": " + value for name, value in response.raw_headers]
-        self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
+    def _say(self, status: int, detail: str) -> None:
+        self.transport.write(_written(status, detail))
         self.transport.close()
 
     def _close(self) -> None:
@@ -221,3 +224,12 @@ class LimitedProtocol(HttpToolsProtocol):
 async def _no_room(scope: Scope, receive: Receive, send: Send) -> None:
     problem = Problem(503, "There are as many connections as this service takes, and all have requests.")
     await problem.response({"Connection": "close"})(scope, receive, send)
+
+
+@cache
+def _written(status: int, detail: str) -> bytes:
+    """A whole answer, after which the connection is closed."""
+    response = Problem(status, detail).response({"Connection": "close"})
+    head = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
+    head += [name + b": " + value for name, value in response.raw_headers]
+    return b"\r\n".join([*head, b"", bytes(response.body)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -19,7 +20,7 @@ from guardtrain.guards.serving.service import GuardService
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 512
+_BACKLOG = 4096  # more than come at once: one that finds no place is tried again after 1, 3, 7 seconds
 _MOST_FILES = 65_536  # that a process asks for: some systems allow a thousand million
 _OWN_FILES = 128  # for all but connections, and for those that are told that there are too many
 _LOGGERS = ("uvicorn.error", "asyncio", "guardtrain.guards.serving.connections")  # that say what clients do
@@ -48,6 +49,8 @@ def serve(app: FastAPI, service: GuardService, started: Callable[[str], object])
             )
             connections.limit = room
         host, port = listening.getsockname()[:2]
+        gc.collect()
+        gc.freeze()  # what is there stays: to look through all of torch takes the collector half a second each time
         started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         with _signals_spent():
             server_of(app, service).run(sockets=[listening])
