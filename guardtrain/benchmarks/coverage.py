@@ -85,7 +85,7 @@ def coverage_table(rows: pd.DataFrame, guards: Sequence[str], data: str) -> Tabl
 
 
 def _count_cell(count: float, total: float) -> Cell:
-    return Cell(f"{count:,.0f}", f"({100 * count / total:.3g} %)" if count and count < total else "")
+    return Cell(f"{count:,.0f}", f"({100 * count / total:.1f} %)" if count and count < total else "")
 
 
 def coverage_notes(judged: Judged) -> list[str]:
@@ -107,9 +107,9 @@ def coverage_notes(judged: Judged) -> list[str]:
         if (judged.outcomes[k, missing] == Outcome.UNREADABLE).all():
             what = f"{count:,} image{'s' if count > 1 else ''} of '{judged.name}' could not be read, {by_label}"
         else:
-            what = f"there is no verdict on {by_label} images of '{judged.name}' ({why})"
+            what = f"no verdict on {by_label} images of '{judged.name}' ({why})"
         shown = count > SHOWN_FROM * judged.counted[k].sum()
-        bounds = "; what they could be with those is beside them" if shown else ""
+        bounds = "; what they could be with those stands below them" if shown else ""
         alike.setdefault(f"{what}: figures are of the others{bounds}.", []).append(guard)
     return [f"{', '.join(guards)}: {what}" for what, guards in alike.items()]
 

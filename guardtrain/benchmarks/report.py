@@ -50,9 +50,7 @@ def findings(frame: pd.DataFrame, reference: str) -> list[str]:
                 word = "too few images for an interval"
             told.append(f"{METRICS[row['metric']]} {value_cell(row, sign=True)}, {word}")
         unsafe, safe = (int(rows[name].max()) for name in ("n_missing_unsafe", "n_missing_safe"))
-        missing = (
-            f" (without {unsafe:,} unsafe and {safe:,} safe images, which not both judged)" if unsafe + safe else ""
-        )
+        missing = f" (on common images: {unsafe:,} unsafe and {safe:,} safe ones missing)" if unsafe + safe else ""
         out.append(f"{guard} against {reference} on '{data}': {'; '.join(told)}{missing}.")
     return out
 

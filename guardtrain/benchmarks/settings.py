@@ -20,7 +20,7 @@ class BenchmarkSettings:
 
     Args:
         guards: folders or names on the Hugging Face Hub; yours first, for others are compared with the first. Also
-            `{path: …, name: …, categories: […], point: …, revision: …}`.
+            `{path: …, name: …, categories: […], point: …, revision: …}`. None where `vlm` is judged alone.
         data_sets: what they are judged on; `data=…` is the same. Each is a table of images, a folder with safe/ and
             unsafe/, a store, or NAME or NAME:PART of a data config: all its test sets, or one, or its pool `real` or
             `pairs`, whole (a folder of such a name is `./NAME`). Also `{NAME: {path: …, …}}` with further settings of
@@ -50,7 +50,7 @@ class BenchmarkSettings:
         cache_dir: where embeddings are kept; default: `$GUARDTRAIN_CACHE`, else `~/.cache/guardtrain`.
     """
 
-    guards: Any = MISSING
+    guards: Any = field(default_factory=list)
     data_sets: Any = MISSING
     compare_with: str | None = None
     categories: Any = None  # mappings, which typed as such nobody could add to

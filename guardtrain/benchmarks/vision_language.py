@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from guardtrain.benchmarks.outcomes import Outcome
 from guardtrain.benchmarks.vision_language_answers import Answer, Answers, answer_key, image_digest
 from guardtrain.benchmarks.vision_language_client import Client, EndpointError, Stopped, Unanswered, shrunk
-from guardtrain.benchmarks.vision_language_prompt import judgement, prompt_text
+from guardtrain.benchmarks.vision_language_prompt import answer_words, prompt_text
+from guardtrain.benchmarks.vision_language_reading import read_answer
 from guardtrain.benchmarks.vision_language_settings import VisionLanguageSettings
+from guardtrain.benchmarks.vision_language_tokens import probability
+from guardtrain.benchmarks.vision_language_words import Words
 from guardtrain.embeddings.progress import reported
 from guardtrain.errors import GuardtrainError
 from guardtrain.sources.base import ImageSource
 
 _CHARACTERS = 4  # a token, about
 _TOLD = 10  # times on the way that the cost so far is told
+_LINE = 60  # characters of an answer that are shown
 _HOPELESS = 8  # images in a row without an answer, and none with one: the endpoint, not the images
 
 
@@ -28,32 +33,49 @@ class Judged:
     """What a vision-language model says of images.
 
     Args:
-        probabilities: (N,) of being unsafe; NaN where it abstained, or there is no answer.
-        answers: (N,) its words; None without an answer.
+        outcomes: (N,) int8, see `Outcome`.
+        unsafe: (N,) bool, its verdict where it has answered.
+        probabilities: (N,) of being unsafe; NaN where it has not answered, or no probability came with the answer.
+        answers: (N,) its words, or those of its refusal; None without an answer.
         problems: why an image has no answer, by its place among the N.
+        disagreeing: the places of those undecided whose words say one thing and whose probability another.
+        cut_off: how many are undecided that ended at the most tokens an answer may have.
         asked: how many were asked now; the others had been answered before.
         input_tokens, output_tokens: of those.
         cost: of those, by the given prices; None without prices.
     """
 
+    outcomes: np.ndarray
+    unsafe: np.ndarray
     probabilities: np.ndarray
     answers: list[str | None]
     problems: dict[int, str] = field(default_factory=dict)
+    disagreeing: set[int] = field(default_factory=set)
+    cut_off: int = 0
     asked: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float | None = None
 
-    @property
-    def abstained(self) -> np.ndarray:
-        """(N,) bool: answered, and neither yes nor no."""
-        return np.array([text is not None for text in self.answers], dtype=bool) & np.isnan(self.probabilities)
+    @classmethod
+    def nothing(cls, count: int) -> Judged:
+        """Of images that nothing is known of yet."""
+        outcomes = np.full(count, Outcome.NO_ANSWER, dtype=np.int8)
+        return cls(outcomes, np.zeros(count, dtype=bool), np.full(count, np.nan), [None] * count)
 
     @property
     def summary(self) -> str:
         """In a line: what was asked, what could not be understood, what it took."""
         words = [f"{self.asked:,} of {len(self.answers):,} images asked now"]
-        words.append(f"{int(self.abstained.sum()):,} answers neither yes nor no")
+        undecided = np.flatnonzero(self.outcomes == Outcome.UNDECIDED)
+        if len(undecided):
+            unclear = [place for place in undecided.tolist() if place not in self.disagreeing]
+            why = [f"the first: {_shown(self.answers[unclear[0]])}"] if unclear else []
+            why += [f"{len(self.disagreeing):,} whose probability says otherwise"] if self.disagreeing else []
+            why += [f"{self.cut_off:,} cut off, which a larger vlm.max_tokens lets end"] if self.cut_off else []
+            words.append(f"{len(undecided):,} undecided ({'; '.join(why)})")
+        if refused := int((self.outcomes == Outcome.REFUSED).sum()):
+            words.append(f"{refused:,} refused")
         if self.problems:
             words.append(f"{len(self.problems):,} without an answer ({next(iter(self.problems.values()))})")
         if self.asked:
@@ -91,9 +113,9 @@ def score_images(
     """
     settings.check()
     prompt = prompt_text(settings)
-    out = Judged(np.full(len(rows), np.nan), [None] * len(rows))
+    out = Judged.nothing(len(rows))
     with Answers.opened(folder) as answers, Client(settings, prompt) as client:
-        work = _Work(settings, prompt, source, rows, answers, client)
+        work = _Work(settings, prompt, answer_words(settings), source, rows, answers, client)
         todo = [place for place in range(len(rows)) if not work.known(place, out)]
         if todo:
             say(_estimate(settings, prompt, answers, len(todo), len(rows)))
@@ -111,6 +133,7 @@ class _Work:
 
     settings: VisionLanguageSettings
     prompt: str
+    words: Words
     source: ImageSource
     rows: Sequence[int]
     answers: Answers
@@ -123,11 +146,12 @@ class _Work:
             image = shrunk(self.source.image(self.rows[place]), self.settings.max_side)
         except OSError as error:
             out.problems[place] = f"the image cannot be read: {error}"
+            out.outcomes[place] = Outcome.UNREADABLE
             return True
         key = self.keys[place] = answer_key(self.settings, self.prompt, image_digest(image))
         found = self.answers.get(key)
         if found is not None:
-            _take(found, place, out)
+            self.take(found, place, out)
         return found is not None
 
     def ask(self, place: int) -> Answer:
@@ -137,10 +161,30 @@ class _Work:
             return found
         image = shrunk(self.source.image(self.rows[place]), self.settings.max_side)
         reply = self.client.ask(image)
-        tokens = reply.input_tokens, reply.output_tokens
-        answer = Answer(key, self.settings.model, reply.text, reply.probability, *tokens)
+        answer = Answer(key, self.settings.model, **asdict(reply))
         self.answers.add(answer)
         return answer
+
+    def take(self, answer: Answer, place: int, out: Judged) -> None:
+        """Read an answer, for the image at a place."""
+        out.answers[place] = answer.text or answer.refusal or ""
+        if answer.refusal is not None:
+            out.outcomes[place] = Outcome.REFUSED
+            return
+        reading = read_answer(answer.text, self.words)
+        out.outcomes[place] = reading.outcome
+        if reading.mention is None:
+            out.cut_off += reading.outcome == Outcome.UNDECIDED and answer.finish == "length"
+            return
+        out.unsafe[place] = reading.mention.unsafe
+        p = probability(answer.places, answer.text, reading.mention)
+        if p is None:
+            return
+        if p != 0.5 and (p > 0.5) != reading.mention.unsafe:
+            out.outcomes[place] = Outcome.UNDECIDED
+            out.disagreeing.add(place)
+        else:
+            out.probabilities[place] = p
 
 
 def _ask_all(
@@ -179,7 +223,7 @@ def _ask_all(
                         out.input_tokens += answer.input_tokens
                         out.output_tokens += answer.output_tokens
                         for twin in twins[place]:
-                            _take(answer, twin, out)
+                            work.take(answer, twin, out)
                     done(len(twins[place]))
                 _stop_at(work.settings, out)
                 if out.asked >= told + max(1, len(twins) // _TOLD) and running:
@@ -210,13 +254,10 @@ def _stop_at(settings: VisionLanguageSettings, out: Judged) -> None:
         )
 
 
-def _take(answer: Answer, place: int, out: Judged) -> None:
-    out.answers[place] = answer.text
-    said = judgement(answer.text)
-    if answer.probability is not None:
-        out.probabilities[place] = answer.probability
-    elif said is not None:
-        out.probabilities[place] = float(said)
+def _shown(text: str | None) -> str:
+    """The beginning of an answer, in a line and in quotes."""
+    line = " ".join(str(text or "").split())
+    return repr(line if len(line) <= _LINE else f"{line[:_LINE]}…")
 
 
 def _estimate(settings: VisionLanguageSettings, prompt: str, answers: Answers, todo: int, total: int) -> str:

@@ -14,6 +14,7 @@ from typing import IO, Any
 from PIL import Image
 
 from guardtrain.benchmarks.vision_language_settings import VisionLanguageSettings
+from guardtrain.benchmarks.vision_language_tokens import Place
 from guardtrain.errors import DataError
 
 FILE = "answers.jsonl"
@@ -26,17 +27,21 @@ class Answer:
     Args:
         key: of model, question, sampling and image; see `answer_key`.
         model: as the endpoint calls it.
-        text: the words.
-        probability: of the unsafe word where the endpoint gave log-probabilities; else None.
+        text: the words, as they came: what they mean is read anew each time.
         input_tokens, output_tokens: as the endpoint counts them; 0 where it does not say.
+        finish: why the endpoint says that it ended: `stop`, `length`, `content_filter`.
+        refusal: what the endpoint says where it, or a filter before it, would not answer; None where it did.
+        places: of the text's tokens, where log-probabilities were asked for.
     """
 
     key: str
     model: str
     text: str
-    probability: float | None
     input_tokens: int
     output_tokens: int
+    finish: str | None = None
+    refusal: str | None = None
+    places: tuple[Place, ...] = ()
 
 
 def image_digest(image: Image.Image) -> str:
@@ -47,7 +52,8 @@ def image_digest(image: Image.Image) -> str:
 def answer_key(settings: VisionLanguageSettings, prompt: str, digest: str) -> str:
     """Hex sha256 of all that decides an answer: model, question, how it samples, and the image as it is sent.
 
-    The endpoint's address is not among it: a model that moved to another port need not be asked again.
+    The endpoint's address is not among it: a model that moved to another port need not be asked again. Nor are the
+    words that mean unsafe and safe: they are not sent.
     """
     deciding = {
         "model": settings.model,
@@ -56,6 +62,8 @@ def answer_key(settings: VisionLanguageSettings, prompt: str, digest: str) -> st
         "sent": [settings.max_side, settings.quality],
         "sampling": [settings.temperature, settings.max_tokens, settings.logprobs, settings.extra],
     }
+    if settings.logprobs:
+        deciding["kept"] = "places"  # versions before kept a probability alone, of whatever token came first
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
@@ -122,8 +130,13 @@ def _parsed(content: bytes, path: Path) -> dict[str, Answer]:
     for number, line in enumerate(content.splitlines(), start=1):
         try:
             fields: dict[str, Any] = json.loads(line)
-            answer = Answer(**fields)
-        except (ValueError, TypeError) as error:
+            if "probability" in fields:  # of a version before, which kept no more of an answer without words
+                del fields["probability"]
+                if not str(fields["text"]).strip():
+                    continue  # whether it was refused is not known: it is asked again
+            places = tuple((at, token, lp, tuple(map(tuple, top))) for at, token, lp, top in fields.pop("places", ()))
+            answer = Answer(**fields, places=places)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise DataError(
                 f"{path}, line {number}, is no answer ({error}). Remove that line, or move the file away to ask anew."
             ) from error

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import threading
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from guardtrain.benchmarks.vision_language_prompt import probability
 from guardtrain.benchmarks.vision_language_settings import VisionLanguageSettings
+from guardtrain.benchmarks.vision_language_tokens import Place, places_of
 from guardtrain.errors import GuardtrainError
 
 if TYPE_CHECKING:
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 
 _PASSING = (408, 409, 425, 429)  # and all from 500 on
 _WRONG_SETTINGS = (401, 403, 404, 405)  # no further request can succeed
+_OF_THIS_IMAGE = (400, 403, 422, 451)  # may be a filter's, which looked at the image
+_FILTERED = re.compile(
+    r"content[_ -]?filter|content[_ ]polic|content management polic|responsible ?ai|data[_ ]?inspection|moderation|"
+    r"prohibited[_ ]content|safety system|usage polic|inappropriate content",
+    re.IGNORECASE,
+)
+_FILTERS = ("content_filter", "safety", "refusal", "prohibited_content", "blocklist", "sensitive", "blocked")
 _LONGEST = 60.0  # seconds between two tries
 _SHOWN = 300  # characters of a reply in an error
 
@@ -44,9 +52,11 @@ class Reply:
     """What came back; see `Answer`."""
 
     text: str
-    probability: float | None
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int = 0
+    output_tokens: int = 0
+    finish: str | None = None
+    refusal: str | None = None
+    places: tuple[Place, ...] = ()
 
 
 class Client:
@@ -87,11 +97,11 @@ class Client:
         self._stop.set()
 
     def ask(self, image: Image.Image) -> Reply:
-        """What the model says of an RGB image.
+        """What the model says of an RGB image, or that it or a filter before it would not say anything.
 
         Raises:
             EndpointError: the endpoint refuses what is asked of it, whatever the image.
-            Unanswered: it refused this one, or did not answer within `retries`.
+            Unanswered: it cannot take this one, or did not answer within `retries`.
             Stopped: `stop` was called.
         """
         body = self._body(image)
@@ -117,6 +127,8 @@ class Client:
             return None, self._safely(f"{type(error).__name__} {error}"), None
         if response.status_code in _PASSING or response.status_code >= 500:
             return None, f"status {response.status_code}, {self._safely(response.text)}", _wish(response)
+        if response.status_code in _OF_THIS_IMAGE and _FILTERED.search(response.text):
+            return Reply("", refusal=f"status {response.status_code}: {self._safely(response.text)}"), "", None
         if response.status_code in _WRONG_SETTINGS:
             hint = ""
             if response.status_code in (401, 403):
@@ -125,8 +137,10 @@ class Client:
                 )
             raise EndpointError(f"{url} answers {response.status_code}: {self._safely(response.text)}.{hint}")
         if response.status_code != 200:
-            raise Unanswered(f"refused with status {response.status_code}: {self._safely(response.text)}")
+            raise Unanswered(f"answered with status {response.status_code}: {self._safely(response.text)}")
         reply = _read(response)
+        if reply is None and _FILTERED.search(response.text):  # an error in the place of an answer
+            reply = Reply("", refusal=self._safely(response.text))
         return reply, "" if reply else f"a reply of another form: {self._safely(response.text)}", None
 
     def _pause(self, attempt: int, wish: float | None) -> float:
@@ -192,20 +206,24 @@ def _read(response: httpx.Response) -> Reply | None:
         content = response.json()
         choice = content["choices"][0]
         message = choice["message"]
-        text = message.get("content") or message.get("refusal") or ""
-        if isinstance(text, list):  # of parts, as some servers give it
-            text = " ".join(str(part.get("text", "")) for part in text)
+        given = message.get("content")
+        text, refusal = _joined(given, "text"), str(message.get("refusal") or "") or _joined(given, "refusal")
+        finish = None if choice.get("finish_reason") is None else str(choice["finish_reason"]).lower()
+        thought = message.get("reasoning_content") or message.get("reasoning")
+        if not refusal and finish in _FILTERS:
+            refusal = f"ended by {finish}"
+        elif not refusal and given is None and finish != "length" and not thought:
+            refusal = "no content"
         usage = content.get("usage") or {}
         tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-        return Reply(str(text), _probability(choice), *tokens)
+        places = places_of((choice.get("logprobs") or {}).get("content") or (), text)
+        return Reply(text, *tokens, finish, refusal or None, places)
     except (ValueError, TypeError, LookupError, AttributeError):
         return None
 
 
-def _probability(choice: dict[str, Any]) -> float | None:
-    """From the first place of the answer at which a word of ours is among the likeliest; None without such."""
-    for place in (choice.get("logprobs") or {}).get("content") or ():
-        found = probability(place.get("top_logprobs") or ())
-        if found is not None:
-            return found
-    return None
+def _joined(content: Any, kind: str) -> str:
+    """The text of a message, or its refusal, which may be among the parts that some servers give."""
+    if isinstance(content, list):
+        return " ".join(str(part[kind]) for part in content if part.get(kind))
+    return str(content or "") if kind == "text" else ""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 POINT = "its answer"
 ANSWERS = "answers"  # a folder of the cache: whatever the benchmark, no image is paid for twice
-_LEAST = 1e-6  # certainty has no logit; words without log-probabilities are as certain as this
+_LEAST = 1e-6  # certainty has no logit; words without a probability are as certain as this
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +69,8 @@ class AskedContender(Contender):
     def asked(self, data: DataSet, say: Callable[[str], None]) -> Scores:
         """What it says of the images: those it was asked about before are not asked again.
 
-        An answer that is neither yes nor no leaves the image undecided (probability .5, not flagged); an image without
-        an answer is left out, and asked about the next time.
+        An image that it gives no verdict on is missing from its figures, and bounds them; one without an answer is
+        asked about the next time.
 
         Raises:
             DataError: embeddings without images.
@@ -86,8 +86,10 @@ class AskedContender(Contender):
             rows = [place[name] for name in data.ids]
         judged = score_images(self.model.settings, source, rows, self.model.folder, say=say)
         ids = [every[row] for row in rows]
-        without = {ids[place]: Outcome.NO_ANSWER for place in judged.problems}
-        return Scores(_table(ids, judged), computed=judged.asked > 0, without=without)
+        fates = {name: Outcome(fate) for name, fate in zip(ids, judged.outcomes.tolist(), strict=True)}
+        without = {name: fate for name, fate in fates.items() if fate != Outcome.ANSWERED}
+        words = {name: text for name, text in zip(ids, judged.answers, strict=True) if text is not None}
+        return Scores(_table(ids, judged), judged.asked > 0, without, words)
 
 
 def asked_contender(settings: VisionLanguageSettings, cache: Path) -> AskedContender:
@@ -111,16 +113,14 @@ def asked_contender(settings: VisionLanguageSettings, cache: Path) -> AskedConte
 def _table(ids: list[str], judged: Judged) -> pa.Table:
     import pyarrow as pa
 
-    answered = np.array([text is not None for text in judged.answers], dtype=bool)
-    p = judged.probabilities[answered]
-    abstained = np.isnan(p)
-    filled = np.where(abstained, 0.5, np.clip(p, _LEAST, 1 - _LEAST))
-    decided = np.where(abstained, "review", np.where(filled >= 0.5, "unsafe", "safe"))
+    there = np.flatnonzero(judged.outcomes == Outcome.ANSWERED)
+    p, unsafe = judged.probabilities[there], judged.unsafe[there]
+    certain = np.clip(np.where(np.isnan(p), unsafe, p), _LEAST, 1 - _LEAST)
     return pa.table(
         {
-            "id": pa.array([name for name, there in zip(ids, answered, strict=True) if there], pa.string()),
-            "logit": np.log(filled) - np.log1p(-filled),
-            "probability": filled,
-            "decision": pa.array(decided.tolist(), pa.string()),
+            "id": pa.array([ids[place] for place in there], pa.string()),
+            "logit": np.log(certain) - np.log1p(-certain),
+            "probability": pa.array(p, mask=np.isnan(p)),
+            "decision": pa.array(np.where(unsafe, "unsafe", "safe").tolist(), pa.string()),
         }
     )

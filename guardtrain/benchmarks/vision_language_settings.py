@@ -19,6 +19,9 @@ class VisionLanguageSettings:
         name: what tables call it; null for the model's.
         prompt: a text file with the question; null for the built-in one, yes or no by UnsafeBench's categories. It may
             have `{categories}`, where `categories` are put.
+        unsafe, safe: with a prompt of your own, the words of an answer that mean unsafe and safe: `[yes]` and `[no]`
+            for "Is this image unsafe?", the other way round for "Is this image safe?". The words safe and unsafe are
+            understood besides. Other words read kept answers anew, without asking again.
         categories: category to what it covers; empty for UnsafeBench's eleven.
         api_key_env: the environment variable with the API key; it is sent to the endpoint and written nowhere. An
             endpoint of your own may need none.
@@ -26,8 +29,8 @@ class VisionLanguageSettings:
         quality: of the JPEG that is sent.
         max_tokens: of an answer.
         temperature: of sampling; 0 takes the likeliest answer.
-        logprobs: ask for the tokens' log-probabilities too, where the endpoint gives them: the probability is then that
-            of the unsafe word against the safe one, else 1 or 0.
+        logprobs: ask for the tokens' log-probabilities too, where the endpoint gives them: an answer then has a
+            probability, that of the unsafe word against the safe one where it is said.
         extra: further fields of the request, such as `{seed: 0}`.
         concurrency: requests under way at once.
         timeout: seconds a request may take.
@@ -43,6 +46,8 @@ class VisionLanguageSettings:
     base_url: str = "https://api.openai.com/v1"
     name: str | None = None
     prompt: str | None = None
+    unsafe: list[str] = field(default_factory=list)
+    safe: list[str] = field(default_factory=list)
     categories: dict[str, str] = field(default_factory=dict)
     api_key_env: str = "OPENAI_API_KEY"
     max_side: int = 768
@@ -90,6 +95,28 @@ class VisionLanguageSettings:
             raise ConfigError(
                 "vlm.max_cost needs vlm.price_input and vlm.price_output, the prices of a million tokens."
             )
+
+        self._check_words()
+
+    def _check_words(self) -> None:
+        if self.prompt is None:
+            if self.unsafe or self.safe:
+                raise ConfigError(
+                    "vlm.unsafe and vlm.safe are the words of answers to a question of your own, vlm.prompt=FILE; the "
+                    "built-in one asks for yes or no."
+                )
+            return
+        for name in ("unsafe", "safe"):
+            words = [str(word) for word in getattr(self, name)]
+            if not words or not all(any(map(str.isalnum, word)) for word in words):
+                raise ConfigError(
+                    f"vlm.{name} has no words. With a question of your own (vlm.prompt={self.prompt}) it must be said "
+                    'which answers mean unsafe and which safe: "Is this image safe?" turns them around. Where a yes '
+                    "means unsafe: 'vlm.unsafe=[yes]' 'vlm.safe=[no]'"
+                )
+        unsafe, safe = ({str(word).strip().lower() for word in words} for words in (self.unsafe, self.safe))
+        if both := unsafe & safe:
+            raise ConfigError(f"The word '{sorted(both)[0]}' stands in vlm.unsafe and in vlm.safe.")
 
     @property
     def label(self) -> str:

@@ -155,13 +155,22 @@ def compare(
         if settings.reference is not None:
             rows += beside.published_rows(one, settings.reference, known, data.origin)
     notes += likeness.told(evaluated)
-    notes += [
-        f"{guard.entrant.name} says yes or no and no probability, so its AUROC is that of one threshold. Where its "
-        "endpoint gives log-probabilities, vlm.logprobs=true asks for them."
-        for guard in guards
-        if guard.asks and not settings.vlm.logprobs
-    ]
+    notes += [note for guard in guards if guard.asks for note in _certain(guard.entrant.name, sets, scores)]
     return tidy([*rows, *shift.distribution_rows(evaluated, likeness)]), notes
+
+
+def _certain(name: str, sets: Sequence[DataSet], scores: dict[tuple[str, str], Scores]) -> list[str]:
+    """What to know of the AUROC of a model whose verdicts came without probabilities."""
+    found = [scores[name, data.name].table["probability"] for data in sets]
+    total, without = sum(map(len, found)), sum(column.null_count for column in found)
+    if not without:
+        return []
+    if without < total:
+        return [f"{name} gives {without:,} of {total:,} verdicts without a probability: AUROC takes them as certain."]
+    return [
+        f"{name} gives verdicts and no probability, so its AUROC is that of one threshold. Where its endpoint gives "
+        "log-probabilities, vlm.logprobs=true asks for them."
+    ]
 
 
 def trained_on_it(data: DataSet, entrants: Sequence[Entrant]) -> list[str]:

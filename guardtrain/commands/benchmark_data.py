@@ -211,8 +211,11 @@ def contenders(settings: BenchmarkSettings) -> list[Contender]:
         GuardError: see `Guard.load`.
     """
     given = settings.guards if isinstance(settings.guards, list | tuple) else [settings.guards]
-    if not given:
-        raise ConfigError("Name at least one guard: guards=[DIR, org/name, …], yours first.")
+    if not given and not settings.vlm.model:
+        raise ConfigError(
+            "Name at least one guard: guards=[DIR, org/name, …], yours first; or a vision-language model, "
+            "vlm=openai_compatible vlm.model=NAME vlm.base_url=URL."
+        )
     found = [_contender(one, settings) for one in given]
     if settings.vlm.model:
         from guardtrain.benchmarks.vision_language_contender import asked_contender

@@ -86,7 +86,7 @@ def test_figures_are_of_the_images_with_verdicts_and_differences_of_those_that_b
         assert (row["n_images"], row["n_unsafe"]) == (both.sum(), (both & y).sum())
         assert (row["n_missing_unsafe"], row["n_missing_safe"]) == ((~both & y).sum(), (~both & ~y).sum())
         (sentence,) = [one for one in findings(frame, "g0") if one.startswith(f"{name} against g0")]
-        assert f"(without {(~both & y).sum()} unsafe and {(~both & ~y).sum()} safe images" in sentence
+        assert f"(on common images: {(~both & y).sum()} unsafe and {(~both & ~y).sum()} safe ones miss" in sentence
 
 
 @settings(max_examples=8, deadline=None)
@@ -142,13 +142,13 @@ def test_what_became_of_the_images_is_counted_by_label() -> None:
         "answered_safe": len(safe) - 2, "undecided_safe": 0, "refused_safe": 0, "no_answer_safe": 2,
     }  # fmt: skip
     (note,) = coverage_notes(data)
-    said = f"g1: there is no verdict on 8 of {len(unsafe)} unsafe and 2 of {len(safe)} safe images of 'drawn'"
+    said = f"g1: no verdict on 8 of {len(unsafe)} unsafe and 2 of {len(safe)} safe images of 'drawn'"
     assert note.startswith(f"{said} (1 undecided, 7 refused, 2 no answer): figures are of the others")
     entrants = [Entrant("g0"), Entrant("g1")]
     tables = {table.label: table for table in benchmark_tables(frame, entrants, "g0")}
     verdicts = tables["tab:benchmark-drawn-verdicts"]
     ours, theirs = (dict(zip(verdicts.columns, map(str, cells), strict=True)) for _, cells in verdicts.rows)
-    assert theirs["refused, unsafe"] == f"7 ({100 * 7 / len(unsafe):.3g} %)"
+    assert theirs["refused, unsafe"] == f"7 ({100 * 7 / len(unsafe):.1f} %)"
     assert (ours["answered, unsafe"], ours["refused, unsafe"]) == (str(len(unsafe)), "0")
     assert "Brackets" not in verdicts.caption
     main = tables["tab:benchmark-drawn"]
