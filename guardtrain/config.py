@@ -92,6 +92,9 @@ class StoreConfig:
         ids: filter: keep those of a file: one a line, or column `id` of a table.
         halves: filter: of a pair of which one half is kept: `error`, `drop` it too, or `complete` it with the other.
         duplicates: merge: of an id that is in several: `error`, or keep the `first`.
+        disputed: append, merge, dedup: of rows that are the same record or image with two labels (or of one id that is
+            two images): `error`; the `first` counts (append: the store's); the `last` counts (append: the source's);
+            merge and dedup: `drop` them.
         checkpoint: append: where the encoder's weights lie; null for where they lay when the store was made.
         batch_size: append: images a forward pass.
         device: append: auto, cpu, cuda, cuda:1, mps.
@@ -108,6 +111,7 @@ class StoreConfig:
     ids: str | None = None
     halves: str = "error"
     duplicates: str = "error"
+    disputed: str = "error"
     source: Any = None
     checkpoint: str | None = None
     batch_size: int = 256

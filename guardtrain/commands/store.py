@@ -31,10 +31,10 @@ _MOST_LISTED = 40  # shards a table shows; of more, the damaged ones alone
 _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "info": (("path",), ()),
     "verify": (("path",), ("repair",)),
-    "append": (("path", "source"), ("checkpoint", "batch_size", "device")),
-    "merge": (("paths", "out"), ("duplicates",)),
+    "append": (("path", "source"), ("disputed", "checkpoint", "batch_size", "device")),
+    "merge": (("paths", "out"), ("duplicates", "disputed")),
     "filter": (("path", "out"), ("where", "split", "ids", "halves")),
-    "dedup": (("path", "out"), ()),
+    "dedup": (("path", "out"), ("disputed",)),
 }
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ def _append(settings: StoreConfig) -> None:
         encoder = settings_for(
             store.spec, checkpoint=settings.checkpoint, batch_size=settings.batch_size, device=settings.device
         )
-    grown = append_records(store.path, source, encoder=encoder, say=log.info)
+    grown = append_records(store.path, source, encoder=encoder, disputed=settings.disputed, say=log.info)
     log.info("%s: %s embeddings, %s of them new", store.path, f"{len(grown):,}", f"{len(grown) - len(store):,}")
 
 
@@ -176,7 +176,14 @@ def _merge(settings: StoreConfig) -> None:
 
     assert settings.out is not None
     with _bar("Merging", None) as advance:
-        merged = merge_stores(settings.paths, settings.out, duplicates=settings.duplicates, advance=advance)
+        merged = merge_stores(
+            settings.paths,
+            settings.out,
+            duplicates=settings.duplicates,
+            disputed=settings.disputed,
+            advance=advance,
+            say=log.info,
+        )
     log.info("%s: %s embeddings of %d stores", settings.out, f"{len(merged):,}", len(settings.paths))
 
 
@@ -198,13 +205,17 @@ def _dedup(settings: StoreConfig) -> None:
     from guardtrain.sources.tables import listed
 
     store = _opened(settings)
-    found = distinct_rows(store)
-    by = "the sha256 of their files" if found.by == "sha256" else "their embeddings (no column sha256 here)"
-    log.info("%s of %s images are there before, by %s", f"{found.removed:,}", f"{len(store):,}", by)
+    found = distinct_rows(store, settings.disputed)
+    ways = [f"{found.by_file:,} by the sha256 of their files"] if found.by_file else []
+    ways += [f"{found.by_embedding:,} by their embeddings{' alone' if ways else ''}"] if found.by_embedding else []
+    count = found.by_file + found.by_embedding
+    how = f": {', '.join(ways)}" if ways else ""
+    log.info("%s of %s images are there before%s", f"{count:,}", f"{len(store):,}", how)
     if found.paired:
         log.info("%s more stay, as halves of pairs", f"{found.paired:,}")
     if found.disputed:
-        log.info("the same image is there as safe and as unsafe: %s", listed(found.disputed, 6))
+        shown = listed([" and ".join(f"{name} ({label})" for name, label in each) for each in found.disputed], 3)
+        log.info("%s are there with two labels (disputed=%s): %s", f"{len(found.disputed):,}", settings.disputed, shown)
     _keep(settings, store, found.rows, "dedup")
 
 

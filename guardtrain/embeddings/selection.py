@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from guardtrain.embeddings.disputes import check_disputed, ways_out
 from guardtrain.embeddings.renewal import HASH_COLUMN
 from guardtrain.embeddings.store import EmbeddingStore
 from guardtrain.errors import ConfigError, DataError
@@ -104,48 +105,110 @@ class Duplicates:
     """What `distinct_rows` found.
 
     Args:
-        rows: `(n,)` rows to keep, ascending: the first of each image, or its half of a pair.
+        rows: `(n,)` rows to keep, ascending: the first of each image, or its halves of pairs.
         removed: how many rows that leaves out.
         paired: how many further rows are the same image and stay, for a pair needs them.
-        by: what was compared: `sha256` (of the image files) or `embedding`.
-        disputed: ids of images that are there as safe and as unsafe.
+        by_file: how many rows are an image that is there before by the hash of their files.
+        by_embedding: how many more are one by their embeddings' bytes alone.
+        disputed: of each image that is there with two labels, the first id with either, and the label.
     """
 
     rows: np.ndarray
     removed: int
     paired: int
-    by: str
-    disputed: tuple[str, ...]
+    by_file: int
+    by_embedding: int
+    disputed: tuple[tuple[tuple[str, Any], ...], ...]
 
 
-def distinct_rows(store: EmbeddingStore) -> Duplicates:
-    """One row of each image: equal by the hash of their files where the store has it, else by their embeddings' bytes.
+def distinct_rows(store: EmbeddingStore, disputed: str = "error") -> Duplicates:
+    """One row of each image: rows are one image if their files have one hash, or their embeddings the same bytes.
 
-    An image that is half of a pair is never left out, as the other half would be worth nothing; one whose other half
-    was set aside is.
+    So a file that was written anew without loss is known as well. A half of a pair is never left out for being there
+    before, as the other half would be worth nothing; one whose other half was set aside is.
+
+    Args:
+        store: any.
+        disputed: of an image that is there as safe and as unsafe: `error`, keep the `first` or the `last` row, or
+            `drop` all of them, and with them the other halves of their pairs.
+
+    Raises:
+        ConfigError: a value of `disputed` that there is not.
+        DataError: images with two labels, counted and named, where `disputed` does not say what counts.
     """
+    check_disputed(disputed)
     table = store.metadata()
-    origin = f"the store {store.path}"
-    known = table[HASH_COLUMN].to_pylist() if HASH_COLUMN in table.column_names else [None] * len(table)
-    by = HASH_COLUMN if any(value is not None for value in known) else "embedding"
-    digests = _embedding_digests(store) if None in known else []
-    keys = [f"{value}" if value is not None else f"row {digests[i]}" for i, value in enumerate(known)]
-    pairs = table["pair_id"].to_pylist() if "pair_id" in table.column_names else [None] * len(table)
     usable = store.whole_pairs(table)
-    rows = range(len(table)) if usable is None else usable.tolist()
-    first: dict[str, int] = {}
-    for i in rows:
-        if keys[i] not in first or (pairs[i] is not None and pairs[first[keys[i]]] is None):
-            first[keys[i]] = i
-    kept = [i for i in rows if pairs[i] is not None or first[keys[i]] == i]
-    paired = sum(first[keys[i]] != i for i in kept)
-    disputed: dict[str, None] = {}
-    if "label" in table.column_names:
-        labels, ids = table["label"].to_pylist(), row_ids(table, origin)
-        for i in rows:
-            if labels[i] != labels[first[keys[i]]]:
-                disputed |= {ids[first[keys[i]]]: None, ids[i]: None}
-    return Duplicates(np.array(kept, dtype=np.int64), len(table) - len(kept), paired, by, tuple(disputed))
+    rows = np.arange(len(table)) if usable is None else usable
+    pairs = _cells(table, "pair_id", rows)
+    paired = np.array([pair not in (None, "") for pair in pairs], dtype=bool)
+    digests = _embedding_digests(store)
+    file = _numbered([row if known is None else known for row, known in enumerate(_cells(table, HASH_COLUMN, rows))])
+    image = _united(file, _numbered([digests[row] for row in rows.tolist()]))
+    conflicts = _conflicts(table, rows, image, f"the store {store.path}")
+    if conflicts and disputed == "error":
+        told = [", ".join(f"{name} ({label})" for name, label in each) for each in conflicts.values()]
+        raise DataError(
+            f"In the store {store.path} {len(told):,} image{'s have' if len(told) > 1 else ' has'} two labels: "
+            + "; ".join(told[:3])
+            + (f" and {len(told) - 3:,} more. " if len(told) > 3 else ". ")
+            + ways_out("the first row's counts", "the last row's", "neither, nor the other halves of their pairs")
+        )
+    contradicting = np.isin(image, list(conflicts))
+    place = np.arange(len(rows))
+    order = np.lexsort((np.where(contradicting & (disputed == "last"), -place, place), ~paired, image))
+    kept = paired.copy()
+    kept[order[np.unique(image[order], return_index=True)[1]]] = True
+    if disputed == "drop":
+        broken = {pair for pair, lost in zip(pairs, contradicting, strict=True) if lost} - {None, ""}
+        kept &= ~contradicting & ~np.array([pair in broken for pair in pairs], dtype=bool)
+    return Duplicates(
+        rows[kept],
+        len(table) - int(kept.sum()),
+        int(kept.sum()) - len(np.unique(image[kept])),
+        len(rows) - len(np.unique(file)),
+        len(np.unique(file)) - len(np.unique(image)),
+        tuple(conflicts.values()),
+    )
+
+
+def _cells(table: pa.Table, name: str, rows: np.ndarray) -> list[Any]:
+    """A column's values in `rows`; None where there is no such column."""
+    if name not in table.column_names:
+        return [None] * len(rows)
+    cells: list[Any] = table[name].take(pa.array(rows)).to_pylist()
+    return cells
+
+
+def _numbered(values: Sequence[Hashable]) -> np.ndarray:
+    """`(n,)` int64: the same number for the same value."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
+
+
+def _united(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`(n,)`: the same number for rows that either of `a` and `b` `(n,)` gives the same, and for those in between."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    rows = np.arange(len(a))
+    first = [np.unique(numbers, return_index=True)[1][numbers] for numbers in (a, b)]
+    edges = np.concatenate(first), np.tile(rows, 2)
+    graph = coo_array((np.ones(2 * len(a), dtype=bool), edges), shape=(len(a), len(a)))
+    numbers: np.ndarray = connected_components(graph, directed=False)[1]
+    return numbers
+
+
+def _conflicts(
+    table: pa.Table, rows: np.ndarray, image: np.ndarray, origin: str
+) -> dict[int, tuple[tuple[str, Any], ...]]:
+    """Of images with more than one label the ids and labels of their rows."""
+    labels, names = _cells(table, "label", rows), row_ids(table, origin)
+    found: dict[int, dict[Any, tuple[str, Any]]] = {}
+    for row, number, label in zip(rows.tolist(), image.tolist(), labels, strict=True):
+        if label is not None:
+            found.setdefault(number, {}).setdefault(label, (names[row], label))
+    return {number: tuple(each.values()) for number, each in found.items() if len(each) > 1}
 
 
 def _embedding_digests(store: EmbeddingStore) -> list[str]:

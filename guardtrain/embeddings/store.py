@@ -184,12 +184,9 @@ class EmbeddingStore:
             StoreError: see `matrix`.
         """
         table = self.metadata()
-        if PATH_COLUMN in table.column_names and "image" in table.column_names:
-            table = table.drop_columns([PATH_COLUMN])
-        matrix, rows = self.matrix(), self.whole_pairs(table)
-        if rows is not None:
-            table, matrix = table.take(pa.array(rows)), matrix.take(rows)
-        return Embeddings(Records.from_table(table, origin=f"the store {self.path}"), matrix, self.spec)
+        records, rows = usable_records(table, self.set_aside(table), f"the store {self.path}")
+        matrix = self.matrix()
+        return Embeddings(records, matrix if rows is None else matrix.take(rows), self.spec)
 
     def whole_pairs(self, table: pa.Table) -> np.ndarray | None:
         """The rows of `metadata` but halves of pairs whose other half could not be embedded; None for all of them."""
@@ -203,6 +200,21 @@ class EmbeddingStore:
         """
         notes = [each for shard in self.shards for each in noted(shard.metadata)]
         return still_set_aside(notes, self.metadata() if table is None and notes else table) if notes else []
+
+
+def usable_records(table: pa.Table, set_aside: Sequence[SetAside], origin: str) -> tuple[Records, np.ndarray | None]:
+    """The records of a store's metadata without halves of pairs whose other half is set aside; and the rows they are.
+
+    Returns:
+        the records, and their rows in `table`; None for all.
+
+    Raises:
+        DataError: the metadata is no record table.
+    """
+    if PATH_COLUMN in table.column_names and "image" in table.column_names:
+        table = table.drop_columns([PATH_COLUMN])
+    rows = whole_pairs(table, set_aside)
+    return Records.from_table(table if rows is None else table.take(pa.array(rows)), origin=origin), rows
 
 
 def _planned_shards(folder: Path, plan: Plan) -> tuple[Shard, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,45 @@ def test_filtering_and_merging(run, tmp_path: Path) -> None:
     assert "6 ids are in the stores more than once" in run("store", "merge", "paths=[a,b]", "out=c", code=2)
     assert "c: 30 embeddings of 2 stores" in run("store", "merge", "paths=[b,a]", "out=c", "duplicates=first")
     np.testing.assert_array_equal(EmbeddingStore.open("c").matrix(), noise(30))
+
+
+def test_contradictions_are_counted_and_the_way_out_works(run, tmp_path: Path) -> None:
+    matrix = noise(8)
+    matrix[5] = matrix[2]  # r2 is safe, r5 unsafe; both are halves of pairs
+    write(tmp_path / "a", matrix, 3)
+    text = run("store", "dedup", "path=a", "out=d", code=2)
+    assert "In the store a 1 image has two labels: r2 (0), r5 (1)." in text
+    text = run("store", "dedup", "path=a", "out=d", "disputed=drop")
+    assert "1 of 8 images are there before: 1 by their embeddings" in text
+    assert "1 are there with two labels (disputed=drop): r2 (0) and r5 (1)" in text
+    assert EmbeddingStore.open("d").metadata()["id"].to_pylist() == ["r0", "r1", "r6", "r7"]
+    write(tmp_path / "b", -matrix, 3)
+    merge = ["store", "merge", "paths=[a,b]", "duplicates=first"]
+    assert "8 name two images, whose embeddings differ: r0, r1, r2 and 5 more" in run(*merge, "out=m", code=2)
+    assert "m: 8 embeddings of 2 stores" in run(*merge, "out=m", "disputed=last")
+    np.testing.assert_array_equal(EmbeddingStore.open("m").matrix(), -matrix)
+
+
+def test_records_that_are_there_with_another_label(run, tmp_path: Path) -> None:
+    run("scenes", "pool=real", "n=8", "out=photos")
+    with Path("photos/records.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+
+    def written(count: int, other: int) -> list[str]:
+        """A table of the first `count`, of which `other` have the other label."""
+        lines = [f"{row['image']},{int(row['label']) ^ (i < other)}" for i, row in enumerate(rows[:count])]
+        Path("photos/own.csv").write_text("\n".join(["image,label", *lines]) + "\n")
+        return ["source=manifest", "source.path=photos/own.csv"]
+
+    run("embed", *written(6, 0), "out=s")
+    append = ["store", "append", "path=s", *written(8, 2)]
+    text = run(*append, code=2)
+    assert "2 of 8 records have another label in the store s, which has them already: images/" in text
+    text = run(*append, "disputed=last")
+    assert "s: renewed, nothing embedded anew: label of 2 rows (such as images/" in text
+    assert "s: 8 embeddings, 2 of them new" in text
+    labels = [int(row["label"]) ^ (i < 2) for i, row in enumerate(rows)]
+    assert EmbeddingStore.open("s").read().records.labels.tolist() == labels
 
 
 def test_damage_is_shown_and_said_what_to_do_about(run, tmp_path: Path) -> None:
@@ -79,7 +119,7 @@ def test_a_store_of_clip_retrieval(run, tmp_path: Path) -> None:
     for i in range(3):
         np.save(tmp_path / "s" / "img_emb" / f"img_emb_{i}.npy", matrix[2 * i : 2 * i + 2])
     text = run("store", "dedup", "path=s", "out=d")
-    assert "2 of 6 images are there before, by their embeddings (no column sha256 here)" in text
+    assert "2 of 6 images are there before: 2 by their embeddings" in text
     assert len(EmbeddingStore.open("d")) == 4
 
 
@@ -102,6 +142,8 @@ def test_a_store_of_clip_retrieval(run, tmp_path: Path) -> None:
         (["filter", "path=s", "out=x", "where={colour: red}"], "where names 'colour'"),
         (["filter", "path=s", "out=s", "ids=ids.txt"], "ids of ids.txt cannot be read"),
         (["filter", "path=s", "out=s", "where={width: 80}"], "out is the store s itself"),
+        (["dedup", "path=s", "out=x", "disputed=mine"], "disputed is 'mine'; allowed: error, first, last, drop"),
+        (["verify", "path=s", "disputed=last"], "`store verify` has no setting 'disputed'"),
         (["dedup", "path=s", "out=file/x"], "The store file/x could not be written to: Not a directory"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

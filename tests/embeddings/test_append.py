@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,8 @@ from guardtrain.embeddings.append import SomeRecords, append_records
 from guardtrain.embeddings.extraction import extract
 from guardtrain.embeddings.verify import remove_damaged, verify_store
 from guardtrain.encoders import EncoderSettings
-from guardtrain.errors import DataError, EncoderError, StoreError
+from guardtrain.errors import ConfigError, DataError, EncoderError, StoreError
+from guardtrain.records import Records
 from tests.embeddings.fake_encoder import SPEC, BatchedPictures, EncodedPictures, FakeEncoder, Pictures, expected
 from tests.embeddings.test_store import clip_retrieval_store, noise, write
 
@@ -205,3 +209,118 @@ def test_some_records_give_images_in_the_ways_the_whole_does() -> None:
             raise AssertionError
 
     assert SomeRecords(Encoded(6), rows).encoded(0) == b"\4"
+
+
+class Tabled(EncodedPictures):
+    """PNGs in a folder, with a table of one's own."""
+
+    def __init__(self, folder: Path, n: int, **table: Any) -> None:
+        super().__init__(n)
+        self.files = [folder / f"{i}.png" for i in range(n)]
+        self.table = {"label": [i % 2 for i in range(n)]} | table
+        for i, file in enumerate(self.files):
+            if not file.exists():
+                file.write_bytes(EncodedPictures.encoded(self, i))
+
+    def records(self) -> Records:
+        ids, images = [f"r{i}" for i in range(self.n)], [str(file) for file in self.files]
+        return Records.from_columns(id=ids, image=images, **self.table)
+
+    def content_key(self) -> str:
+        return f"{self.n} {[file.stat().st_mtime_ns for file in self.files]}"
+
+    def encoded(self, i: int) -> bytes:
+        return self.files[i].read_bytes()
+
+
+def test_what_the_store_has_is_renewed_and_what_contradicts_it_is_refused(
+    tmp_path: Path, encoder: FakeEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    folder = tmp_path / "store"
+    table = {"category": ["a"] * 6, "split": ["train"] * 6, "edited": [True] * 6, "width": list(range(6))}
+    extract(Tabled(tmp_path, 6, **table), STORED, folder, shard_size=4, progress=False, load=lambda _: FakeEncoder())
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    mended = Tabled(tmp_path, 8, label=[1, 1, 0, 1, 0, 0, 0, 1], category=[None] * 4 + ["b"] * 4)
+    told = (
+        r"2 of 8 records have another label in the store .*, which has them already: r0 \(0 there, 1 now\), "
+        r"r5 \(1 there, 0 now\)\. Mend those that are wrong, or add disputed=first \(.*\) or disputed=last "
+    )
+    with pytest.raises(DataError, match=told):
+        append_records(folder, mended, progress=False)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert not encoder.batches
+    kept = append_records(folder, mended, progress=False, disputed="first").read().records
+    assert kept.labels.tolist() == [0, 1, 0, 1, 0, 1, 0, 1]
+    assert kept.categories.tolist() == ["a"] * 4 + ["b", "a", "b", "b"]  # r5 is left as it is, empty cells say nothing
+    assert "renewed, nothing embedded anew: category of 1 row (such as r4: 'a', now 'b')" in caplog.text
+    assert kept.splits.tolist() == ["train"] * 6 + [None] * 2
+    assert kept.edited.tolist() == [True] * 6 + [False] * 2
+    assert kept.column("width").tolist()[:6] == list(range(6))
+    new = append_records(folder, mended, progress=False, disputed="last").read().records
+    assert new.labels.tolist() == mended.table["label"]
+    assert new.categories.tolist() == ["a"] * 4 + ["b"] * 4
+    assert "label of 2 rows (such as r0: 0, now 1); category of 1 row (such as r5: 'a', now 'b')" in caplog.text
+    assert sum(encoder.batches) == 2
+    assert verify_store(folder).ok
+    with pytest.raises(ConfigError, match="disputed is 'drop'; allowed: error, first, last"):
+        append_records(folder, mended, disputed="drop")
+
+
+def test_another_image_under_an_id_that_is_there_is_refused(tmp_path: Path, encoder: FakeEncoder) -> None:
+    folder = tmp_path / "store"
+    first = Tabled(tmp_path, 4)
+    extract(first, STORED, folder, progress=False, load=lambda _: FakeEncoder())
+    first.files[1].write_bytes(first.encoded(1))  # newer, and the same
+    first.files[2].write_bytes(first.encoded(3))
+    os.utime(first.files[2], ns=(2**62, 2**62))
+    (tmp_path / "moved").mkdir()
+    moved = Tabled(tmp_path / "moved", 6)
+    moved.files[0].write_bytes(first.encoded(3))
+    for source, name in ((Tabled(tmp_path, 6), "r2"), (moved, "r0")):
+        with pytest.raises(DataError, match=f"1 of 6 records are other images now than those in .*: {name}. Give them"):
+            append_records(folder, source, progress=False, disputed="last")
+    assert not encoder.batches
+    grown = append_records(folder, moved, progress=False, disputed="first")
+    np.testing.assert_allclose(grown.matrix(), expected(6), atol=1e-6)
+    assert grown.metadata()["image"].to_pylist() == [str(f) for f in (first.files[0], *moved.files[1:])]
+
+
+def test_records_that_do_not_go_with_those_there_are_refused_before_anything_is_embedded(
+    tmp_path: Path, encoder: FakeEncoder
+) -> None:
+    folder = tmp_path / "store"
+    first = Tabled(tmp_path, 4, pair_id=["p", "p", None, None])
+    extract(first, STORED, folder, progress=False, load=lambda _: FakeEncoder())
+    with pytest.raises(DataError, match="with what is to be added these do not: p "):
+        append_records(folder, Tabled(tmp_path, 6, pair_id=[None] * 4 + ["p", "p"]), progress=False)
+    assert not encoder.batches
+    # a pair whose first half was there alone is one as soon as both are
+    grown = append_records(folder, Tabled(tmp_path, 6, pair_id=[None] * 3 + ["q", "q", None]), progress=False)
+    assert grown.read().records.pair_ids.tolist() == ["p", "p", None, "q", "q", None]
+
+
+@pytest.mark.parametrize("number", range(1, 12))
+def test_a_crash_while_rows_are_added_and_renewed_does_both_or_neither(
+    tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    folder = tmp_path / "store"
+    extract(Tabled(tmp_path, 5), STORED, folder, progress=False, load=lambda _: FakeEncoder())
+    source = Tabled(tmp_path, 6, pair_id=[None] * 4 + ["q", "q"])
+    replaced, count = Path.replace, 0
+
+    def crash(self: Path, target: Path) -> Path:
+        nonlocal count
+        count += ".append" not in self.parts
+        if count >= number:
+            raise SystemExit
+        return replaced(self, target)
+
+    monkeypatch.setattr(Path, "replace", crash)
+    with suppress(SystemExit):
+        append_records(folder, source, progress=False)
+    monkeypatch.setattr(Path, "replace", replaced)
+    pairs = EmbeddingStore.open(folder).read().records.pair_ids.tolist()
+    assert pairs in ([None] * 5, [None] * 4 + ["q", "q"])
+    assert verify_store(folder).ok
+    assert append_records(folder, source, progress=False).read().records.pair_ids.tolist() == [None] * 4 + ["q", "q"]

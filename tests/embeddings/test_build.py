@@ -157,20 +157,71 @@ def _copies(folder: Path, hashed: list[str | None] | None, pair_id: list[str | N
 
 
 def test_distinct_rows(tmp_path: Path) -> None:
-    found = distinct_rows(_copies(tmp_path / "rows", None))
-    assert (found.rows.tolist(), found.removed, found.by) == ([0, 1, 2, 5], 2, "embedding")
-    assert found.disputed == ("b", "e")  # b is unsafe, its copy e safe
-    found = distinct_rows(_copies(tmp_path / "hash", ["1", "2", "1", "3", "4", "5"]))
-    assert (found.rows.tolist(), found.by, found.disputed) == ([0, 1, 3, 4, 5], "sha256", ())
-    found = distinct_rows(_copies(tmp_path / "some", ["1", "1", "2", None, None, "3"]))
-    assert (found.rows.tolist(), found.disputed) == ([0, 2, 3, 4, 5], ("a", "b"))
+    rows = _copies(tmp_path / "rows", None)
+    told = r"In the store .* 1 image has two labels: b \(1\), e \(0\)\. .*"
+    with pytest.raises(DataError, match=told + r"disputed=first \(.*disputed=last \(.* or disputed=drop \("):
+        distinct_rows(rows)
+    found = distinct_rows(rows, "first")
+    assert (found.rows.tolist(), found.removed, found.by_file, found.by_embedding) == ([0, 1, 2, 5], 2, 0, 2)
+    assert found.disputed == ((("b", 1), ("e", 0)),)
+    assert distinct_rows(rows, "last").rows.tolist() == [0, 2, 4, 5]
+    assert distinct_rows(rows, "drop").rows.tolist() == [0, 2, 5]
+    with pytest.raises(ConfigError, match="disputed is 'newest'; allowed: error, first, last, drop"):
+        distinct_rows(rows, "newest")
+    # a and c are one file; d and e are a and b, written anew without loss
+    found = distinct_rows(_copies(tmp_path / "hash", ["1", "2", "1", "3", "4", "5"]), "first")
+    assert (found.rows.tolist(), found.by_file, found.by_embedding) == ([0, 1, 5], 1, 2)
+    found = distinct_rows(_copies(tmp_path / "some", ["1", "1", "2", None, None, "3"]), "first")
+    assert (found.rows.tolist(), found.disputed) == ([0, 2, 5], ((("a", 0), ("b", 1)),))
 
 
 def test_a_half_of_a_pair_is_kept_and_its_copies_go(tmp_path: Path) -> None:
     pairs = [None, "q", None, "p", "q", "p"]
-    found = distinct_rows(_copies(tmp_path / "s", None, pairs))
-    assert found.rows.tolist() == [1, 2, 3, 4, 5]  # not row 0, whose copy 3 is half of a pair
-    assert (found.removed, found.paired) == (1, 1)
+    store = _copies(tmp_path / "s", None, pairs)
+    for disputed in ("first", "last"):
+        found = distinct_rows(store, disputed)
+        assert found.rows.tolist() == [1, 2, 3, 4, 5]  # not row 0, whose copy 3 is half of a pair
+        assert (found.removed, found.paired) == (1, 1)
+    assert distinct_rows(store, "drop").rows.tolist() == [2, 3, 5]  # without q, whose halves are one image
+
+
+ROWS = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from([None, "f", "g", "h"]), st.integers(0, 1)), min_size=1, max_size=12
+)
+
+
+@given(rows=ROWS, disputed=st.sampled_from(["first", "last", "drop"]))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_of_every_image_one_row_is_kept(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, str | None, int]], disputed: str
+) -> None:
+    """Against images found by following one row to the next, as long as there is another of its file or embedding."""
+    folder = tmp_path_factory.mktemp("images")
+    hashes = pa.array([file for _, file, _ in rows], pa.string())
+    records = Records.from_columns(id=[f"r{i}" for i in range(len(rows))], label=[r[2] for r in rows], sha256=hashes)
+    store_of(folder / "a", records, noise(4)[[row[0] for row in rows]])
+    images: list[list[int]] = []
+    for start in range(len(rows)):
+        if any(start in image for image in images):
+            continue
+        image = {start}
+        for _ in rows:
+            image |= {
+                i for i, row in enumerate(rows) for j in image
+                if row[0] == rows[j][0] or (row[1] is not None and row[1] == rows[j][1])
+            }  # fmt: skip
+        images.append(sorted(image))
+    conflicts = [image for image in images if len({rows[i][2] for i in image}) > 1]
+    kept = []
+    for image in images:
+        if image not in conflicts or disputed == "first":
+            kept.append(image[0])
+        elif disputed == "last":
+            kept.append(image[-1])
+    found = distinct_rows(EmbeddingStore.open(folder / "a"), disputed)
+    assert found.rows.tolist() == sorted(kept)
+    assert found.by_file + found.by_embedding == len(rows) - len(images)
+    assert len(found.disputed) == len(conflicts)
 
 
 def test_a_half_whose_other_half_was_set_aside_is_no_record_to_keep(tmp_path: Path) -> None:
@@ -216,6 +267,62 @@ def test_merging(tmp_path: Path) -> None:
         merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "d", duplicates="last")
 
 
+def test_rows_of_one_id_that_contradict_each_other_are_not_silently_the_first(tmp_path: Path) -> None:
+    """Pairs (r0, r1), (r2, r3); in b r0 and r1 have other labels, r4 is another image, and two categories differ."""
+    matrix = noise(5)
+    records = records_of(5).with_column("category", list("vwxyz"))
+    store_of(tmp_path / "a", records, matrix)
+    other = records.with_column("category", ["v", "w", "X", "Y", "z"]).with_column("label", [1, 0, 0, 1, 0])
+    moved = matrix.copy()
+    moved[4] = -matrix[4]
+    store_of(tmp_path / "b", other, moved)
+    said: list[str] = []
+
+    def merged(disputed: str) -> EmbeddingStore:
+        paths = [tmp_path / "a", tmp_path / "b"]
+        return merge_stores(paths, tmp_path / disputed, duplicates="first", disputed=disputed, say=said.append)
+
+    told = (
+        r"2 have two labels: r0 \(0 first, 1 later\), r1 \(1 first, 0 later\); 1 name two images, whose embeddings "
+        r"differ: r4\. .*disputed=first .*disputed=last .* or disputed=drop"
+    )
+    with pytest.raises(DataError, match=told):
+        merged("error")
+    assert not (tmp_path / "error").exists()
+    first = merged("first")
+    np.testing.assert_array_equal(first.matrix(), matrix)
+    assert first.read().records.labels.tolist() == [0, 1, 0, 1, 0]
+    assert said[-1].endswith("the first row counts: category of 2 rows (such as r2: first 'x', later 'X')")
+    last = merged("last")
+    assert last.metadata()["id"].to_pylist() == ["r2", "r3", "r0", "r1", "r4"]
+    assert last.read().records.labels.tolist() == [0, 1, 1, 0, 0]
+    np.testing.assert_array_equal(last.matrix(), moved[[2, 3, 0, 1, 4]])
+    assert merged("drop").metadata()["id"].to_pylist() == ["r2", "r3"]
+    again = merge_stores([tmp_path / "a", tmp_path / "a"], tmp_path / "c", duplicates="first")
+    assert again.metadata().equals(EmbeddingStore.open(tmp_path / "a").metadata())
+
+
+def test_a_dropped_half_takes_the_other_with_it(tmp_path: Path) -> None:
+    matrix = noise(4)
+    store_of(tmp_path / "a", records_of(4), matrix)
+    alone = Records.from_columns(id=["r1"], label=[0])
+    store_of(tmp_path / "b", alone, matrix[1:2])
+    paths = [tmp_path / "a", tmp_path / "b"]
+    merged = merge_stores(paths, tmp_path / "c", duplicates="first", disputed="drop")
+    assert merged.read().records.ids.tolist() == ["r2", "r3"]
+    with pytest.raises(DataError, match="in the merged store these do not: p0"):
+        merge_stores(paths, tmp_path / "d", duplicates="first", disputed="last")
+    assert not (tmp_path / "d").exists()
+
+
+def test_stores_that_are_no_record_table_together_are_not_joined(tmp_path: Path) -> None:
+    store_of(tmp_path / "a", records_of(4), noise(4))
+    store_of(tmp_path / "b", records_of(4).with_column("id", list("wxyz")), noise(4))
+    with pytest.raises(DataError, match=r"in the merged store these do not: p0, p1 \(pair 'p0' has 4 records"):
+        merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
 def test_stores_of_different_encoders_are_not_merged(tmp_path: Path) -> None:
     from dataclasses import replace
 
@@ -249,7 +356,8 @@ def test_shards_whose_columns_differ_in_type_are_one_table(tmp_path: Path) -> No
     thinned = build_store(tmp_path / "b", [store], kept, "test")
     assert thinned.metadata()["caption"].to_pylist() == [None, None, "b", "c"]
     assert matching_rows(store, where={"caption": ["a", "d"]}, halves="complete").tolist() == [4, 5, 6, 7]
-    other = records_of(8).with_column("id", [f"s{i}" for i in range(8)]).with_column("caption", list(range(8)))
+    other = records_of(8).with_column("id", [f"s{i}" for i in range(8)]).with_column("pair_id", [None] * 8)
+    other = other.with_column("caption", list(range(8)))
     store_of(tmp_path / "c", other, noise(8))
     merged = merge_stores([folder, tmp_path / "c"], tmp_path / "d")
     assert merged.metadata()["caption"].to_pylist() == captions + [str(i) for i in range(8)]
