@@ -15,7 +15,7 @@ _NAMES = "think|thinking|thought|reasoning|analysis|reflection|scratchpad"
 _THOUGHTS = re.compile(rf"[<\[◁]({_NAMES})[>\]▷].*?[<\[◁]/\1[>\]▷]", re.DOTALL)
 _THOUGHT_ENDS = re.compile(rf"[<\[◁]/(?:{_NAMES})[>\]▷]")
 _THOUGHT_BEGINS = re.compile(rf"[<\[◁](?:{_NAMES})[>\]▷]")
-_SPECIAL = re.compile(r"<\|[^|<>]*\|>")
+_SPECIAL = re.compile(r"<\|[^|<>]*\|>|</?(?:b|i|u|em|strong|p|br|span|code)\s*/?>")
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,10 @@ THINKING = _set(
     """think believe consider classify say deem find feel call rate indication indications evidence reason sign signs
     suggest suggests suggesting indicate indicates indicating mean make claim conclude see judge"""
 )
+# "I have no doubt that …" does not say the opposite.
+DOUBTING = _set("doubt doubts doubtful question deny dispute hesitate fail fails")
+# "No part of this image …", "nothing about it …".
+PARTS = _set("no nothing none part parts aspect element in about of the this that at all and")
 # "Contains no obviously unsafe content", "falls under none of the unsafe categories".
 SHOWING = _set(
     """contain contains containing show shows showing depict depicts depicting include includes including have has
@@ -53,8 +57,10 @@ SHOWING = _set(
 BELONGING = _set("fall falls belong belongs fit fits match matches into under to in within")
 THINGS = _set("content contents material materials element elements imagery matter things thing themes theme items")
 FILLING = _set(
-    """any anything something visibly obviously overtly explicitly clearly that is seems considered be explicit or
-    harmful inappropriate and from kind of type sort obvious apparent visible some the these listed"""
+    """any anything something visibly obviously overtly explicitly clearly potentially that is are not seems would could
+    can may might be considered deemed regarded classified as explicit or harmful inappropriate and from kind of type
+    sort obvious apparent visible some the these this listed in here image picture photo content material element
+    elements imagery things"""
 )
 VIEWED = _set("view display show share see look publish")  # "safe to view" is said of an image, "safe to cross" is not
 

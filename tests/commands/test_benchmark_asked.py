@@ -1,4 +1,4 @@
-"""`guardtrain benchmark` with a model that is asked: 200 answers of known truth, and nobody else's figures move."""
+"""`guardtrain benchmark` with a model that is asked: answers in all wordings are read right, and no other figure moves."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.benchmarks.spoken import REFUSED, SAFE, UNDECIDED, UNSAFE, unmarked
 from tests.benchmarks.test_vision_language import REFUSALS
 from tests.benchmarks.tokenised import AGAINST, tokenised
 
-N = 200
+N = 240
 
 
 @dataclass(frozen=True)
-class Image200:
+class Asked:
     """An image of the test.
 
     Args:
@@ -47,11 +47,11 @@ class Image200:
     p: float | None = None
 
 
-def verdict(label: int, marked: str, unsafe: bool, odds: str) -> Image200:
+def verdict(label: int, marked: str, unsafe: bool, odds: str) -> Asked:
     """One that answers; by `odds` its probability agrees, is on other words, or says otherwise."""
     text, place, word = unmarked(marked)
     if place is None:
-        return Image200(label, Scripted(saying(text)), ("answered", "answered"), unsafe)
+        return Asked(label, Scripted(saying(text)), ("answered", "answered"), unsafe)
     value = {"agree": 0.8, "elsewhere": 0.3, "disagree": 0.3}[odds]
     tokens, said = tokenised(text, place, word, odds=value)
     against = {"agree": AGAINST, "elsewhere": 0.9 - value, "disagree": 0.9 - value}[odds]
@@ -61,10 +61,10 @@ def verdict(label: int, marked: str, unsafe: bool, odds: str) -> Image200:
     p = {"agree": said / (said + against), "elsewhere": None, "disagree": None}[odds]
     script = Scripted(saying(text), tokens=tokens)
     outcome = ("answered", "undecided" if odds == "disagree" else "answered")
-    return Image200(label, script, outcome, unsafe, p if p is None or unsafe else 1 - p)
+    return Asked(label, script, outcome, unsafe, p if p is None or unsafe else 1 - p)
 
 
-def images() -> list[Image200]:
+def images() -> list[Asked]:
     """Half are unsafe, and of those a filter takes away what it looks for; every wording is there."""
     g = random.Random(0)
     wordings = [(marked, True) for marked in UNSAFE] + [(marked, False) for marked in SAFE]
@@ -73,11 +73,11 @@ def images() -> list[Image200]:
     out = [verdict(int(unsafe ^ (g.random() < 0.15)), m, unsafe, odds[i % 5]) for i, (m, unsafe) in enumerate(wordings)]
     kept = [one for one in (*UNDECIDED, *REFUSED) if one.strip()]
     g.shuffle(kept)
-    rest = [Image200(1, one, ("refused", "refused")) for one in REFUSALS]
-    rest += [Image200(i % 2, Scripted({"error": "overloaded"}, 503), ("no answer", "no answer")) for i in range(4)]
+    rest = [Asked(1, one, ("refused", "refused")) for one in REFUSALS]
+    rest += [Asked(i % 2, Scripted({"error": "overloaded"}, 503), ("no answer", "no answer")) for i in range(4)]
     for text in kept[: N - len(out) - len(rest)]:
         outcome = "refused" if text in REFUSED else "undecided"
-        rest.append(Image200(g.randint(0, 1), Scripted(saying(text)), (outcome, outcome)))
+        rest.append(Asked(g.randint(0, 1), Scripted(saying(text)), (outcome, outcome)))
     out += rest
     assert len(out) == N
     g.shuffle(out)
@@ -105,7 +105,7 @@ def figures(folder: str) -> pd.DataFrame:
     return frame.astype({name: object for name in frame.columns if isinstance(frame[name].dtype, pd.CategoricalDtype)})
 
 
-def test_two_hundred_answers_are_read_right_or_counted_and_no_other_figure_moves(
+def test_every_answer_is_read_right_or_counted_and_no_other_figure_moves(
     run: Callable[..., str], endpoint: Endpoint
 ) -> None:
     every = images()
