@@ -1,4 +1,4 @@
-"""`guardtrain benchmark` with a model that is asked: answers in all wordings are read right, and no other figure moves."""
+"""`guardtrain benchmark` with a model that is asked: answers in all wordings are read right, no other figure moves."""
 
 from __future__ import annotations
 
