@@ -216,8 +216,8 @@ def _of_curve(
         raise DataError(f"{folder} has no results of its config's runs: its data or settings changed since.")
     picked = pick_run(mine, pools, runs, folder, settings.pick)
     planned = runs[picked.run]
-    if picked.metric is not None:
-        log.info("picked of %d runs by %s on %s: %.3f", picked.of, picked.metric, picked.on, picked.value)
+    if picked.text:
+        log.info("%s", picked.text)
     point = planned.point
     log.info(
         "run %s (budget %d, ratio %g %s %s, seed %d) is trained again",

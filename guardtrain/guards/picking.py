@@ -1,4 +1,14 @@
-"""Which run of a curve becomes a guard: the best by a metric, on validation images unless a test set is named."""
+"""Which run of a curve becomes a guard: the best by a metric, on validation images unless a test set is named.
+
+Where there are pairs, a run is judged on images of both pools and has the mean of the two: in a confounded real pool
+the context gives the label away, so real images alone would pick the run that learned the context.
+
+Every metric chooses among the runs that tell the classes apart as well as the best one: whose AUROC, the mean over the
+pools, is at most a standard error below its. Else a calibration error would pick a head that says ½ of everything, a
+margin the head with the largest logits, and a metric of pairs one that is lost on real images.
+
+Controls are what mixtures with pairs are compared with; they are picked where `pick.control` or `pick.run` names one.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +18,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from guardtrain.curves.engine import FALSE_POSITIVE_RATE, Run, metric_column
-from guardtrain.curves.folder import VALIDATION_FOLDER
-from guardtrain.curves.results import METRICS
-from guardtrain.curves.validation import PAIRS, REAL, ValidationScores, unseen
-from guardtrain.errors import ConfigError, DataError
+from guardtrain.curves.engine import Run
+from guardtrain.curves.results import METRICS, NO_CONTROL
+from guardtrain.curves.statistics import number_text
+from guardtrain.errors import ConfigError
+from guardtrain.guards.pick_values import Values, error_of, mean_of, on_tests, on_validation
 from guardtrain.guards.settings import PICK_TEST, PickSettings
-from guardtrain.metrics import record_pairs, sliced_guard_metrics
-from guardtrain.records import Records
+from guardtrain.mixtures import CONTROLS
 from guardtrain.training.pools import Pools
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FEWEST = 20  # safe and unsafe images each, below which a metric on validation says little
 _FILTERS = ("run", "budget", "ratio", "arm", "control", "seed")
 _SETTING = ["budget", "ratio", "arm", "control"]
 _SHOWN = 20
+_CANDIDATES = (NO_CONTROL, CONTROLS[0])  # what is no control: real images alone, and whole pairs
+_RIGHT = "pair_both_right"
+_NOISE = 2.0  # standard errors, beyond which a run is far behind on pairs
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,10 @@ class Picked:
         on: which images the metric is of, in words.
         is_test: whether these are a test set.
         setting_of: of how many settings its own is the best by the mean over seeds; 0 where runs were compared.
+        near: how many of them (runs, or settings) tell the classes apart as well as the best one.
+        controls: how many runs are controls that nothing named, and no candidates.
+        beside: the run beside the best by each metric, on each set of images: lines of text.
+        behind: a sentence for each set of pairs on which it is far behind the best.
     """
 
     run: str
@@ -50,6 +64,10 @@ class Picked:
     on: str = ""
     is_test: bool = False
     setting_of: int = 0
+    near: int = 0
+    controls: int = 0
+    beside: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
 
     @property
     def about(self) -> dict[str, Any]:
@@ -58,6 +76,21 @@ class Picked:
             return {}
         marked = {"is_test": True} if self.is_test else {}
         return {"of": self.of, "metric": self.metric, "value": self.value, "on": self.on, **marked}
+
+    @property
+    def text(self) -> str:
+        """What was picked, as it is printed; nothing where there was no choice."""
+        if self.metric is None:
+            return ""
+        units = f"{self.setting_of} settings" if self.setting_of else f"{self.of} runs"
+        lines = [f"picked of {self.of} runs by {self.metric} on {self.on}: {self.value:.3f}"]
+        left = [
+            f"{self.near} of the {units} tell the classes apart as well as the best (AUROC within a standard error)"
+        ]
+        if self.controls:
+            left.append(f"{self.controls} controls are no candidates unless pick.control names them")
+        lines += ["  " + "; ".join(left), *self.beside, *(f"! {text}" for text in self.behind)]
+        return "\n".join(lines)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -69,16 +102,17 @@ class Picked:
             by = f"the mean over seeds of {by}, the best of {self.setting_of} settings, and then the best of its seeds"
         text = f"The run was picked of {self.of} by {by}: "
         if self.is_test:
-            return (f"{text}its metrics there are better than they will be elsewhere.",)
+            return (f"{text}its metrics there are better than they will be elsewhere.", *self.behind)
         return (
             f"{text}{self.value:.3f}, which is better than it will be elsewhere, as the best of several always is. The "
             "figures to quote are those on the test sets: they had no part in the choice. Where the same images set "
             "the thresholds, the rates found there are a little too good for the same reason.",
+            *self.behind,
         )
 
 
 def pick_run(results: pd.DataFrame, pools: Pools, runs: Mapping[str, Run], folder: Path, pick: PickSettings) -> Picked:
-    """The best run by `pick`.
+    """The best run by `pick`, see the module.
 
     Args:
         results: rows of the results table, of `runs` alone.
@@ -91,6 +125,54 @@ def pick_run(results: pd.DataFrame, pools: Pools, runs: Mapping[str, Run], folde
         ConfigError: no metric or test set, or none of that name; nothing left.
         DataError: too few validation images, or runs that were not scored on them.
     """
+    left, controls = _candidates(results, pick)
+    if len(left) == 1 and pick.metric is None:
+        return Picked(str(left["run"].iloc[0]), 1)
+    metric = _allowed("metric", pick.metric, list(METRICS))
+    keys = left["run"].tolist()
+    if pick.on == PICK_TEST:
+        test = _allowed("test", pick.test, sorted(results["test"].unique()))
+        shown = on_tests(results, keys)
+        judges, nobody = [one for one in shown if one.name == test], ""
+    elif pick.test is not None:
+        raise ConfigError(
+            f"pick.test is '{pick.test}', and pick.on is '{pick.on}'. Leave pick.test out, or say pick.on={PICK_TEST} "
+            "to pick on a test set: its figures are then no longer those of unseen images, and the card says so."
+        )
+    else:
+        judges, nobody = on_validation(pools, [runs[key] for key in keys], folder)
+        shown = judges
+    own = [one for one in judges if one.has_pairs or not metric.startswith("pair_")]
+    if not own:
+        raise ConfigError(f"{metric} needs pairs, and there are none to judge the runs by. Pick by another metric.")
+    on = f"the test set {own[0].name}" if pick.on == PICK_TEST else _images(own, nobody)
+    left = left.set_index("run").assign(value=mean_of(own, metric), auroc=mean_of(judges, "auroc"))
+    left = left.assign(error=error_of(judges)).dropna(subset=["value", "auroc"])
+    if left.empty:
+        raise ConfigError(f"{metric} is not defined on {on} for any run; pick by another metric.")
+    lowest = "lower is better" in METRICS[metric]
+    if pick.best == "setting":
+        means = left.groupby(_SETTING, sort=False)[["value", "auroc", "error"]].mean()
+        best, near = _best(means, lowest)
+        mine = left[(left[_SETTING] == list(best)).all(axis=1)]["value"]
+        run, settings = str(mine.idxmin() if lowest else mine.idxmax()), len(means)
+    else:
+        (run, near), settings = _best(left, lowest), 0
+    value = float(left["value"][run])
+    beside, behind = _beside(shown, run, runs)
+    is_test = pick.on == PICK_TEST
+    return Picked(run, len(left), metric, value, on, is_test, settings, near, controls, beside, behind)
+
+
+def _images(values: Sequence[Values], nobody: str) -> str:
+    """Which validation images these are, in words."""
+    first, *others = (f"{one.images} validation images of {one.name}" for one in values)
+    told = " and ".join([first, *(text.replace(" validation images", "") for text in others)])
+    return f"{'both pools (the mean of the two), ' if others else ''}{told} that {nobody} was trained on"
+
+
+def _candidates(results: pd.DataFrame, pick: PickSettings) -> tuple[pd.DataFrame, int]:
+    """A row a run to pick from, and how many runs were left out for being controls that nothing names."""
     left = results[results["slice_kind"] == "all"].drop_duplicates("run")
     for name in _FILTERS:
         if (wanted := getattr(pick, name)) is None:
@@ -101,32 +183,78 @@ def pick_run(results: pd.DataFrame, pools: Pools, runs: Mapping[str, Run], folde
             raise ConfigError(
                 f"No run is left with pick.{name}={wanted}; there are: {', '.join(map(str, known[:_SHOWN]))}."
             )
-    if len(left) == 1 and pick.metric is None:
-        return Picked(str(left["run"].iloc[0]), 1)
-    metric = _allowed("metric", pick.metric, list(METRICS))
-    if pick.on == PICK_TEST:
-        test = _allowed("test", pick.test, sorted(results["test"].unique()))
-        mine = results[(results["slice_kind"] == "all") & (results["test"] == test)].set_index("run")[metric]
-        values, on = mine.reindex(left["run"]).to_numpy(dtype=float), f"the test set {test}"
-    elif pick.test is not None:
+    if pick.run is not None or pick.control is not None:
+        return left, 0
+    named = left["control"].isin(_CANDIDATES)
+    if not named.any():
+        found = sorted(left["control"].unique())
         raise ConfigError(
-            f"pick.test is '{pick.test}', and pick.on is '{pick.on}'. Leave pick.test out, or say pick.on={PICK_TEST} "
-            "to pick on a test set: its figures are then no longer those of unseen images, and the card says so."
+            f"The {len(left)} runs left to pick from are controls ({', '.join(found)}), which are what mixtures with "
+            f"pairs are compared with. To make a guard of one all the same, name them: pick.control={found[0]}."
         )
-    else:
-        values, on = _on_validation(pools, [runs[key] for key in left["run"]], folder, metric)
-    left = left.assign(value=values)[~np.isnan(values)]
-    if left.empty:
-        raise ConfigError(f"{metric} is not defined on {on} for any run; pick by another metric.")
-    count, settings = len(left), 0
-    lowest = "lower is better" in METRICS[metric]
-    if pick.best == "setting":
-        means = left.groupby(_SETTING, sort=False)["value"].mean()
-        settings = len(means)
-        best = means.idxmin() if lowest else means.idxmax()
-        left = left[(left[_SETTING] == list(best)).all(axis=1)]
-    row = left.loc[left["value"].idxmin() if lowest else left["value"].idxmax()]
-    return Picked(str(row["run"]), count, metric, float(row["value"]), on, pick.on == PICK_TEST, settings)
+    return left[named], int((~named).sum())
+
+
+def _best(units: pd.DataFrame, lowest: bool) -> tuple[Any, int]:
+    """The best by `value` of those whose `auroc` is within a standard error of the highest, and how many these are."""
+    top = units.loc[units["auroc"].idxmax()]
+    near = units[top["auroc"] - units["auroc"] <= np.hypot(units["error"], top["error"])]
+    return near["value"].idxmin() if lowest else near["value"].idxmax(), len(near)
+
+
+def _beside(values: Sequence[Values], run: str, runs: Mapping[str, Run]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Lines that show a run beside the best by each metric and set, and a sentence where it is far behind on pairs."""
+    rows: list[list[str]] = [["", *(cell for one in values for cell in (one.name, "", ""))]]
+    rows.append(["", *["picked", "best", ""] * len(values)])
+    behind = []
+    for metric, name in METRICS.items():
+        cells = [name.removesuffix(" (lower is better)")]
+        for one in values:
+            column = one.metrics[metric].dropna()
+            if run not in column:
+                cells += ["–", "–", ""]
+                continue
+            best = str(column.idxmin() if "lower is better" in name else column.idxmax())
+            cells += [number_text(column[run]), number_text(column[best]), "" if best == run else _short(runs[best])]
+            if metric == _RIGHT and (text := _far_behind(one, run, best, runs)):
+                behind.append(text)
+        if any(cell != "–" for cell in cells[1:] if cell):
+            rows.append(cells)
+    widths = [max(len(row[i]) for row in rows[1:]) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows[1:]:
+        numbers = [
+            cell.ljust(width) if i % 3 == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append(("  " + "  ".join(numbers)).rstrip())
+    head = "  " + " " * widths[0]
+    for i, one in enumerate(values):
+        head += "  " + one.name.ljust(sum(widths[3 * i + 1 : 3 * i + 4]) + 4)
+    return (head.rstrip(), *lines), tuple(behind)
+
+
+def _far_behind(values: Values, run: str, best: str, runs: Mapping[str, Run]) -> str:
+    """A sentence where a run gets both sides of pairs right less often than the best one, by more than noise."""
+    shares = values.metrics[_RIGHT]
+    mine, theirs = float(shares[run]), float(shares[best])
+    places = [values.metrics.index.get_loc(key) for key in (run, best)]
+    counts = values.counts[places, 2]
+    error = float(np.sqrt((np.array([mine * (1 - mine), theirs * (1 - theirs)]) / np.maximum(counts, 1)).sum()))
+    if theirs - mine <= _NOISE * error:
+        return ""
+    return (
+        f"Far behind on the pairs of {values.name}: both sides are right of {number_text(mine)} of them, and of "
+        f"{number_text(theirs)} by the best run to pick from ({_short(runs[best])}; pick.run={best})."
+    )
+
+
+def _short(run: Run) -> str:
+    """A run in a few signs: "n 2,048, ρ 0.5, seed 3"."""
+    point = run.point
+    arm = "" if point.arm == "replace" else f" {point.arm}"
+    control = "" if point.control in _CANDIDATES else f" {point.control}"
+    return f"n {point.budget:,}, ρ {point.ratio:g}{arm}{control}, seed {point.seed}"
 
 
 def _allowed(key: str, value: str | None, allowed: Sequence[str]) -> str:
@@ -134,61 +262,3 @@ def _allowed(key: str, value: str | None, allowed: Sequence[str]) -> str:
         return str(value)
     said = "is not given" if value is None else f"is '{value}'"
     raise ConfigError(f"This is a curve's folder, and pick.{key} {said}; give one of: {', '.join(allowed)}.")
-
-
-def _on_validation(pools: Pools, runs: Sequence[Run], folder: Path, metric: str) -> tuple[np.ndarray, str]:
-    """(R,) the metric of each run on validation images that it was not trained on, and which these are, in words.
-
-    The same images judge all runs, if enough were used by none of them; else all runs of a seed, whose mixtures are
-    nested, and every seed has other images of the same number.
-    """
-    scores = ValidationScores(folder / VALIDATION_FOLDER, pools)
-    name = PAIRS if metric.startswith("pair_") else REAL
-    if name not in scores.parts:
-        raise ConfigError(f"{metric} needs pairs, and this data has no pool of pairs. {_OTHERWISE}")
-    records = scores.parts[name].records
-    probabilities = scores.read(name, [run.key for run in runs])
-    free = np.stack([unseen(pools, run.mixture, records) for run in runs])
-    judges: dict[int | None, np.ndarray] = {None: np.logical_and.reduce(free, axis=0)}
-    seeds: list[int | None] = [None] * len(runs)
-    shared = _enough(records, judges[None])
-    if not shared:
-        seeds = [run.point.seed for run in runs]
-        judges = {seed: np.logical_and.reduce(free[np.array(seeds) == seed], axis=0) for seed in dict.fromkeys(seeds)}
-    values = np.empty(len(runs))
-    for seed, mask in judges.items():
-        if not _enough(records, mask):
-            raise DataError(_too_few(name, records, mask, seed, runs))
-        mine = np.array([of == seed for of in seeds])
-        found = sliced_guard_metrics(
-            torch.from_numpy(probabilities[mine]),
-            torch.from_numpy(records.labels.astype(np.int64)),
-            record_pairs(records),
-            {("all", "all"): mask},
-            fpr=FALSE_POSITIVE_RATE,
-        )
-        columns = {metric_column(own): column for own, column in found["all", "all"].items()}
-        values[mine] = columns[metric].numpy()
-    counts = sorted({int(mask.sum()) for mask in judges.values()})
-    many = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    nobody = "no run" if shared else "no run of the same seed"
-    return values, f"{many} validation images of the {name} pool that {nobody} to pick from was trained on"
-
-
-_OTHERWISE = "Or pick on a test set (pick.on=test pick.test=NAME): the guard's card says so then."
-
-
-def _enough(records: Records, mask: np.ndarray) -> bool:
-    unsafe = int(records.labels[mask].sum())
-    return FEWEST <= unsafe <= int(mask.sum()) - FEWEST
-
-
-def _too_few(name: str, records: Records, mask: np.ndarray, seed: int | None, runs: Sequence[Run]) -> str:
-    unsafe = int(records.labels[mask].sum())
-    largest = max(run.point.budget for run in runs)
-    return (
-        f"Picking on validation takes at least {FEWEST} safe and {FEWEST} unsafe images of the {name} pool that no run "
-        f"to pick from was trained on; of seed {seed} there are {int(mask.sum()) - unsafe} and {unsafe}: runs of up to "
-        f"{largest:,} images leave no more. Pick among fewer (pick.budget=…, pick.ratio=…, pick.control=…), or mark "
-        f"records with split: val and run the curve again. {_OTHERWISE}"
-    )

@@ -100,16 +100,18 @@ class CalibrationSettings:
 
 @dataclass
 class PickSettings:
-    """Which run of a curve: the best by a metric.
+    """Which run of a curve: the best by a metric, of those that tell the classes apart as well as the best one.
 
     Args:
         metric: a column of the results, such as `auroc`, `pair_both_right` or `brier`; not needed where one is left.
-        on: `validation`: images that none of these runs was trained on, and of no test set; or `test`, a test set,
-            whose figures are then no longer those of images that nothing was chosen on.
+        on: `validation`: images that none of these runs was trained on, and of no test set; where there are pairs, of
+            both pools, and the mean of the two counts. Or `test`, a test set, whose figures are then no longer those
+            of images that nothing was chosen on.
         test: which test set; for `on: test` alone.
         best: `run`: the best one; `setting`: the best budget, ratio, arm and control by the mean over seeds, then the
             best of its seeds.
-        run, budget, ratio, arm, control, seed: only runs with this value; null for all.
+        run, budget, ratio, arm, seed: only runs with this value; null for all.
+        control: only runs of this control; null for the runs that are none: real images alone, and whole pairs.
     """
 
     metric: str | None = None

@@ -86,19 +86,23 @@ def curve(tmp_path_factory: pytest.TempPathFactory) -> Curve:
 
 
 @pytest.mark.parametrize(("budget", "apart"), [(8, False), (60, True)])
-def test_the_best_run_on_images_that_no_candidate_saw(curve: Curve, budget: int, apart: bool) -> None:
+def test_the_best_run_on_images_of_both_pools_that_no_candidate_saw(curve: Curve, budget: int, apart: bool) -> None:
     picked = curve.pick(metric="auroc", budget=budget)
-    scores, records = curve.scores("real")
     runs = [run for run in curve.runs.values() if run.point.budget == budget]
-    aucs, sizes = {}, set()
-    for run in runs:
-        mask = curve.unseen(records, [other for other in runs if not apart or other.point.seed == run.point.seed])
-        sizes.add(int(mask.sum()))
-        aucs[run.key] = roc_auc_score(records.labels[mask], scores[run.key][mask])
-    assert picked.run == max(aucs, key=aucs.__getitem__)
-    assert picked.value == pytest.approx(aucs[picked.run])
-    assert (picked.of, len(sizes)) == (8, 1)
-    assert f"{sizes.pop()} validation images of the real pool" in picked.on
+    means = dict.fromkeys((run.key for run in runs), 0.0)
+    sizes: dict[str, set[int]] = {"real": set(), "pairs": set()}
+    for pool, counts in sizes.items():
+        scores, records = curve.scores(pool)
+        for run in runs:
+            judges = [other for other in runs if not apart or other.point.seed == run.point.seed]
+            mask = curve.unseen(records, judges)
+            counts.add(int(mask.sum()))
+            means[run.key] += roc_auc_score(records.labels[mask], scores[run.key][mask]) / 2
+    assert picked.run == max(means, key=means.__getitem__)
+    assert picked.value == pytest.approx(means[picked.run])
+    assert picked.of == 8
+    told = {name: f"{min(n)}" if len(n) == 1 else f"{min(n)} to {max(n)}" for name, n in sizes.items()}
+    assert f"{told['real']} validation images of the real pool and {told['pairs']} of the pair pool" in picked.on
     assert ("of the same seed" in picked.on) == apart
     assert f"picked of 8 by auroc on {picked.on}: {picked.value:.3f}, which is better" in picked.notes[0]
     assert "test sets: they had no part in the choice" in picked.notes[0]
@@ -129,11 +133,11 @@ def test_what_is_seen_or_a_test_set_is_never_asked(curve: Curve) -> None:
 
 
 def test_the_best_setting_over_seeds_then_its_best_seed(curve: Curve) -> None:
-    picked = curve.pick(metric="brier", on="test", test="t", best="setting")
-    means = curve.frame.groupby(["budget", "ratio"])["brier"].mean()
-    mine = curve.frame[(curve.frame["budget"] == means.idxmin()[0]) & (curve.frame["ratio"] == means.idxmin()[1])]
-    assert picked.run == mine.loc[mine["brier"].idxmin(), "run"]
-    assert "the mean over seeds of brier on the test set t, the best of 6 settings" in picked.notes[0]
+    picked = curve.pick(metric="auroc", on="test", test="t", best="setting")
+    means = curve.frame.groupby(["budget", "ratio"])["auroc"].mean()
+    mine = curve.frame[(curve.frame["budget"] == means.idxmax()[0]) & (curve.frame["ratio"] == means.idxmax()[1])]
+    assert picked.run == mine.loc[mine["auroc"].idxmax(), "run"]
+    assert "the mean over seeds of auroc on the test set t, the best of 6 settings" in picked.notes[0]
 
 
 def test_one_run_that_is_named_is_no_choice(curve: Curve) -> None:
@@ -163,7 +167,7 @@ def test_records_with_split_val_pick_and_a_curve_that_grows_keeps_its_scores(tmp
     grid = GridSettings(budgets=[80], ratios=[0.0], seeds=2)
     small = Curve(tmp_path, pools(split=split), grid)
     picked = small.pick(metric="auroc")
-    assert picked.on.startswith("40 validation images")
+    assert "40 validation images of the real pool" in picked.on
     assert set(small.scores("real")[1].ids) == {f"r-{i:03d}" for i in range(120) if i % 6 in (0, 1)}
     grown = Curve(tmp_path, pools(split=split), replace(grid, seeds=3))
     assert grown.pick(metric="auroc").of == 3
