@@ -59,7 +59,8 @@ def run(config: DictConfig) -> None:
     from guardtrain.curves.tuning.table import TRIALS_FILE, ranked_text, write_trials
 
     judge = _judge(settings, configs, pools, score, folder)
-    about = _about(settings, configs, pools, score)
+    both = len(judge.parts) > 1 if score == VALIDATION else settings.mixture.ratio > 0
+    about = _about(settings, configs, pools, score, both)
     names = [parameter.name for parameter in space]
     with (
         _helpers(settings, folder),
@@ -88,7 +89,13 @@ def run(config: DictConfig) -> None:
                 )
             write_trials(folder, trials, names, settings.metric, score)
             log.info("")
-            show(ranked_text(trials, names, settings.metric, score, settings.seeds, judge.folds, settings.show))
+            on = (
+                f"{judge.folds} folds inside the budget"
+                if score == FOLDS
+                else "validation images that no trial trains on"
+            )
+            on += ", the mean of both pools" * (both and not settings.metric.startswith("pair_"))
+            show(ranked_text(trials, names, settings.metric, on, settings.seeds, settings.show))
             log.info("")
             log.info("trials    %s", folder / TRIALS_FILE)
             if trials[0].score is None:
@@ -114,9 +121,8 @@ def _search(settings: TuneConfig, search: Search, configs: TrialConfigs, judge: 
         judged = judge.judge([configs.candidate(trial.values) for trial in asked], title)
         told = []
         for trial, own in zip(asked, judged, strict=True):
-            by_seed = own.by_seed
-            mean = None if own.reason else float(by_seed[by_seed == by_seed].mean())
-            told.append(Trial(trial.number, trial.values, mean, own.scores.tolist(), own.seconds, own.reason))
+            scores, by_seed = own.by_fold.tolist(), own.by_seed.tolist()
+            told.append(Trial(trial.number, trial.values, own.score, scores, by_seed, own.seconds, own.reason))
         search.tell(told)
         seconds = time.perf_counter() - begun
         ranked = search.read()
@@ -189,7 +195,7 @@ def _judge(settings: TuneConfig, configs: TrialConfigs, pools: Pools, score: str
     )
 
 
-def _about(settings: TuneConfig, configs: TrialConfigs, pools: Pools, score: str) -> dict[str, Any]:
+def _about(settings: TuneConfig, configs: TrialConfigs, pools: Pools, score: str, both: bool) -> dict[str, Any]:
     """All that decides a trial's score and what is asked for, by the name a user knows."""
     return {
         "data": pools.digest,
@@ -200,6 +206,8 @@ def _about(settings: TuneConfig, configs: TrialConfigs, pools: Pools, score: str
         "metric": settings.metric,
         "score": score,
         "seeds": settings.seeds,
+        # once the images of both pools in a fold were judged as one
+        **({"pools": "each by itself"} if both and score == FOLDS else {}),
     }
 
 

@@ -18,7 +18,7 @@ from guardtrain.config import TrainConfig, conf_dir, register_schemas
 from guardtrain.config_checks import typed
 from guardtrain.curves.engine import make_mixer
 from guardtrain.curves.grid import GridPoint
-from guardtrain.curves.tuning.scoring import Candidate, Judge
+from guardtrain.curves.tuning.scoring import Candidate, Judge, Judged
 from guardtrain.heads import MLPHead
 from guardtrain.training.pools import Pools
 from guardtrain.training.recipe import TrainingRecipe
@@ -45,26 +45,34 @@ def pools(cache_dir: Path) -> Pools:
     return load_pools(typed(_composed("train", *SMALL_DATA), TrainConfig), lambda _: None)
 
 
-def _scikit_learns_losses(pools: Pools, penalties: list[float], seeds: int) -> np.ndarray:
-    """Held-out losses of scikit-learn's heads, by penalty, on the same folds; both classes weighed alike."""
+def _scikit_learns_losses(pools: Pools, penalties: list[float], seeds: int, ratio: float = 0.0) -> np.ndarray:
+    """Held-out losses of scikit-learn's heads, by penalty and seed, on the same folds; both classes weighed alike.
+
+    Of the images of each pool by themselves, the mean of the two; a fold is as heavy as it has images of the pool.
+    """
     mixer = make_mixer(pools)
     losses = np.zeros((len(penalties), seeds))
     for seed in range(seeds):
-        mixture = mixer.mix(budget=BUDGET, ratio=0.0, arm="replace", control="paired", seed=seed)
+        mixture = mixer.mix(budget=BUDGET, ratio=ratio, arm="replace", control="paired", seed=seed)
         folds = mixer.folds(mixture, 5)
         assert folds is not None
         x, y = pools.matrix[pools.rows(mixture)].astype(np.float64), pools.labels[pools.rows(mixture)]
+        real = np.arange(len(y)) < mixture.n_real
+        sets = [own for own in (real, ~real) if own.any()]
         for fold in range(5):
             inside, out = folds != fold, folds == fold
             mean = x[inside].mean(0)
             scale = np.sqrt(((x[inside] - mean) ** 2).mean())
-            weight = (inside.sum() / (2 * np.bincount(y[inside])))[y[out]]
+            weight = inside.sum() / (2 * np.bincount(y[inside]))
             for p, l2 in enumerate(penalties):
                 head = LogisticRegression(C=1 / l2, class_weight="balanced", solver="newton-cholesky", tol=1e-10)
                 head.fit((x[inside] - mean) / scale, y[inside])
-                probability = head.predict_proba((x[out] - mean) / scale)
-                losses[p, seed] += log_loss(y[out], probability, sample_weight=weight, labels=[0, 1]) * out.mean()
-    return losses.mean(1)
+                for own in sets:
+                    held = out & own
+                    probability = head.predict_proba((x[held] - mean) / scale)
+                    loss = log_loss(y[held], probability, sample_weight=weight[y[held]], labels=[0, 1])
+                    losses[p, seed] += loss * held.sum() / own.sum() / len(sets)
+    return losses
 
 
 def test_the_tuned_penalty_is_scikit_learns_and_its_run_is_that_of_the_printed_command(run, pools: Pools) -> None:
@@ -74,7 +82,7 @@ def test_the_tuned_penalty_is_scikit_learns_and_its_run_is_that_of_the_printed_c
     table = pq.read_table(OUT / "trials.parquet").to_pandas().sort_values("loss.l2")
     penalties = table["loss.l2"].tolist()
     assert penalties == [0.01, 0.1, 1.0, 10.0, 100.0]
-    theirs = _scikit_learns_losses(pools, penalties, seeds=2)
+    theirs = _scikit_learns_losses(pools, penalties, seeds=2).mean(1)
     np.testing.assert_allclose(table["score"], theirs, atol=2e-3)
     best = penalties[int(theirs.argmin())]
     assert json.loads((OUT / "best/head.json").read_text())["chosen"]["l2"] == pytest.approx(best)
@@ -87,6 +95,32 @@ def test_the_tuned_penalty_is_scikit_learns_and_its_run_is_that_of_the_printed_c
     assert "5 of 5 trials are there already" in again
     assert "a minute" not in again
     assert "differs in settings" in run(*TUNE, SPACE, "seeds=2", "loss.class_weight=none", code=2)
+
+
+def test_both_pools_are_judged_apart_and_the_score_is_the_mean_of_what_is_kept_of_each_seed(run, pools: Pools) -> None:
+    given = [text.replace("mixture.ratio=0", "mixture.ratio=0.25") for text in TUNE]
+    text = run(*given, SPACE, "seeds=2", "batch=5")
+    assert "5 trials by log_loss on 5 folds inside the budget, the mean of both pools, 2 seeds" in text
+    table = pq.read_table(OUT / "trials.parquet").to_pandas()
+    by_seed = np.stack(table["by_seed"].to_list())
+    theirs = _scikit_learns_losses(pools, table["loss.l2"].tolist(), seeds=2, ratio=0.25)
+    np.testing.assert_allclose(by_seed, theirs, atol=2e-3)
+    np.testing.assert_allclose(by_seed.mean(axis=1), table["score"], rtol=1e-12)
+    assert table["score"].tolist() == sorted(table["score"])
+    found = run("results", "metric=log_loss", "test=validation")
+    scores = [
+        line.split()[2].partition("±")[0] for line in found.splitlines() if line.strip()[:2] in ("1 ", "2 ", "3 ")
+    ]
+    assert scores == [f"{value:.3f}".removeprefix("0") for value in table["score"][:3]]
+
+
+def test_folds_of_other_sizes_count_by_their_images() -> None:
+    scores, weights = np.array([[[1.0, np.nan], [4.0, 2.0]]]), np.array([[[30.0, 0.0], [10.0, 5.0]]])
+    judged = Judged(scores, weights, 0.0)
+    assert judged.by_seed.tolist() == [(1.75 + 2) / 2]
+    assert judged.by_fold.tolist() == [[1.0, 3.0]]
+    assert judged.score == judged.by_seed.mean()
+    assert Judged(scores, weights, 0.0, "a head is not finite").score is None
 
 
 def test_a_bank_of_trials_scores_as_each_alone(pools: Pools, tmp_path: Path) -> None:
@@ -120,7 +154,7 @@ def test_mixtures_and_heads_are_searched_on_images_that_no_trial_trains_on(run) 
         "tune", *SMALL_DATA, "guard=false", "mixture.budget=64", "sampler=grid", "optimizer.steps=10", "seeds=1", space,
         "metric=auroc", "trials=99",
     )  # fmt: skip
-    assert "6 trials by auroc on validation images that no trial trains on, one seed" in text
+    assert "6 trials by auroc on validation images that no trial trains on, the mean of both pools, one seed" in text
     table = pq.read_table(OUT / "trials.parquet").to_pandas()
     assert sorted(table["score"], reverse=True) == table["score"].tolist()
     assert table["optimizer.lr"].notna().tolist() == (table["head"] == "mlp").tolist()

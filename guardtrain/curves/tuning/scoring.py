@@ -64,8 +64,8 @@ class Judged:
     """A candidate's scores.
 
     Args:
-        scores: `(S, K)` by seed and fold (or validation pool); NaN where nothing was judged.
-        weights: `(S, K)` images judged.
+        scores: `(S, K, P)` by seed, fold and pool; NaN where nothing was judged. Without folds K is 1.
+        weights: `(S, K, P)` images judged.
         seconds: its share of its bank's.
         reason: why there are none.
     """
@@ -77,14 +77,35 @@ class Judged:
 
     @property
     def by_seed(self) -> np.ndarray:
-        """`(S,)` mean over folds, each as heavy as it has images."""
+        """`(S,)` the mean over pools of the mean over folds, each fold as heavy as it has images of the pool."""
         weights = np.where(np.isnan(self.scores), 0.0, self.weights)
         total = weights.sum(1)
-        return np.where(total > 0, np.nansum(self.scores * weights, 1) / np.maximum(total, 1), np.nan)
+        by_pool = np.where(total > 0, np.nansum(self.scores * weights, 1) / np.maximum(total, 1), np.nan)
+        return _mean(by_pool)
+
+    @property
+    def by_fold(self) -> np.ndarray:
+        """`(S, K)` the mean over pools."""
+        return _mean(self.scores)
+
+    @property
+    def score(self) -> float | None:
+        """The mean over seeds; None where it failed."""
+        own = self.by_seed[~np.isnan(self.by_seed)]
+        return None if self.reason else float(own.mean())
+
+
+def _mean(scores: np.ndarray) -> np.ndarray:
+    """The mean over the last axis of what is not NaN; NaN where all is."""
+    known = ~np.isnan(scores)
+    return np.where(known.any(-1), np.where(known, scores, 0.0).sum(-1) / np.maximum(known.sum(-1), 1), np.nan)
 
 
 class Judge:
     """Trains candidates and scores them, on held-out folds of their own images or on images that no trial uses.
+
+    Where there are images of both pools they are judged apart, and the score is the mean of the two: real images may
+    tell the label by the context, and would outvote few pairs.
 
     Args:
         pools: pools; their test sets are not looked at.
@@ -160,8 +181,9 @@ class Judge:
             memory_gb=self.memory_gb,
             label=label,
         )
-        width = self.folds if self.score == FOLDS else len(self.parts)
-        shape = (len(candidates), max(len(c.points) for c in candidates), width)
+        pool_of = (drawn.rows >= len(self.pools.real)).astype(np.int64)  # 0 the real pool, 1 the pair pool
+        folds, pools = (self.folds, 2) if self.score == FOLDS else (1, len(self.parts))
+        shape = (len(candidates), max(len(c.points) for c in candidates), folds, pools)
         scores, weights = np.full(shape, np.nan), np.zeros(shape)
         if self.score == FOLDS:
             logits = fitted.logits(embeddings)
@@ -172,19 +194,21 @@ class Judge:
             for heads in by_exam.values():
                 plan = plans[heads[0]]
                 c, s, _ = place[heads[0]]
-                rows, pairs = plan.held_out, whole[candidates[c].points[s], candidates[c].rounding].pairs
-                assert rows is not None
-                values = self._measure(logits[heads][:, rows], labels[rows], _within(rows, pairs), plan, labels, recipe)
-                for head, value in zip(heads, values, strict=True):
-                    scores[place[head]], weights[place[head]] = value, len(rows)
+                held_out, pairs = plan.held_out, whole[candidates[c].points[s], candidates[c].rounding].pairs
+                assert held_out is not None
+                for p in np.unique(pool_of[held_out]).tolist():
+                    rows = held_out[pool_of[held_out] == p]
+                    own_logits, inside = logits[heads][:, rows], _within(rows, pairs)
+                    values = self._measure(own_logits, labels[rows], inside, plan, labels, recipe)
+                    for head, value in zip(heads, values, strict=True):
+                        scores[(*place[head], p)], weights[(*place[head], p)] = value, len(rows)
         else:
             for p, pool in enumerate(self.parts.values()):
                 logits = fitted.logits(torch.from_numpy(np.array(pool.matrix[:], dtype=np.float32)))
                 own = torch.from_numpy(pool.records.labels.astype(np.int64))
                 for head, plan in enumerate(plans):
                     value = self._measure(logits[[head]], own, record_pairs(pool.records), plan, labels, recipe)
-                    at = (*place[head][:2], p)
-                    scores[at], weights[at] = value[0], 1
+                    scores[(*place[head], p)], weights[(*place[head], p)] = value[0], len(pool)
         failed = np.zeros(len(candidates), dtype=bool)
         for head in np.flatnonzero(fitted.failed).tolist():
             failed[place[head][0]] = True

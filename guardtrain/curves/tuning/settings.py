@@ -32,7 +32,8 @@ class TuneSettings:
         metric: what is searched for: `log_loss` or a metric of the results table, such as `auroc`.
         score: on which images: `folds`: cross-validation inside the budget; `validation`: images of the pools that no
             trial trains on (those whose split says val, if there are any); `auto`: folds, and validation where the
-            space holds `mixture.` settings. Never a test set.
+            space holds `mixture.` settings. Where there are images of both pools they are judged apart, and the score
+            is the mean of the two. Never a test set.
         seeds: how many seeds, from mixture.seed, each trial is trained with; its score is their mean.
         show: rows of the table that is printed.
     """

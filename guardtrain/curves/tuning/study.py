@@ -26,7 +26,8 @@ from guardtrain.errors import ConfigError, DataError
 STUDY_FILE = "study.db"
 _NAME = "guardtrain"
 _LOCKS = ".workers"
-_WORKER, _AGAIN, _POINT, _REASON, _SCORES, _SECONDS = "worker", "again", "point", "reason", "scores", "seconds"
+_WORKER, _AGAIN, _POINT = "worker", "again", "point"
+_REASON, _SCORES, _BY_SEED, _SECONDS = "reason", "scores", "by_seed", "seconds"
 _WAIT = 120.0  # seconds for a database that another process writes to
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -40,7 +41,8 @@ class Trial:
         number: in the study.
         values: its parameters.
         score: None where it is not finished, or failed.
-        scores: by seed, and by fold where there are folds; NaN (None in the study) where nothing was judged.
+        scores: by seed and fold, a single one without folds; NaN (None in the study) where nothing was judged.
+        by_seed: the score of each seed, whose mean `score` is: folds are as heavy in it as they have images.
         seconds: its share of the time its batch took.
         reason: why it failed.
     """
@@ -49,6 +51,7 @@ class Trial:
     values: Mapping[str, Value]
     score: float | None = None
     scores: Sequence[Sequence[float]] = field(default_factory=list)
+    by_seed: Sequence[float] = field(default_factory=list)
     seconds: float = 0.0
     reason: str = ""
 
@@ -167,7 +170,8 @@ class Search:
             for trial in trials:
                 mine = self._asked.pop(trial.number)
                 mine.set_user_attr(_SECONDS, trial.seconds)
-                mine.set_user_attr(_SCORES, [[None if np.isnan(v) else float(v) for v in row] for row in trial.scores])
+                mine.set_user_attr(_SCORES, [_kept(row) for row in trial.scores])
+                mine.set_user_attr(_BY_SEED, _kept(trial.by_seed))
                 mine.set_user_attr(_REASON, trial.reason)
                 state = TrialState.FAIL if trial.score is None else TrialState.COMPLETE
                 self._study.tell(mine, trial.score, state=state)
@@ -179,13 +183,16 @@ class Search:
             if trial.state not in (TrialState.COMPLETE, TrialState.FAIL) or not _counts(trial):
                 continue
             attributes = trial.user_attrs
-            scores = [[np.nan if v is None else v for v in row] for row in attributes.get(_SCORES, [])]
+            scores = [_read(row) for row in attributes.get(_SCORES, [])]
+            # of an older guardtrain, which did not keep how heavy its folds were: near, where these are of about a size
+            by_seed = [float(np.nanmean(row)) if not np.isnan(row).all() else np.nan for row in scores]
             found.append(
                 Trial(
                     trial.number,
                     trial.params,
                     trial.value if trial.state == TrialState.COMPLETE else None,
                     scores,
+                    _read(attributes[_BY_SEED]) if _BY_SEED in attributes else by_seed,
                     attributes.get(_SECONDS, 0.0),
                     attributes.get(_REASON, ""),
                 )
@@ -246,6 +253,15 @@ class Search:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             # trials of one batch know nothing of one another's scores: the liar keeps them apart
             return optuna.samplers.TPESampler(seed=seed, constant_liar=True, multivariate=True, group=True)
+
+
+def _kept(values: Sequence[float]) -> list[float | None]:
+    """Numbers for JSON, which has no NaN."""
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def _read(values: Sequence[float | None]) -> list[float]:
+    return [np.nan if value is None else value for value in values]
 
 
 def _counts(trial: FrozenTrial) -> bool:

@@ -13,7 +13,6 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from guardtrain.curves.statistics import half_width
-from guardtrain.curves.tuning.settings import FOLDS
 from guardtrain.curves.tuning.study import Trial
 from guardtrain.files import replace_file
 
@@ -23,13 +22,11 @@ TRIALS_FILE, TRIALS_CSV = "trials.parquet", "trials.csv"
 def interval(trial: Trial) -> tuple[float, int]:
     """Half the width of the 95 % Student t interval of a trial's score, and over how many values.
 
-    Over seeds where there are several, else over folds (or pools): these share most of their training images, so that
-    interval is a guide and no more. NaN where there is one value.
+    Over seeds where there are several, else over folds: these share most of their training images, so that interval is
+    a guide and no more. NaN where there is one value.
     """
-    scores = np.array(trial.scores, dtype=np.float64)
-    values = np.array([np.nanmean(row) for row in scores if not np.isnan(row).all()])
-    if len(scores) == 1:
-        values = scores[0][~np.isnan(scores[0])]
+    values = np.array(trial.scores[0] if len(trial.scores) == 1 else trial.by_seed, dtype=np.float64)
+    values = values[~np.isnan(values)]
     if len(values) < 2:
         return float("nan"), len(values)
     return float(half_width(np.array([values.std(ddof=1)]), np.array([len(values)]))[0]), len(values)
@@ -56,17 +53,15 @@ def write_trials(folder: Path, trials: Sequence[Trial], names: Sequence[str], me
         if not all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in values):
             values = [None if v is None else str(v) for v in values]
         columns[name] = values
-    by_seed = [[_mean(row) for row in trial.scores] for trial in trials]
+    by_seed = [[None if np.isnan(value) else float(value) for value in trial.by_seed] for trial in trials]
     table = pa.table({**columns, "by_seed": pa.array(by_seed, pa.list_(pa.float64()))})
     replace_file(folder / TRIALS_FILE, lambda path: pq.write_table(table, path))
     flat = pa.table({**columns, "by_seed": [json.dumps(values) for values in by_seed]})
     replace_file(folder / TRIALS_CSV, lambda path: pyarrow.csv.write_csv(flat, path))
 
 
-def ranked_text(
-    trials: Sequence[Trial], names: Sequence[str], metric: str, score: str, seeds: int, folds: int, show: int
-) -> str:
-    """The best trials as a table of text, with a title and what the intervals are."""
+def ranked_text(trials: Sequence[Trial], names: Sequence[str], metric: str, on: str, seeds: int, show: int) -> str:
+    """The best trials as a table of text, with a title and what the intervals are; `on` says what judged them."""
     finished = [trial for trial in trials if trial.score is not None]
     shown = finished[:show]
     rows = [["", *names, metric, "95 % interval", "trial"]]
@@ -78,11 +73,12 @@ def ranked_text(
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  " + "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, "  " + "─" * (len(lines[0]) - 2))
-    on = f"{folds} folds inside the budget" if score == FOLDS else "validation images that no trial trains on"
     times = f"{seeds} seeds" if seeds > 1 else "one seed"
     title = f"{len(finished)} trials by {metric} on {on}, {times}"
-    over = "seeds" if seeds > 1 else "folds, which share images: a guide and no more" if score == FOLDS else "pools"
+    over = "seeds" if seeds > 1 else "folds, which share images: a guide and no more"
     notes = [f"  ±: half of a 95 % Student t interval over {over}; none is corrected for how many are compared."]
+    if not any(interval(trial)[1] > 1 for trial in shown):
+        notes = ["  One seed has no interval: seeds=3 shows what the order is worth."]
     if shown and not np.isnan(half := interval(shown[0])[0]):
         near = sum(abs((t.score or 0.0) - (shown[0].score or 0.0)) <= half for t in finished)
         notes.append(f"  {near} of {len(finished)} trials are no further from the best than its own interval.")
@@ -90,10 +86,6 @@ def ranked_text(
         reasons = "; ".join(dict.fromkeys(trial.reason for trial in trials if trial.score is None))
         notes.append(f"  {failed} trials failed: {reasons}.")
     return "\n".join([title, *lines, *notes])
-
-
-def _mean(row: Sequence[float]) -> float | None:
-    return None if np.isnan(row).all() else float(np.nanmean(row))
 
 
 def _cell(value: object) -> str:

@@ -27,7 +27,7 @@ def _search(folder: Path, sampler: str = "tpe", about: str = "a", seed: int = 3)
 def _finish(search: Search) -> None:
     while asked := search.ask(3, TRIALS):
         told = [(t, (float(t.values["loss.l2"] or 0) - 2) ** 2 + float(t.values["optimizer.lr"] or 0)) for t in asked]
-        search.tell([Trial(t.number, t.values, score, [[score]]) for t, score in told])
+        search.tell([Trial(t.number, t.values, score, [[score]], [score]) for t, score in told])
 
 
 def _points(search: Search) -> list[tuple[object, ...]]:
@@ -94,6 +94,29 @@ def test_another_search_and_a_damaged_file_are_refused(
     spoil(tmp_path)
     with pytest.raises(error, match=message):
         _search(tmp_path)
+
+
+def test_what_each_seed_scored_is_kept_and_of_older_studies_is_the_mean_of_its_folds(tmp_path: Path) -> None:
+    import optuna
+
+    with _search(tmp_path) as search:
+        (trial,) = search.ask(1, 1)
+        search.tell([Trial(trial.number, trial.values, 2.5, [[1.0, 5.0], [2.0, float("nan")]], [3.0, 2.0])])
+        (kept,) = search._study.get_trials()
+        older = {name: value for name, value in kept.user_attrs.items() if name != "by_seed"}
+        search._study.add_trial(
+            optuna.create_trial(params=kept.params, distributions=kept.distributions, value=2.6, user_attrs=older)
+        )
+        assert [found.by_seed for found in search.read()] == [[3.0, 2.0], [3.0, 2.0]]
+        search._study.add_trial(
+            optuna.create_trial(
+                params=kept.params,
+                distributions=kept.distributions,
+                value=2.7,
+                user_attrs=older | {"scores": [[1.0, 2.0], [4.0, None]]},
+            )
+        )
+        assert search.read()[2].by_seed == [1.5, 4.0]
 
 
 def test_failures_with_a_reason_are_kept_and_count(tmp_path: Path) -> None:
