@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from guardtrain.encoders.encoder import Encoder
     from guardtrain.guards.export import Exported, TrainedRun
     from guardtrain.guards.settings import GuardSettings
-    from guardtrain.guards.validation import Validation
     from guardtrain.training.pools import Pools
     from guardtrain.training.recipe import TrainingRecipe
 
@@ -53,9 +52,8 @@ def run(config: DictConfig) -> None:
         planned, trained = _of_training(folder, made, pools, recipe, settings)
     else:
         planned, trained = _of_curve(folder, made, pools, recipe, settings)
-    validation = find_validation(settings, pools, planned)
     out = Path(settings.out) if settings.out else folder / GUARD_FOLDER
-    exported = export(out, trained, validation, settings, made, log.info)
+    exported = export(out, trained, pools, planned, settings, made, log.info)
     show(summary_of(exported))
     track_export(folder, out, made, pools, planned)
     log.info("%.1f s in all", time.perf_counter() - started)
@@ -71,21 +69,25 @@ def summary_of(exported: Exported) -> str:
 def export(
     out: Path,
     trained: TrainedRun,
-    validation: Validation,
+    pools: Pools,
+    planned: Run,
     settings: GuardSettings,
     made: CurveConfig | TrainConfig,
     say: Callable[[str], None],
 ) -> Exported:
     """Write the guard of a run; its encoder is loaded only where a program needs it."""
     from guardtrain.guards.export import export_guard
+    from guardtrain.guards.validation import find_others, find_validation
 
     def encoder() -> Encoder:
         from guardtrain.encoders.load import load_encoder
 
         return load_encoder(replace(made.encoder, device="cpu"))  # where programs are traced and compared
 
-    precomputed = made.encoder.family == PRECOMPUTED
-    return export_guard(out, trained, validation, settings, encoder=None if precomputed else encoder, say=say)
+    load = None if made.encoder.family == PRECOMPUTED else encoder
+    validation = find_validation(settings, pools, planned.mixture)
+    others = find_others(settings, pools, planned.mixture)
+    return export_guard(out, trained, validation, settings, others=others, encoder=load, say=say)
 
 
 def describe_run(
@@ -116,39 +118,6 @@ def describe_run(
         neighbours=neighbours,
         notes=notes,
     )
-
-
-def find_validation(settings: GuardSettings, pools: Pools, planned: Run) -> Validation:
-    """The images that `settings.validation` names, of those that the run was not trained on.
-
-    Raises:
-        ConfigError: neither `unused`, nor `val`, nor a test set.
-        DataError: no images, or of one class only.
-    """
-    import numpy as np
-
-    from guardtrain.curves.validation import unseen
-    from guardtrain.guards.settings import UNUSED, VALIDATION_SPLIT
-    from guardtrain.guards.validation import Validation, unused_rows
-
-    name, limit, seed = settings.validation, settings.validation_limit, settings.seed
-    if name in pools.tests:
-        part = pools.tests[name]
-        return Validation.of(part, np.arange(len(part)), f"the test set {name}", is_test=True, limit=limit, seed=seed)
-    if name == UNUSED:
-        origin = "images of the real pool that neither the run nor a test set used"
-        return Validation.of(pools.real, unused_rows(pools, planned.mixture), origin, limit=limit, seed=seed)
-    if name != VALIDATION_SPLIT:
-        raise ConfigError(
-            f"validation is '{name}'; allowed: {UNUSED}, {VALIDATION_SPLIT}, or a test set: {', '.join(pools.tests)}."
-        )
-    marked = pools.validation.get("real")
-    if marked is None:
-        raise DataError(
-            "No record of data.real has split 'val' (and a group of no test set). Mark some, or set validation=unused."
-        )
-    rows = np.flatnonzero(unseen(pools, planned.mixture, marked.records))
-    return Validation.of(marked, rows, "records of the real pool with split: val", limit=limit, seed=seed)
 
 
 def _training_config(folder: Path, settings: ExportConfig) -> CurveConfig | TrainConfig:

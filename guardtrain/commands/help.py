@@ -43,7 +43,7 @@ EXAMPLES = {
         "guardtrain export run=outputs/train/scenes",
         "guardtrain export run=outputs/train/scenes '+points.high={kind: recall, target: 0.95}'",
         "guardtrain export run=outputs/train/scenes review.enabled=true neighbours=true whole=true",
-        "guardtrain export run=outputs/curve/scenes pick.metric=auroc pick.test=in_domain out=guards/scenes",
+        "guardtrain export run=outputs/curve/scenes pick.metric=auroc pick.best=setting out=guards/scenes",
     ],
     "import-guard": [
         "guardtrain import-guard q16 prompts_ViT-B-32.p                       # → guards/q16",

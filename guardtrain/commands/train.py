@@ -143,7 +143,7 @@ def _make_guard(
     Returns:
         Whether there is one.
     """
-    from guardtrain.commands.export import GUARD_FOLDER, describe_run, export, find_validation, summary_of
+    from guardtrain.commands.export import GUARD_FOLDER, describe_run, export, summary_of
     from guardtrain.guards.directory import guarded_run
     from guardtrain.guards.onnx_export import require_onnx
     from guardtrain.guards.settings import GuardSettings
@@ -165,8 +165,7 @@ def _make_guard(
     log.info("making a guard of it")
     try:
         trained = describe_run(settings, pools, planned, bank, recipe, chosen, results, neighbours=False)
-        validation = find_validation(wanted, pools, planned)
-        exported = export(out, trained, validation, wanted, settings, lambda _: None)
+        exported = export(out, trained, pools, planned, wanted, settings, lambda _: None)
     except (DataError, GuardError) as error:
         log.info("no guard is made: %s", error)
         return False

@@ -86,6 +86,7 @@ def _warnings(parts: GuardParts) -> list[str]:
     lines = [
         f"{point.name}: {text}" for point in parts.points.points for text in (*map(str, point.warnings), *point.notes)
     ]
+    lines += [text for one in parts.beside for text in one.warnings(parts.points, parts.calibration)]
     return list(dict.fromkeys([*lines, *parts.notes]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from guardtrain.encoders.resolve import versions
 from guardtrain.encoders.spec import EncoderSpec
 from guardtrain.errors import ConfigError, DataError, GuardError
+from guardtrain.guards.beside import Beside, measured_beside
 from guardtrain.guards.calibration_choice import Calibration, choose_calibration
 from guardtrain.guards.card import write_card
 from guardtrain.guards.category_fit import CategoryImages, FittedCategories, named_in
@@ -89,6 +90,7 @@ def export_guard(
     validation: Validation,
     settings: GuardSettings,
     *,
+    others: Sequence[Validation] = (),
     encoder: Callable[[], Encoder] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Exported:
@@ -99,6 +101,7 @@ def export_guard(
         run: the head.
         validation: images that it was not trained on.
         settings: what decides.
+        others: further images that it was not trained on, which decide nothing: the guard is measured on them beside.
         encoder: loads the run's encoder, for programs that take pixels.
         say: tells the user what takes its time.
 
@@ -128,6 +131,7 @@ def export_guard(
     by_category, notes = _category_points(logits, validation, settings)
     named, told = named_in(run.categorised, validation, settings)
     parts = GuardParts(run, calibration, points, by_category, (*run.notes, *notes, *told), named)
+    parts = replace(parts, beside=_beside(parts, validation, others, settings))
     return save_guard(out, parts, validation, settings, encoder=encoder, say=say)
 
 
@@ -142,6 +146,7 @@ class GuardParts:
         category_points: thresholds of single categories.
         notes: for the card.
         categories: the category head; None where none is named.
+        beside: what it does on images that had no part in it.
     """
 
     run: TrainedRun
@@ -150,6 +155,7 @@ class GuardParts:
     category_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     categories: FittedCategories | None = None
+    beside: tuple[Beside, ...] = ()
 
     @property
     def category_head(self) -> CategoryHead | None:
@@ -201,6 +207,7 @@ def save_guard(
                 "images": len(validation.labels),
                 "unsafe": int(validation.labels.sum()),
                 "groups": len(np.unique(validation.groups)),
+                "beside": [one.to_dict() for one in parts.beside],
             },
             "data": {name: dict(origin) for name, origin in run.data.items()},
             "agreement": [agreement.to_dict() for agreement in agreements],
@@ -216,6 +223,25 @@ def save_guard(
         shutil.rmtree(folder, ignore_errors=True)
     guard = Guard.load(out, trusted_heads=[str(definition.get("_target_"))])
     return Exported(guard, tuple(agreements), parts.notes)
+
+
+def _beside(
+    parts: GuardParts, validation: Validation, others: Sequence[Validation], settings: GuardSettings
+) -> tuple[Beside, ...]:
+    return tuple(
+        measured_beside(
+            head_logits(parts.run.bank, one.embeddings),
+            one,
+            calibrator=parts.calibration.calibrator,
+            share=float(validation.labels.mean()),
+            points=parts.points,
+            category_points=parts.category_points,
+            categories=parts.categories,
+            replicates=settings.calibration.replicates,
+            seed=settings.seed,
+        )
+        for one in others
+    )
 
 
 def _category_points(

@@ -114,10 +114,10 @@ def on_tests(results: pd.DataFrame, runs: Sequence[str]) -> list[Values]:
         results: the table.
         runs: keys.
     """
-    whole = results[(results["slice_kind"] == "all") & results["run"].isin(runs)]
+    whole = results[results["slice_kind"] == "all"]
     found = []
     for test, rows in whole.groupby("test", sort=True):
-        mine = rows.drop_duplicates("run").set_index("run").reindex(runs)
+        mine = rows.drop_duplicates("run").set_index("run").reindex(list(runs))
         counts = mine[list(_COUNTS)].fillna(0).to_numpy(dtype=np.int64)
         found.append(Values(str(test), mine[list(METRICS)], counts))
     return found

@@ -197,7 +197,7 @@ def _candidates(results: pd.DataFrame, pick: PickSettings) -> tuple[pd.DataFrame
 
 def _best(units: pd.DataFrame, lowest: bool) -> tuple[Any, int]:
     """The best by `value` of those whose `auroc` is within a standard error of the highest, and how many these are."""
-    top = units.loc[units["auroc"].idxmax()]
+    top = units.iloc[int(units["auroc"].argmax())]
     near = units[top["auroc"] - units["auroc"] <= np.hypot(units["error"], top["error"])]
     return near["value"].idxmin() if lowest else near["value"].idxmax(), len(near)
 
@@ -238,8 +238,8 @@ def _far_behind(values: Values, run: str, best: str, runs: Mapping[str, Run]) ->
     """A sentence where a run gets both sides of pairs right less often than the best one, by more than noise."""
     shares = values.metrics[_RIGHT]
     mine, theirs = float(shares[run]), float(shares[best])
-    places = [values.metrics.index.get_loc(key) for key in (run, best)]
-    counts = values.counts[places, 2]
+    keys = values.metrics.index.tolist()
+    counts = values.counts[np.array([keys.index(run), keys.index(best)]), 2]
     error = float(np.sqrt((np.array([mine * (1 - mine), theirs * (1 - theirs)]) / np.maximum(counts, 1)).sum()))
     if theirs - mine <= _NOISE * error:
         return ""

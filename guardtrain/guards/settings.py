@@ -145,7 +145,8 @@ class GuardSettings:
         licence: of the guard, as Hugging Face names it (mit, apache-2.0, cc-by-4.0); null for `other`.
         taxonomy: name of the categories' taxonomy (llavaguard, safetypairs, unsafebench, your own).
         validation: which images calibrate and set thresholds: `unused` (images of the real pool that neither the run
-            nor a test set uses), the name of a test set, or `val` (the real records whose split says so).
+            nor a test set uses), the name of a test set, or `val` (the real records whose split says so). Images of the
+            pair pool have no say: what is promised is for images like the real pool's. They are measured beside.
         validation_limit: at most so many of them; whole groups are left out at random.
         calibration: how scores become probabilities.
         points: operating points by name; none stands for `strict`, `balanced` and `permissive`.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from guardtrain.guards.beside import Beside
 from guardtrain.guards.calibration import Calibrator
 from guardtrain.guards.calibration_choice import Calibration
 from guardtrain.guards.category_fit import category_line
@@ -30,11 +31,15 @@ def summary_text(guard: Guard) -> str:
     lines += _table(_reliability(guard.calibration)) if said["images"] else [_wrapped(_UNMEASURED)]
     lines += ["operating points", *_table(_two_way(guard.points, guard.calibrator, bool(said["images"])))]
     lines += [_wrapped(point.line) for point in guard.points.points if isinstance(point, ThreeWay)]
+    for one in (Beside.from_dict(data) for data in said.get("beside", ())):
+        lines += [_wrapped(f"beside, on {one.images:,} images, {one.unsafe:,} of them unsafe: {one.origin}")]
+        lines += _table(_beside(one))
     if guard.category_points:
         lines.append(_wrapped(f"thresholds of their own: {', '.join(guard.category_points)}"))
     if named := guard.about.get("category_head"):
         lines.append(_wrapped(f"names categories: {category_line(named)}"))
     warned = [f"{p.name}: {text}" for p in guard.points.points for text in (*map(str, p.warnings), *p.notes)]
+    warned += beside_warnings(guard)
     notes = [text for text in guard.about.get("notes", ()) if not any(one.endswith(f": {text}") for one in warned)]
     if notes := list(dict.fromkeys([*warned, *notes])):
         lines += ["to know", *(_wrapped(note, hang="    ") for note in notes)]
@@ -71,6 +76,24 @@ def _two_way(points: OperatingPoints, calibrator: Calibrator, measured: bool) ->
             rates = [str(rate) if measured else "–" for rate in (point.fpr, point.recall, point.precision)]
             rule = str(point.rule).replace("false-positive rate", "fpr") if measured else "–"
             rows.append([f"{mark} {point.name}", rule, f"{point.threshold:.3f}", f"{at:.3f}".removeprefix("0"), *rates])
+    return rows
+
+
+def beside_warnings(guard: Guard) -> list[str]:
+    """A sentence for each way in which a guard does worse on the other images than validation says."""
+    said = (guard.about.get("validation") or {}).get("beside", ())
+    return [text for one in said for text in Beside.from_dict(one).warnings(guard.points, guard.calibration)]
+
+
+def _beside(one: Beside) -> list[list[str]]:
+    rows = [["", "false positives", "recall"]]
+    rows += [
+        [f"  {name}", str(rates.false_alarms), str(rates.misses.complement())] for name, rates in one.points.items()
+    ]
+    chance = f"by chance alone up to {one.reliability.ece_noise.high:.3f}".replace(" 0.", " .")
+    rows.append(["calibration error", str(one.reliability.ece), chance])
+    if one.named is not None:
+        rows.append(["categories named rightly", str(one.named), ""])
     return rows
 
 

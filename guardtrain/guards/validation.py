@@ -1,4 +1,12 @@
-"""Which images a guard's calibration and thresholds are taken from: those that its run did not see."""
+"""Which images a guard's calibration and thresholds are taken from: those that its run did not see.
+
+They are of the real pool alone, though the run was picked on both pools. A choice among runs compares them, and a run
+that learned the context loses on pairs. A threshold and a calibrated probability are promises: so many false alarms,
+so many unsafe, in a population mixed like these images. The real pool stands for what the guard will see, with its own
+share of unsafe images; the pair pool is made, half of it unsafe and its safe half edited to be hard. What both promise
+together would hold for a population that nobody has, and would change with the number of pairs bought. So the pair
+pool has no say here, and is measured beside: where the promise does not hold on it, the guard says so (see `beside`).
+"""
 
 from __future__ import annotations
 
@@ -6,11 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from guardtrain.curves.validation import unseen, whole_groups
+from guardtrain.curves.validation import PAIRS, REAL, unseen, whole_groups
 from guardtrain.embeddings import Embeddings
-from guardtrain.errors import DataError
+from guardtrain.errors import ConfigError, DataError
+from guardtrain.guards.settings import UNUSED, VALIDATION_SPLIT, GuardSettings
 from guardtrain.mixtures import Mixture
 from guardtrain.training.pools import Pools
+
+_POOLS = {REAL: "the real pool", PAIRS: "the pair pool"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +69,61 @@ class Validation:
         return cls(matrix, labels, groups[rows], part.records.categories[rows], origin, is_test)
 
 
-def unused_rows(pools: Pools, mixture: Mixture) -> np.ndarray:
-    """Rows of the real pool of whose group the run used no image, real or half of a pair; test sets are not in it."""
-    return np.flatnonzero(unseen(pools, mixture, pools.real.records))
+def unused_rows(pools: Pools, mixture: Mixture, pool: str = REAL) -> np.ndarray:
+    """Rows of a pool of whose group the run used no image, real or half of a pair; test sets are not in it."""
+    part = _part(pools, pool)
+    return np.array([], dtype=np.int64) if part is None else np.flatnonzero(unseen(pools, mixture, part.records))
+
+
+def find_validation(settings: GuardSettings, pools: Pools, mixture: Mixture) -> Validation:
+    """The images that `settings.validation` names, of those that the run was not trained on.
+
+    Raises:
+        ConfigError: neither `unused`, nor `val`, nor a test set.
+        DataError: no images, or of one class only.
+    """
+    name, limit, seed = settings.validation, settings.validation_limit, settings.seed
+    if name in pools.tests:
+        part = pools.tests[name]
+        return Validation.of(part, np.arange(len(part)), f"the test set {name}", is_test=True, limit=limit, seed=seed)
+    if name not in (UNUSED, VALIDATION_SPLIT):
+        raise ConfigError(
+            f"validation is '{name}'; allowed: {UNUSED}, {VALIDATION_SPLIT}, or a test set: {', '.join(pools.tests)}."
+        )
+    if name == VALIDATION_SPLIT and REAL not in pools.validation:
+        raise DataError(
+            "No record of data.real has split 'val' (and a group of no test set). Mark some, or set validation=unused."
+        )
+    return _of_pool(settings, pools, mixture, REAL)
+
+
+def find_others(settings: GuardSettings, pools: Pools, mixture: Mixture) -> list[Validation]:
+    """The images of the pools that `find_validation` leaves out: what the guard's promises are looked at beside.
+
+    A pool of which no image of either class is left has none.
+    """
+    found = []
+    for pool in (REAL, PAIRS) if settings.validation in pools.tests else (PAIRS,):
+        try:
+            found.append(_of_pool(settings, pools, mixture, pool))
+        except DataError:
+            continue
+    return found
+
+
+def _of_pool(settings: GuardSettings, pools: Pools, mixture: Mixture, pool: str) -> Validation:
+    """Images of a pool that the run was not trained on: marked as validation where these are asked for and there."""
+    marked = pools.validation.get(pool) if settings.validation == VALIDATION_SPLIT else None
+    limit, seed = settings.validation_limit, settings.seed
+    if marked is not None:
+        rows = np.flatnonzero(unseen(pools, mixture, marked.records))
+        return Validation.of(marked, rows, f"records of {_POOLS[pool]} with split: val", limit=limit, seed=seed)
+    part = _part(pools, pool)
+    if part is None:
+        raise DataError(f"This data has no {pool}.")
+    origin = f"images of {_POOLS[pool]} that neither the run nor a test set used"
+    return Validation.of(part, unused_rows(pools, mixture, pool), origin, limit=limit, seed=seed)
+
+
+def _part(pools: Pools, pool: str) -> Embeddings | None:
+    return pools.real if pool == REAL else pools.pairs
