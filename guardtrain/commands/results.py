@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from guardtrain.commands.arguments import placed_apart, quoted
 from guardtrain.commands.terminal import show
 from guardtrain.config_checks import plain, typed
+from guardtrain.curves.collecting.reading import NULL
 from guardtrain.curves.collecting.settings import CollectSettings
 from guardtrain.errors import DataError
 from guardtrain.files import replace_file
@@ -41,7 +42,8 @@ def run(config: DictConfig) -> None:
     """Collect what `config` (see `CollectSettings`) names."""
     settings = typed(config, CollectSettings)
 
-    from guardtrain.curves.collecting.ranking import export_command, keep, rank, ranking_table, ranking_text
+    from guardtrain.curves.collecting.comparing import rankings
+    from guardtrain.curves.collecting.ranking import export_command, keep, ranking_table, ranking_text
     from guardtrain.curves.collecting.reading import collect
 
     collected = collect(settings.folders)
@@ -49,12 +51,21 @@ def run(config: DictConfig) -> None:
     if collected.rows.empty:
         raise DataError(f"There are no runs in {', '.join(settings.folders)}.")
     rows = keep(collected, plain(settings.where))
-    ranking = rank(rows, collected.settings, settings.metric, settings.test, settings.slice)
-    show(ranking_text(ranking, settings.show))
+    found, left_out = rankings(rows, collected.settings, settings.metric, settings.test, settings.slice)
+    if left_out:
+        log.info("left out:")
+        for line in left_out:
+            log.info("  %s", line)
+        log.info("")
     if settings.out is not None:
-        _write(Path(settings.out), rows, ranking_table(ranking))
-        log.info("written   %s", settings.out)
-    log.info("the first as a guard: %s", export_command(ranking))
+        _write(Path(settings.out), rows, [ranking_table(ranking) for ranking in found])
+    for number, ranking in enumerate(found):
+        if number:
+            log.info("")
+        show(ranking_text(ranking, settings.show))
+        if settings.out is not None and number == len(found) - 1:
+            log.info("written   %s", settings.out)
+        log.info("the first as a guard: %s", export_command(ranking))
 
 
 def _tell(collected: Collected) -> None:
@@ -68,7 +79,7 @@ def _tell(collected: Collected) -> None:
     log.info("")
 
 
-def _write(path: Path, rows: pd.DataFrame, table: Table) -> None:
+def _write(path: Path, rows: pd.DataFrame, tables: Sequence[Table]) -> None:
     """Every row, or the ranked table, by the file's ending."""
     from guardtrain.curves.tables import latex, markdown
 
@@ -81,15 +92,22 @@ def _write(path: Path, rows: pd.DataFrame, table: Table) -> None:
         case ".jsonl":
             replace_file(path, lambda file: tidy.to_json(file, orient="records", lines=True, force_ascii=False))
         case suffix:
-            text = (markdown if suffix == ".md" else latex)([table])
+            text = (markdown if suffix == ".md" else latex)(tables)
             replace_file(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def _of_one_type(rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns of settings whose values are of several types as text: no file format holds both in one column."""
+    """Columns of settings whose values are of several types as text: no file format holds both in one column.
+
+    A number that is null in some runs has no value there.
+    """
     out = rows.copy()
     for name in (name for name, kind in out.dtypes.items() if kind.kind == "O"):
         known = out[name].dropna()
+        given = known[known != NULL]
+        if len(given) and all(isinstance(value, (int, float)) for value in given):
+            known = given
+            out[name] = known.reindex(out.index)
         if len({type(value) for value in known}) > 1:
             numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in known)
             out[name] = out[name].astype(float) if numbers else known.astype(str).reindex(out.index)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from scipy import stats
 
 from guardtrain.cli import main
@@ -158,3 +160,150 @@ def test_torch_is_not_loaded(folder: Path) -> None:
     code = f"import sys; from guardtrain.cli import main; main(['results', {str(folder)!r}]); "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def _configured(folder: Path, key: str, config: dict[str, Any], auroc: float = 0.8, **row: Any) -> None:
+    """A run of `guardtrain train` with this config."""
+    _run(folder, key, row.pop("seed", 0), auroc, **row)
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump({"mixture": {"seed": 0}, **config}))
+    (folder / "head.json").write_text(json.dumps({"run": key}))
+
+
+def _ranked(text: str) -> list[list[str]]:
+    """The cells of the ranked rows."""
+    return [line.split() for line in text.splitlines() if re.match(r" +\d+  .*\d$", line)]
+
+
+@pytest.fixture
+def told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`guardtrain results` on a folder of the test's own."""
+
+    def command(*arguments: str, code: int = 0) -> str:
+        capsys.readouterr()
+        assert main(["results", str(tmp_path), *arguments]) == code
+        captured = capsys.readouterr()
+        return captured.out + captured.err
+
+    return command
+
+
+def test_null_is_a_value_beside_others(tmp_path: Path, told: Callable[..., str]) -> None:
+    for number, l2 in enumerate((None, 1.0, None)):
+        _configured(tmp_path / str(number), f"run-{number}", {"loss": {"l2": l2}}, 0.7 + 0.1 * number, seed=number)
+    text = told()
+    assert [line[1] for line in _ranked(text)] == ["null", "1"]
+    assert "2 settings" in text
+    alone = told("where={loss.l2: null}")
+    assert (len(_ranked(alone)), _ranked(alone)[0][-1]) == (1, "2")  # one setting, two seeds
+    told(f"out={tmp_path}/all.parquet")
+    assert sorted(pd.read_parquet(tmp_path / "all.parquet")["loss.l2"].dropna()) == [1.0, 1.0]  # numbers stay numbers
+
+
+def test_a_reference_is_the_setting_it_refers_to(tmp_path: Path, told: Callable[..., str]) -> None:
+    """As Hydra keeps a config, as OmegaConf resolves it, and with the data elsewhere: one setting, two seeds."""
+    real = {"context": 0.9, "columns": {"label": "y"}, "path": "${data_dir}/real.csv"}
+    test = {"context": "${data.real.context}", "columns": "${data.real.columns}", "name": "of ${data.name}"}
+    kept = {"data": {"name": "a", "real": real, "test": {"pairs": test}}, "data_dir": "${oc.env:DATA,data}"}
+    resolved = OmegaConf.to_container(OmegaConf.create({**kept, "data_dir": "/mnt/data"}), resolve=True)
+    for number, config in enumerate((kept, resolved)):
+        _configured(tmp_path / str(number), f"run-{number}", config, seed=number)
+    text = told()
+    assert "AUROC on 'pairs' · 1 setting\n" in text
+    assert _ranked(text)[0][-1] == "2"
+    told(f"out={tmp_path}/all.parquet")
+    frame = pd.read_parquet(tmp_path / "all.parquet")
+    assert set(frame["data.test.pairs.context"]) == {0.9}
+    assert set(frame["data.test.pairs.columns.label"]) == {"y"}
+    assert set(frame["data.test.pairs.name"]) == {"of a"}
+    assert set(frame["data.real.path"]) == {"${data_dir}/real.csv"}
+
+
+def test_what_is_in_no_ranking_is_counted_with_the_reason(tmp_path: Path, told: Callable[..., str]) -> None:
+    _configured(tmp_path / "whole", "whole", {})
+    _configured(tmp_path / "lacking", "lacking", {}, auroc=float("nan"))
+    frame = ResultsTable(tmp_path / "whole/results.parquet").read()
+    other = frame[frame["test"] == "alone"].assign(run="other")
+    (tmp_path / "other").mkdir()
+    ResultsTable(tmp_path / "other/results.parquet").append(other)
+    text = told("test=pairs")
+    assert "left out:\n  1 run: no test set 'pairs' (there are: alone)\n  1 run: no auroc on 'pairs'\n" in text
+    assert len(_ranked(text)) == 1
+    both = told()  # each by its own
+    assert "left out:\n  1 run: no auroc on 'pairs'" in both
+    assert "AUROC on 'pairs' of scenes" in both
+    assert "AUROC on 'alone' of scenes" in both
+
+
+def test_runs_are_ranked_with_those_that_the_same_images_judged(tmp_path: Path, told: Callable[..., str]) -> None:
+    """Three data sets with an `alone` of their own, one of them in two sizes, and one setting of a test set."""
+
+    def data(name: str, **test: Any) -> dict[str, Any]:
+        return {"data": {"name": name, "real": {"path": "r"}, "test": {"alone": {"path": "t", **test}}}}
+
+    runs = [
+        ("a", data("a"), {"n_test": 100}),
+        ("a2", data("a"), {"n_test": 100, "seed": 1}),
+        ("large", data("a"), {"n_test": 200}),
+        ("b", data("b"), {}),
+        ("c", data("c", seed=0), {}),
+        ("c2", data("c", seed=1), {}),
+    ]
+    for key, config, row in runs:
+        _configured(tmp_path / key, key, config, data=config["data"]["name"], **row)
+    text = told("test=alone")
+    titles = [line.partition(" · ")[0] for line in text.splitlines() if line.startswith("AUROC")]
+    assert titles == [
+        "AUROC on 'alone' of a, 100 images",
+        "AUROC on 'alone' of b",
+        "AUROC on 'alone' of c, data.test.alone.seed 0",
+        "AUROC on 'alone' of c, data.test.alone.seed 1",
+        "AUROC on 'alone' of a, 200 images",
+    ]
+    assert [line[-1] for line in _ranked(text)] == ["2", "1", "1", "1", "1"]  # seeds
+    assert text.count("the first as a guard: guardtrain export") + text.count("is no longer in") == 5
+    assert "AUROC on 'alone' · 1 setting" in told("test=alone", "where={data: b}")
+    told("test=alone", f"out={tmp_path}/table.md")
+    assert (tmp_path / "table.md").read_text().count("ranked on 'alone' of") == 5
+
+
+def test_a_pool_that_a_test_set_is_held_out_of_makes_it(tmp_path: Path, told: Callable[..., str]) -> None:
+    def data(real: str, pairs: str) -> dict[str, Any]:
+        test = {"alone": {"hold_out": "real", "fraction": 0.3}}
+        return {"data": {"name": "mine", "real": {"path": real}, "pairs": {"path": pairs}, "test": test}}
+
+    for key, config in (("1", data("a", "p")), ("2", data("a", "q")), ("3", data("b", "p"))):
+        _configured(tmp_path / key, key, config, data="mine")
+    text = told("test=alone")
+    titles = [line for line in text.splitlines() if line.startswith("AUROC")]
+    assert titles == [
+        "AUROC on 'alone' of mine, data.real.path 'a' · 2 settings",
+        "AUROC on 'alone' of mine, data.real.path 'b' · 1 setting",
+    ]
+
+
+def test_runs_whose_settings_nobody_knows_are_with_those_of_their_counts(
+    tmp_path: Path, told: Callable[..., str]
+) -> None:
+    config = {"data": {"name": "scenes", "test": {"pairs": {"n": 100}}}}
+    _configured(tmp_path / "known", "known", config)
+    _run(tmp_path / "curve", "older", 0, 0.7, head="mlp")
+    assert "AUROC on 'pairs' · 2 settings" in told()
+    _configured(tmp_path / "else", "else", {"data": {"name": "scenes", "test": {"pairs": {"n": 100, "seed": 1}}}})
+    assert told().count("AUROC on 'pairs' of scenes") == 3  # it may be either of two
+
+
+def test_a_sweep_is_no_unfinished_run(tmp_path: Path, told: Callable[..., str]) -> None:
+    """A single run that was refused leaves its config where a sweep's jobs come below."""
+    _configured(tmp_path / "sweep/seed=0", "run", {})
+    (tmp_path / "sweep/.hydra").mkdir()
+    (tmp_path / "sweep/.hydra/config.yaml").write_text("mixture: {}")
+    (tmp_path / "sweep/.hydra/hydra.yaml").write_text("hydra: {job: {name: train}}")
+    assert "passed over" in told()
+    (tmp_path / "sweep/multirun.yaml").write_text("hydra: {}")
+    assert "passed over" not in told()
+
+
+def test_a_value_that_no_run_has_is_named(results: Callable[..., str]) -> None:
+    text = results("where={head: [mlp, liner]}", code=2)
+    assert "No run has head liner; there are: linear, mlp. Did you mean linear?" in text

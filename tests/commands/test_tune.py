@@ -108,9 +108,8 @@ def test_both_pools_are_judged_apart_and_the_score_is_the_mean_of_what_is_kept_o
     np.testing.assert_allclose(by_seed.mean(axis=1), table["score"], rtol=1e-12)
     assert table["score"].tolist() == sorted(table["score"])
     found = run("results", "metric=log_loss", "test=validation")
-    scores = [
-        line.split()[2].partition("±")[0] for line in found.splitlines() if line.strip()[:2] in ("1 ", "2 ", "3 ")
-    ]
+    lines = [line.split() for line in found.splitlines() if line.strip()[:3] in ("1  ", "2  ", "3  ")]
+    scores = [line[2].partition("±")[0] for line in lines]
     assert scores == [f"{value:.3f}".removeprefix("0") for value in table["score"][:3]]
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guardtrain.curves.collecting.reading import CURVE, TUNE, Collected
+from guardtrain.curves.collecting.reading import CURVE, NULL, TUNE, Collected
 from guardtrain.curves.statistics import half_width, number_text
 from guardtrain.curves.tables import Table, mean_cell
 from guardtrain.curves.tuning.settings import LOG_LOSS, lower_is_better
-from guardtrain.errors import ConfigError, DataError
+from guardtrain.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +35,7 @@ class Ranking:
         by: the settings that differ.
         metric, test, slice: what it is ranked by.
         tests: the other test sets.
+        data: which data set's the test set is, where there are several.
     """
 
     frame: pd.DataFrame
@@ -43,6 +44,7 @@ class Ranking:
     test: str
     slice: str
     tests: tuple[str, ...]
+    data: str = ""
 
 
 def keep(collected: Collected, where: Mapping[str, Any] | None) -> pd.DataFrame:
@@ -60,34 +62,29 @@ def keep(collected: Collected, where: Mapping[str, Any] | None) -> pd.DataFrame:
             hint = f" Did you mean {' or '.join(near)}?" if near else f" There are: {', '.join(rows.columns)}."
             raise ConfigError(f"where names '{name}', and no run has such a column.{hint}")
         values = list(wanted) if isinstance(wanted, (list, tuple)) else [wanted]
+        values = [NULL if value is None else value for value in values]
         known = rows[name]
-        rows = rows[known.isin(values) | known.astype(str).isin([str(value) for value in values])]
-        if rows.empty:
-            there = ", ".join(sorted({str(value) for value in known.dropna().unique()})[:20])
-            raise ConfigError(f"No run has {name} {', '.join(map(str, values))}; there are: {there}.")
+        texts = known.astype(str)
+        there = sorted({str(value) for value in known.dropna().unique()})
+        if lacking := [str(v) for v in values if not (known.isin([v]) | (texts == str(v))).any()]:
+            near = difflib.get_close_matches(lacking[0], there, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"No run has {name} {', '.join(lacking)}; there are: {', '.join(there[:20])}.{hint}")
+        rows = rows[known.isin(values) | texts.isin([str(value) for value in values])]
     return rows
 
 
-def rank(rows: pd.DataFrame, settings: Sequence[str], metric: str, test: str | None, slice_name: str) -> Ranking:
-    """Group `rows` over settings that differ and rank the groups by their mean over seeds.
+def rank(mine: pd.DataFrame, others: pd.DataFrame, settings: Sequence[str], metric: str, data: str = "") -> Ranking:
+    """Rows of one test set grouped over the settings that differ, and the groups ranked by their mean over seeds.
 
-    Raises:
-        DataError: a test set, slice or metric that no run has.
+    Args:
+        mine: rows of one slice of the test set, with a value of the metric.
+        others: rows of the same slice and runs, of other test sets that are shown beside.
+        settings: names of the columns of settings.
+        metric: what is ranked by.
+        data: the data set's name, where it must be said.
     """
-    tests = sorted(rows["test"].unique())
-    if test is None:
-        paired = set(rows.loc[rows["n_pairs"] > 0, "test"]) if "n_pairs" in rows else set()
-        test = next((name for name in tests if name in paired), tests[0])
-    if test not in tests:
-        raise DataError(f"No run has a test set '{test}'; there are: {', '.join(tests)}.")
-    there = rows[rows["slice"] == slice_name]
-    if there.empty or test not in set(there["test"]):
-        names = ", ".join(sorted(rows.loc[rows["test"] == test, "slice"].unique()))
-        raise DataError(f"'{test}' has no slice '{slice_name}'; there are: {names}.")
-    mine = there[there["test"] == test]
-    if metric not in mine or not mine[metric].notna().any():
-        raise DataError(f"No run has a value of {metric} on '{test}' ({slice_name}); give metric=… or test=…")
-    mine = mine[mine[metric].notna()]
+    test, slice_name = str(mine["test"].iloc[0]), str(mine["slice"].iloc[0])
     by = [name for name in (*_MIXTURE, *settings) if name in mine and len(mine[name].unique()) > 1]
     by = [name for name in by if not (name.startswith("head.") and _told_by(mine, "head", name))]
     for more in ("folder", "run"):
@@ -99,18 +96,18 @@ def rank(rows: pd.DataFrame, settings: Sequence[str], metric: str, test: str | N
     first = mine.sort_values(["holds_head", "seed"], ascending=[False, True], kind="stable").drop_duplicates("_group")
     frame = first.set_index("_group")[list(dict.fromkeys([*by, "folder", "kind", "run", "seed", "holds_head"]))].copy()
     frame[["mean", "half_width", "n_seeds"]] = _means(mine, metric)
-    others = [name for name in tests if name != test]
+    beside = sorted(others["test"].unique())
     group_of = mine.set_index(["folder", "run", "seed"])["_group"]
-    for name in others:
-        part = there[there["test"] == name]
+    for name in beside:
+        part = others[others["test"] == name]
         keys = list(zip(part["folder"], part["run"], part["seed"], strict=True))
         part = part.assign(_group=group_of.reindex(keys).to_numpy()).dropna(subset=["_group"])
         if len(part) and part[metric].notna().any():
             frame[[f"mean {name}", f"half_width {name}"]] = _means(part, metric)[["mean", "half_width"]]
-    others = [name for name in others if f"mean {name}" in frame]
+    beside = [name for name in beside if f"mean {name}" in frame]
     frame = frame.sort_values("mean", ascending=lower_is_better(metric), kind="stable").reset_index(drop=True)
     shown = tuple(name for name in by if len(frame[name].dropna().unique()) > 1)
-    return Ranking(frame, shown, metric, test, slice_name, tuple(others))
+    return Ranking(frame, shown, metric, test, slice_name, tuple(beside), data)
 
 
 def _told_by(rows: pd.DataFrame, name: str, other: str) -> bool:
@@ -119,13 +116,13 @@ def _told_by(rows: pd.DataFrame, name: str, other: str) -> bool:
 
 
 def _groups(rows: pd.DataFrame, by: Sequence[str]) -> np.ndarray:
-    """The number of each row's group; what is not known equals itself."""
+    """The number of each row's group; what is not known equals itself, and 1 is 1.0 but not true."""
     if not by:
         return np.zeros(len(rows), dtype=np.int64)
     keys = rows[list(by)].astype(object).where(rows[list(by)].notna(), None)
-    numbers: dict[tuple[str, ...], int] = {}
-    texts = [tuple(map(repr, row)) for row in keys.itertuples(index=False, name=None)]
-    return np.array([numbers.setdefault(text, len(numbers)) for text in texts])
+    numbers: dict[tuple[Any, ...], int] = {}
+    values = [tuple((isinstance(v, bool), v) for v in row) for row in keys.itertuples(index=False, name=None)]
+    return np.array([numbers.setdefault(row, len(numbers)) for row in values])
 
 
 def _means(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -139,7 +136,8 @@ def ranking_text(ranking: Ranking, show: int) -> str:
     """The ranking as text: a title, the best rows, and what the intervals are."""
     frame, where = ranking.frame.head(show), "" if ranking.slice == "all" else f" ({ranking.slice})"
     count = len(ranking.frame)
-    title = f"{_name(ranking.metric)} on '{ranking.test}'{where} · {count} setting{'s' * (count != 1)}"
+    of = f" of {ranking.data}" if ranking.data else ""
+    title = f"{_name(ranking.metric)} on '{ranking.test}'{of}{where} · {count} setting{'s' * (count != 1)}"
     rows = [["", *ranking.by, ranking.test, *ranking.tests, "seeds"]]
     for number, row in enumerate(frame.to_dict("records"), 1):
         values = [_value(name, row[name]) for name in ranking.by]
@@ -169,7 +167,8 @@ def ranking_table(ranking: Ranking) -> Table:
     counts = sorted({int(n) for n in ranking.frame["n_seeds"]})
     seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seeds"
     part = "" if ranking.slice == "all" else f", {ranking.slice}"
-    caption = f"{_name(ranking.metric)}{part}, ranked on '{ranking.test}': means over {seeds}"
+    of = f" of {ranking.data}" if ranking.data else ""
+    caption = f"{_name(ranking.metric)}{part}, ranked on '{ranking.test}'{of}: means over {seeds}"
     caption += " ± half of a 95 % Student t interval, each by itself." if counts[-1] > 1 else "."
     return Table(caption, f"tab:results-{ranking.metric}", "test set", (ranking.test, *ranking.tests), tuple(rows))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TRAIN, CURVE, FINETUNE, TUNE = "train", "curve", "finetune", "tune"
+NULL = "null"  # a setting that is null; what is missing is not known
 VALIDATION_TEST = "validation"  # what the table calls the images that judge trials
-TRIALS_FILE, HEAD_FILE, JOB_FILE = "trials.parquet", "head.json", "job.json"
+TRIALS_FILE, HEAD_FILE, JOB_FILE, SWEEP_FILE = "trials.parquet", "head.json", "job.json", "multirun.yaml"
 _CONFIG = Path(".hydra") / "config.yaml"
 _COMMAND = Path(".hydra") / "hydra.yaml"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # several times as fast, where libyaml is there
@@ -30,6 +32,8 @@ _INSIDE = {"scores", "validation", "checkpoints", "logs", "wandb", "guard", "img
 # Settings that change no result, or that the results table has columns for.
 _LEFT_OUT = ("out", "data_dir", "cache_dir", "memory_gb", "trainer", "logger", "guard", "mixture", "grid", "plot")
 _LEFT_OUT_OF_TUNE = ("space", "sampler", "sampler_seed", "trials", "batch", "timeout", "jobs", "worker", "show")
+_REFERENCE = re.compile(r"\$\{([\w.-]+)\}")
+_DATA_DIR, _NOTHING, _DEEPEST = "${data_dir}", object(), 10
 _TRIAL_COLUMNS = ("trial", "metric", "on", "score", "half_width", "n", "seconds", "failed", "by_seed")
 
 
@@ -103,8 +107,8 @@ def _read(folder: Path) -> pd.DataFrame | None:
         return _results(folder)
     if (folder / TRIALS_FILE).is_file():
         return _trials(folder)
-    if not (folder / _CONFIG).is_file():
-        return None
+    if not (folder / _CONFIG).is_file() or (folder / SWEEP_FILE).is_file():
+        return None  # of a sweep the jobs are looked at, whatever a single run left in its folder before
     job = _json(folder / JOB_FILE)
     if job.get("status") == "failed":
         raise DataError(f"failed: {(str(job.get('error') or '').splitlines() or ['no reason is known'])[0]}")
@@ -191,19 +195,51 @@ def _with_settings(frame: pd.DataFrame, flat: Mapping[str, Any], known: Any) -> 
 
 
 def _flat(config: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
-    """Settings by their full names; lists as text."""
+    """Settings by their full names, references resolved; lists and null as text, for a missing value is not known."""
     found: dict[str, Any] = {}
+    folder = config.get("data_dir")
 
     def add(prefix: str, node: Any) -> None:
+        node = _resolved(node, config)
         if isinstance(node, Mapping):
             for key, value in node.items():
                 add(f"{prefix}.{key}" if prefix else str(key), value)
+        elif node is None or isinstance(node, list):
+            found[prefix] = NULL if node is None else json.dumps(node)
+        elif isinstance(node, str) and isinstance(folder, str) and node.startswith(f"{folder}/"):
+            found[prefix] = _DATA_DIR + node.removeprefix(folder)  # where the data lies changes no result
         else:
-            found[prefix] = json.dumps(node) if isinstance(node, list) else node
+            found[prefix] = node
 
     for name, node in config.items():
         if name not in left_out:
             add(str(name), {k: v for k, v in node.items() if k != "about"} if name == "data" else node)
+    return found
+
+
+def _resolved(node: Any, config: Mapping[str, Any], depth: int = 0) -> Any:
+    """A value with its references to other settings resolved, as far as the config holds them.
+
+    A run keeps its config as it was composed, or resolved: both are the same settings. Of OmegaConf's interpolations
+    these are the ones that results can depend on, and reading a config with it takes twenty times as long.
+    """
+    if not isinstance(node, str) or "${" not in node or depth > _DEEPEST:
+        return node
+    if whole := _REFERENCE.fullmatch(node):
+        found = _looked_up(config, whole[1])
+        return node if found is _NOTHING else _resolved(found, config, depth + 1)
+    texts = {m[0]: _looked_up(config, m[1]) for m in _REFERENCE.finditer(node)}
+    for reference, found in texts.items():
+        if isinstance(found, (str, int, float)):
+            node = node.replace(reference, str(_resolved(found, config, depth + 1)))
+    return node
+
+
+def _looked_up(config: Mapping[str, Any], name: str) -> Any:
+    """The setting of this full name; `_NOTHING` where there is none, or it is where data lies."""
+    found: Any = _NOTHING if name == "data_dir" else config
+    for part in name.split("."):
+        found = found.get(part, _NOTHING) if isinstance(found, Mapping) else _NOTHING
     return found
 
 
