@@ -47,6 +47,8 @@ USAGE = "guardtrain COMMAND [SETTING=VALUE ...]"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (default: the process's own); returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for name in [name for name, value in os.environ.items() if name.startswith("GUARDTRAIN_") and not value]:
+        del os.environ[name]  # an empty one says nothing: as a folder it would be the working folder
     if not given or given[0] in ("-h", "--help", "help"):
         print(_help())
         return 0

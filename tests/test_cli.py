@@ -106,3 +106,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys: pytest.Captu
     captured = capsys.readouterr()
     assert f"{tmp_path}/file" in captured.err
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("value", ["", "elsewhere"])
+def test_an_empty_variable_is_as_one_that_is_not_set(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GUARDTRAIN_CACHE", value)
+    monkeypatch.setenv("GUARDTRAIN_DATA", value)
+    assert main(["curve", "--cfg", "job", "--resolve"]) == 0
+    text = capsys.readouterr().out
+    assert f"cache_dir: {value or '~/.cache/guardtrain'}\n" in text
+    assert f"data_dir: {value or 'data'}\n" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from guardtrain.embeddings import quarantine
@@ -53,6 +54,7 @@ def embed(
     Raises:
         ConfigError: images and no encoder.
         DataError, StoreError, EncoderError: see `extract` and `EmbeddingStore.open`.
+        StoreError: nothing can be kept under `cache_dir`.
     """
     cache = Path(cache_dir).expanduser()
     if isinstance(source, EmbeddingSource):
@@ -71,6 +73,8 @@ def embed(
 
     folder = store_folder(cache, spec, records, content_key(source, records, text), storage)
     store = _complete(folder)
+    if store is None:
+        _require_writable(folder, cache)
     whole = store is not None and len(store) == len(records)
     if store is None or (not whole and (retry or on_error == "raise")):
         store = extract(
@@ -111,6 +115,19 @@ def store_folder(cache: Path, spec: EncoderSpec, records: Records, content_key: 
 
 def _spec(encoder: EncoderSettings | EncoderSpec, cache: Path) -> EncoderSpec:
     return encoder if isinstance(encoder, EncoderSpec) else resolve_spec(encoder, memo=cache / "specs")
+
+
+def _require_writable(folder: Path, cache: Path) -> None:
+    """Know before the work that it can be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StoreError(
+            f"Embeddings cannot be kept under {cache} ({error.strerror or error}). Give a folder that can be written "
+            "to: cache_dir=FOLDER, or the environment variable GUARDTRAIN_CACHE."
+        ) from error
 
 
 def _complete(folder: Path) -> EmbeddingStore | None:

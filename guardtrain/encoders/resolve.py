@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
@@ -75,10 +76,11 @@ def resolve_spec(settings: EncoderSettings, memo: Path | None = None) -> Encoder
             pass  # written by another version: resolve it again
     spec = resolve(settings).spec
     if memo is not None and key is not None:
-        memo.mkdir(parents=True, exist_ok=True)
-        temporary = memo / f".{key}.{os.getpid()}.tmp"
-        temporary.write_text(spec.to_json())
-        temporary.replace(memo / f"{key}.json")
+        with suppress(OSError):  # whoever needs the folder for more says what is wrong with it
+            memo.mkdir(parents=True, exist_ok=True)
+            temporary = memo / f".{key}.{os.getpid()}.tmp"
+            temporary.write_text(spec.to_json())
+            temporary.replace(memo / f"{key}.json")
     return spec
 
 

@@ -114,6 +114,11 @@ class ImageJudge:
             reason = str(error) or type(error).__name__
             raise UnreadableImage(f"it cannot be scaled to the model's size: {reason}") from error
 
+    def size(self, content: bytes) -> int:
+        """How many pixels of an image file `pixels` would decode, by its header; 0 for a file that it refuses."""
+        width, height, _ = _header(content)
+        return width * height if width * height <= self.max_pixels else 0
+
     def embed(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         """(B, D) float32 embeddings of B inputs that `pixels` gave."""
         import torch
@@ -151,16 +156,21 @@ def _decided(point: Point, logits: np.ndarray) -> list[str]:
 
 def _refuse_bombs(content: bytes, max_pixels: int) -> None:
     """Raise OSError for what would take minutes or gigabytes to decode; the header tells, nothing is decoded."""
-    from PIL import Image
-
-    if not content:
-        return
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            (width, height), kind = image.size, image.format
-    except Exception:  # `decode` says what is wrong
-        return
+    width, height, kind = _header(content)
     if width * height > max_pixels:
         raise OSError(f"too large: {width} × {height} pixels; the limit is {max_pixels:,}")
     if kind in ("JPEG", "MPO") and (scans := content.count(_SCAN)) > _MAX_SCANS:
         raise OSError(f"a JPEG of {scans} scans; the limit is {_MAX_SCANS}")
+
+
+def _header(content: bytes) -> tuple[int, int, str | None]:
+    """Width, height and format that a file says it has; (0, 0, None) where it says nothing, and `decode` says why."""
+    from PIL import Image
+
+    if not content:
+        return 0, 0, None
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return *image.size, image.format
+    except Exception:
+        return 0, 0, None

@@ -18,7 +18,7 @@ from PIL import Image
 from guardtrain.embeddings import StoreSource, embed, extraction
 from guardtrain.embeddings.writing import only_writer
 from guardtrain.encoders import EncoderSettings, load_encoder, resolve_spec
-from guardtrain.errors import ConfigError, DataError, EncoderError
+from guardtrain.errors import ConfigError, DataError, EncoderError, StoreError
 from guardtrain.sources import ArraysSource, ImageFolderSource, ManifestSource
 
 
@@ -222,3 +222,28 @@ def test_the_cache_does_not_lie_about_missing_images(folder: Path, tmp_path: Pat
     root.mkdir()
     (folder / "safe").rename(root / "safe")
     assert len(embed(ImageFolderSource(str(root)), settings, tmp_path / "cache", progress=False)) == 1
+
+
+def test_a_cache_that_cannot_be_written_to_is_named_before_anything_is_embedded(
+    folder: Path, settings: EncoderSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "file").write_text("no folder")
+    monkeypatch.setattr(extraction, "extract", None)  # never reached
+    with pytest.raises(StoreError, match=r"cannot be kept under \S*file/cache .*cache_dir=FOLDER.*GUARDTRAIN_CACHE"):
+        embed(manifest(folder), settings, folder / "file" / "cache")
+
+
+def test_a_cache_that_may_only_be_read_serves_what_it_holds(
+    folder: Path, settings: EncoderSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as readonly:
+        readonly.setattr("guardtrain.embeddings.cache.TemporaryFile", refused)  # root may write anywhere
+        with pytest.raises(StoreError, match=r"Permission denied.*cache_dir=FOLDER"):
+            embed(manifest(folder), settings, folder / "cache")
+    made = embed(manifest(folder), settings, folder / "cache", progress=False)
+    monkeypatch.setattr("guardtrain.embeddings.cache.TemporaryFile", refused)
+    again = embed(manifest(folder), settings, folder / "cache")
+    np.testing.assert_array_equal(again.matrix, made.matrix)

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from guardtrain import __version__
 from guardtrain.guards.directory import NEIGHBOURS
 from guardtrain.guards.operating_points import Point, ThreeWay
-from guardtrain.guards.serving.messages import GuardAnswer, PointAnswer, PredictAnswer, PredictRequest, State
+from guardtrain.guards.serving.messages import GuardAnswer, Limits, PointAnswer, PredictAnswer, PredictRequest, State
 from guardtrain.guards.serving.page import page
 from guardtrain.guards.serving.problems import Problem, ProblemDetails, problem_responses
 from guardtrain.guards.serving.reading import FILE_FIELDS, MEGABYTE, read_asked
@@ -150,10 +150,7 @@ def described(service: GuardService) -> GuardAnswer:
         "dimension": spec.dim,
         "image_size": spec.image_size,
     }
-    limits = {
-        key: getattr(settings, key)
-        for key in ("max_images", "max_body_mb", "max_megapixels", "max_explain", "timeout_s")
-    }
+    limits = Limits(**{key: getattr(settings, key) for key in Limits.model_fields})
     return GuardAnswer(
         name=guard.name,
         guardtrain=__version__,

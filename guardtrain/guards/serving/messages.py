@@ -95,6 +95,17 @@ class PointAnswer(BaseModel):
     text: str = Field(description="What validation says of it, in a line.")
 
 
+class Limits(BaseModel):
+    """What a request may hold."""
+
+    max_images: int = Field(description="Images, or embeddings.")
+    max_body_mb: float = Field(description="Millions of bytes, all together.")
+    max_megapixels: float = Field(description="Of an image.")
+    max_request_megapixels: float = Field(description="Of all its images.")
+    max_explain: int = Field(description="Nearest training images that may be asked for.")
+    timeout_s: float = Field(description="Seconds for it to arrive, and as many for its answer.")
+
+
 class GuardAnswer(BaseModel):
     """What the guard is, and what it may be sent."""
 
@@ -105,7 +116,7 @@ class GuardAnswer(BaseModel):
     points: list[PointAnswer]
     categories: list[str] = Field(description="Those it names for an unsafe image; none where it does not.")
     explains: bool = Field(description="Whether it keeps training images, to name the nearest.")
-    limits: dict[str, float] = Field(description="What a request may hold.")
+    limits: Limits = Field(description="What a request may hold.")
     about: dict[str, Any] = Field(description="The fields of its card: what it was trained on, and how.")
 
 

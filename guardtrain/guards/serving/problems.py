@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +17,7 @@ STATUSES = {
     404: "There is nothing at this path.",
     405: "This path takes another method.",
     408: "The body did not arrive in time.",
-    413: "The body is larger than this service takes.",
+    413: "The body is larger than this service takes, or its images have more pixels together.",
     415: "The body is neither JSON nor multipart/form-data.",
     422: "The request was understood and is wrong: an unknown point, no image that can be read, another embedding.",
     429: "Too much is waiting; come back after `Retry-After` seconds.",
@@ -24,6 +25,28 @@ STATUSES = {
     503: "No answer in time, or the service is about to end; come back after `Retry-After` seconds.",
 }
 RETRY_SECONDS = 1
+
+
+# In errors of libraries: bytes of what was sent, which are of no use to a person.
+_BYTES = re.compile(r"""(: the file begins with )?\bb(['"])(?:\\.|(?!\2).)*\2""")
+
+
+def without_bytes(text: str) -> str:
+    """An error's text without the bytes that it quotes.
+
+    >>> without_bytes("not an image of a known format: the file begins with b'<html>'")
+    'not an image of a known format'
+    """
+    return _BYTES.sub(lambda found: "" if found[1] else "…", text)
+
+
+def readable(text: str) -> str:
+    """A name of a client's, short and of plain letters: enough to find it, and nothing more of what was sent.
+
+    >>> readable("colour"), readable("<b>\0é")
+    ('colour', '…b…')
+    """
+    return re.sub(r"[^\w./+ -]+", "…", text[:60], flags=re.ASCII)
 
 
 class ProblemDetails(BaseModel):

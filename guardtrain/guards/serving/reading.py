@@ -18,7 +18,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from guardtrain.guards.serving.messages import PredictRequest
-from guardtrain.guards.serving.problems import Problem
+from guardtrain.guards.serving.problems import Problem, readable, without_bytes
 from guardtrain.guards.serving.settings import ServeSettings
 
 MEGABYTE = 1_000_000
@@ -145,8 +145,8 @@ async def read_asked(content_type: str, body: bytes, settings: ServeSettings) ->
         return await asked_in_form(content_type, body, settings.max_images)
     raise Problem(
         415,
-        f"The Content-Type is {content_type[:100] or 'missing'!r}; send multipart/form-data with files called "
-        f"'{FILE_FIELDS[0]}', or application/json.",
+        f"The Content-Type is '{readable(content_type.partition(';')[0]) or 'missing'}'; send multipart/form-data with "
+        f"files called '{FILE_FIELDS[0]}', or application/json.",
     )
 
 
@@ -203,7 +203,7 @@ async def asked_in_form(content_type: str, body: bytes, most: int) -> Asked:
         form = await parser.parse()
     except MultiPartException as error:
         status = 422 if error.message.startswith(("Too many", "Part exceeded")) else 400
-        raise Problem(status, f"The form cannot be read: {error.message}") from None
+        raise Problem(status, f"The form cannot be read: {without_bytes(error.message)}") from None
     if not parser.ended:
         raise Problem(400, "The form ends before its closing boundary: a part of it is missing.")
     images: list[tuple[str, bytes | Problem]] = []
@@ -211,10 +211,10 @@ async def asked_in_form(content_type: str, body: bytes, most: int) -> Asked:
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             if name not in FILE_FIELDS:
-                raise Problem(422, f"A file must be called '{FILE_FIELDS[0]}'.", name[:100])
+                raise Problem(422, f"A file must be called '{FILE_FIELDS[0]}'.", readable(name))
             images.append(((value.filename or str(len(images)))[:1024], value.file.read()))
         elif name not in ("point", "explain"):
-            raise Problem(422, "A form has files, and may have the fields 'point' and 'explain'.", name[:100])
+            raise Problem(422, "A form has files, and may have the fields 'point' and 'explain'.", readable(name))
         elif name in fields:
             raise Problem(422, "A field is given once.", name)
         else:
@@ -239,7 +239,7 @@ class _MemoryParser(MultiPartParser):
 
 def place_of(location: Sequence[str | int]) -> str:
     """`images[2].data` for `("images", 2, "data")`; of the client's own keys no more than it takes to find them."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:60]}" for part in location)
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{readable(part)}" for part in location)
     return text.removeprefix(".") or "the body"
 
 

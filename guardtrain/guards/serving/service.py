@@ -17,7 +17,7 @@ from guardtrain.guards.serving.batching import Batcher, Closed, QueueFull
 from guardtrain.guards.serving.connections import Connections
 from guardtrain.guards.serving.messages import NearImage, PredictAnswer, Result
 from guardtrain.guards.serving.metrics import ServiceMetrics
-from guardtrain.guards.serving.problems import Problem
+from guardtrain.guards.serving.problems import Problem, readable, without_bytes
 from guardtrain.guards.serving.reading import MEGABYTE, Asked, Buffers
 from guardtrain.guards.serving.settings import ServeSettings
 
@@ -77,8 +77,9 @@ class GuardService:
             explain: how many nearest training examples to name.
 
         Raises:
-            Problem: an unknown point (422), embeddings that are refused (422), no image that can be read (422), too
-                much waiting (429), no answer in time or at the end of the service (503).
+            Problem: an unknown point (422), embeddings that are refused (422), no image that can be read (422), more
+                pixels than one request may have (413), too much waiting (429), no answer in time or at the end of the
+                service (503).
         """
         point, explain = self._point(point), self._explain(explain)
         if asked.embeddings is not None:
@@ -88,6 +89,7 @@ class GuardService:
         if not self.judge.reads_images:
             raise Problem(422, f"This guard reads embeddings of {self.guard.spec.label} only; send `embeddings`.")
         contents = [content for _, content in asked.images if isinstance(content, bytes)]
+        await self._refuse_much(contents)
         outcomes = iter(await self._outcomes([_Job(content, explain) for content in contents]))
         results, errors = [], []
         for number, (name, content) in enumerate(asked.images):
@@ -97,13 +99,28 @@ class GuardService:
                 continue
             if not isinstance(outcome, UnreadableImage | Problem):
                 raise _told(outcome, None)
-            errors.append((number, str(outcome)))
+            reason = without_bytes(str(outcome))
+            errors.append((number, reason))
             self.metrics.images.labels("unreadable").inc()
-            results.append(Result(id=name, probability=None, decision=None, decisions={}, error=str(outcome)))
+            results.append(Result(id=name, probability=None, decision=None, decisions={}, error=reason))
         if len(errors) == len(results):
             number, text = errors[0]
             raise Problem(422, f"The image cannot be read: {text}.", f"images[{number}]")
         return PredictAnswer(point=point, results=results)
+
+    async def _refuse_much(self, contents: Sequence[bytes]) -> None:
+        """Images that would keep all threads busy beyond the time for an answer are refused before one is decoded."""
+        if len(contents) < 2:  # one has its own limit, which is lower
+            return
+        most = self.settings.max_request_megapixels
+        found = await asyncio.to_thread(lambda: sum(map(self.judge.size, contents))) / 1e6
+        if found > most:
+            raise Problem(
+                413,
+                f"The {len(contents)} images have {found:,.0f} megapixels together; the most of one request is "
+                f"{most:,g}. Send fewer at once, or smaller ones.",
+                "images",
+            )
 
     async def _judge_embeddings(self, asked: Asked, explain: int) -> Verdicts:
         spec = self.guard.spec
@@ -142,7 +159,7 @@ class GuardService:
         points = self.guard.points
         if name is not None and name not in points:
             have = ", ".join(points)
-            raise Problem(422, f"There is no operating point {name[:60]!r}; this guard has: {have}.", "point")
+            raise Problem(422, f"There is no operating point '{readable(name)}'; this guard has: {have}.", "point")
         return points.default if name is None else name
 
     def _explain(self, number: int | None) -> int:
@@ -195,7 +212,7 @@ class GuardService:
 
 def _told(error: BaseException, where: str | None) -> BaseException:
     """What the asker can mend as a problem; a fault of ours as it is."""
-    return Problem(422, str(error), where) if isinstance(error, GuardtrainError) else error
+    return Problem(422, without_bytes(str(error)), where) if isinstance(error, GuardtrainError) else error
 
 
 def _use_threads(number: int) -> None:

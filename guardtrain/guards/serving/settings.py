@@ -15,6 +15,7 @@ _POSITIVE = (
     "max_buffered_mb",
     "max_images",
     "max_megapixels",
+    "max_request_megapixels",
     "max_connections",
     "headers_s",
     "timeout_s",
@@ -43,6 +44,7 @@ class ServeSettings:
         max_buffered_mb: size of all requests at once; beyond, they are told to come back (429).
         max_images: images (or embeddings) in a request.
         max_megapixels: of an image, however small its file is.
+        max_request_megapixels: of all images of a request; 32 photographs of a telephone have fewer.
         max_explain: nearest training examples that may be asked for.
         max_connections: open at once. Beyond, those that are held without a request make room; where all have
             requests, new ones are told to come back (503). Where the process may open too few files (`ulimit -n`,
@@ -68,6 +70,7 @@ class ServeSettings:
     max_buffered_mb: float = 256.0
     max_images: int = 32
     max_megapixels: float = 64.0
+    max_request_megapixels: float = 400.0
     max_explain: int = 10
     max_connections: int = 4096
     headers_s: float = 10.0
@@ -90,6 +93,11 @@ class ServeSettings:
         if self.max_images > self.max_queue:
             raise ConfigError(
                 f"max_queue is {self.max_queue}, too small for one request of max_images={self.max_images}."
+            )
+        if self.max_megapixels > self.max_request_megapixels:
+            raise ConfigError(
+                f"max_request_megapixels is {self.max_request_megapixels:g}, too small for one image of "
+                f"max_megapixels={self.max_megapixels:g}."
             )
         if self.max_body_mb > self.max_buffered_mb:
             raise ConfigError(

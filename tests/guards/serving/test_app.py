@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import struct
 import sys
 import threading
@@ -149,6 +150,28 @@ def test_images_that_cannot_be_read_are_the_clients(
     assert response.headers["content-type"] == "application/problem+json"
 
 
+def test_a_request_of_many_large_images_is_refused_before_one_is_decoded(
+    serving: Callable[..., TestClient], files: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serving(max_megapixels=10.0, max_request_megapixels=25.0)
+    large = png(3000, 3000)
+    assert client.post("/v1/predict", files=parts([large, large])).status_code == 200
+    # what is refused by itself, or is no image, is not decoded and so does not count
+    mixed = client.post("/v1/predict", files=parts([large, large, png(9_000, 9_000), b"?"]))
+    assert [result["error"] is None for result in mixed.json()["results"]] == [True, True, False, False]
+    decoded: list[bytes] = []
+    monkeypatch.setattr(client.service.judge, "pixels", decoded.append)  # type: ignore[attr-defined]
+    for asked in (
+        {"files": parts([large, large, large, files[0]])},
+        {"json": {"images": [{"data": encoded(large)}] * 3}},
+    ):
+        refused = client.post("/v1/predict", **asked)
+        assert refused.status_code == 413
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert "images have 27 megapixels together; the most of one request is 25" in refused.json()["detail"]
+    assert decoded == []
+
+
 def test_a_jpeg_of_endless_scans_is_refused(serving: Callable[..., TestClient], files: list[bytes]) -> None:
     jpeg = next(content for content in files if content.startswith(b"\xff\xd8"))
     bomb = jpeg[:-2] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" * 1000 + b"\xff\xd9"
@@ -246,6 +269,41 @@ def test_forms_that_are_wrong_are_told(
     response = serving().post("/v1/predict", content=body, headers={"content-type": kind.encode("latin-1")})
     assert response.status_code == status, response.text
     assert said in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda mark: {"files": parts([mark])},
+        lambda mark: {"files": parts([mark, png(40, 40)])},
+        lambda mark: {"files": parts([png(40, 40)[:16] + mark + png(40, 40)[16:]])},
+        lambda mark: {"files": [(mark.decode("latin-1"), ("a", b"x"))]},
+        lambda mark: {"files": parts([png(40, 40)]), "data": {"point": mark.decode("latin-1")}},
+        lambda mark: {"files": parts([png(40, 40)]), "data": {"explain": mark.decode("latin-1")}},
+        lambda mark: {"json": {"images": [{"data": encoded(mark)}]}},
+        lambda mark: {"json": {"images": [{mark.decode("latin-1"): 1}]}},
+        lambda mark: {"json": {"images": [{"data": mark.decode("latin-1")}]}},
+        lambda mark: {"json": {"embeddings": [[mark.decode("latin-1")]]}},
+        lambda mark: {"content": mark, "headers": {"content-type": "application/json"}},
+        lambda mark: {"content": b"--b" + mark, "headers": {"content-type": FORM}},
+        lambda mark: {"content": form("--b", FILE) + mark, "headers": {"content-type": FORM}},
+        lambda mark: {"content": b"x", "headers": {"content-type": b"text/" + mark}},
+        lambda mark: {"params": {"point": mark.decode("latin-1")}, "files": parts([png(40, 40)])},
+        lambda mark: {"params": {"explain": mark.decode("latin-1")}, "files": parts([png(40, 40)])},
+    ],
+    ids=range(16),
+)
+def test_what_was_sent_is_not_sent_back(serving: Callable[..., TestClient], ask: Callable[[bytes], Any]) -> None:
+    mark = b"\x9f<\xe9'\"\xb6\xff"
+    response = serving().post("/v1/predict", **ask(mark))
+    assert response.status_code in (200, 400, 415, 422)
+    told = response.json()
+    for text in (response.text, str(told)):
+        for i in range(len(mark) - 1):
+            two = mark[i : i + 2]
+            for seen in (two.decode("latin-1"), repr(two)[2:-1], json.dumps(two.decode("latin-1"))[1:-1]):
+                assert seen not in text, (seen, text)
+    assert not re.search(r"\bb['\"]", response.text)
 
 
 def test_point_and_explain_may_stand_in_the_query(
@@ -347,6 +405,15 @@ def test_what_the_guard_is(serving: Callable[..., TestClient], guard: Guard) -> 
     assert guard.category_head is not None
     assert told["categories"] == list(guard.category_head.names)
     assert told["about"]["training"] == guard.about["training"]
+    assert told["limits"] == {
+        "max_images": 32,
+        "max_body_mb": 32.0,
+        "max_megapixels": 64.0,
+        "max_request_megapixels": 400.0,
+        "max_explain": 10,
+        "timeout_s": 30.0,
+    }
+    assert isinstance(told["limits"]["max_images"], int)
     three = told["points"][POINTS.index("review")]
     point = guard.points["review"]
     logits = np.array([point.lower, point.upper])  # type: ignore[union-attr]

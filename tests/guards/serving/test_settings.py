@@ -16,6 +16,9 @@ from guardtrain.guards.serving.settings import ServeSettings
         ({"threads": 0}, "threads must be at least 1, or null"),
         ({"max_wait_ms": -1.0}, "max_wait_ms must be 0 or more"),
         ({"max_images": 300}, "max_queue is 256, too small for one request of max_images=300"),
+        ({"max_megapixels": 64.0, "max_request_megapixels": 50.0}, "max_request_megapixels is 50, too small"),
+        ({"max_connections": 0}, "max_connections must be above 0"),
+        ({"headers_s": 0.0}, "headers_s must be above 0"),
         ({"max_body_mb": 300.0}, "max_buffered_mb is 256, too small"),
     ],
 )
