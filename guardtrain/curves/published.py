@@ -11,6 +11,7 @@ images they draw their training from, and no estimate from one round of cross-va
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -120,6 +121,10 @@ class Published:
             h.update(np.ascontiguousarray(self.rows[name].to_numpy()).tobytes())
         h.update("\0".join(self.rows["head"]).encode())
         h.update(self.records.labels.tobytes())
+        for name in ("category", "source", "pair_id", "group"):  # what decides slices and the metrics of pairs
+            values = self.records.column(name).tolist()
+            if any(value is not None for value in values):
+                h.update(json.dumps([name, values]).encode())
         return h.hexdigest()
 
 
@@ -145,7 +150,9 @@ def read_published(settings: PublishedSettings) -> Published:
     frame["score"] = _probabilities(frame["score"].to_numpy(), settings.scale, origin)
     for name in ("id", "category", "source", "pair_id", "group"):
         if settings.columns.get(name):
-            frame[name] = [None if value is None else str(value) for value in _column(arrays, name, settings, origin)]
+            cells = _column(arrays, name, settings, origin)
+            texts = [None if pd.isna(cell) else str(cell) for cell in cells]  # pandas has NaN where a table has nothing
+            frame[name] = pd.Series(texts, dtype=object)
     for name in settings.same_image:
         frame[f"same {name}"] = _array(arrays, name, f"same_image of {origin}", origin)
     if settings.heads:

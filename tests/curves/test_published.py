@@ -131,6 +131,28 @@ def test_again_adds_nothing_and_more_adds_the_rest(tmp_path: Path) -> None:
         )
 
 
+def test_categories_and_pairs_that_were_mended_are_measured_anew(tmp_path: Path) -> None:
+    """Without the new ones the scores are the same, and the rows of the first time would pass for today's."""
+    frame, out = long_table("seeds"), tmp_path / "out"
+    columns = COLUMNS | {"category": "kind", "pair_id": "pair"}
+    number = frame["image"].str.removeprefix("img").astype(int)
+    for name, kinds, pairs in (("a", "xy", number // 2), ("b", "yx", (number + 2) % N // 2)):
+        table = frame.assign(kind=[kinds[i % 4 // 2] for i in number], pair=[f"p{i}" for i in pairs])
+        table["pair"] = table["pair"].where(number < 40 if name == "a" else number < 20, None)
+        path = written(table, tmp_path / f"{name}.parquet")
+        keys, _ = write_published(read_published(settings(path, "seeds", columns=columns)), out)
+        shown = ResultsTable(out / "results.parquet").read()
+        shown = shown[shown["run"].isin(kept_keys(out) or ())]
+        assert set(shown["run"]) == set(keys)
+        assert set(shown.loc[shown["slice_kind"] == "all", "n_pairs"]) == {20 if name == "a" else 10}
+        for row in shown[shown["slice_kind"] == "category"].to_dict("records"):
+            own = table[
+                (table["method"] == row["head"]) & (table["n"] == row["budget"]) & (table["rep"] == row["seed"])
+            ]
+            own = own[own["kind"] == row["slice"]]
+            assert row["auroc"] == pytest.approx(roc_auc_score(own["y"], own["p"]))
+
+
 def test_images_without_ids_are_matched_by_what_is_known(tmp_path: Path) -> None:
     frame = long_table("folds")
     frame["rating"] = frame["image"].str[3:].astype(int) // 8  # neighbours of one label and fold share a rating

@@ -168,11 +168,14 @@ def _block(job: Job, attack: Attack, places: Sequence[int], seed: int, parts: Pa
         about = {"guard": job.name, "test": images.name, "attack": attack.name, "strength": attack.strength}
         rows = attacked_rows(job.target, attack, block, seed, job.batch_size)
         return [
-            about
-            | {"title": attack.label, "id": image.id, "label": image.label, "pair_id": records.pair_ids[k]}
-            | {"group": str(records.groups[k])}
-            | rows[k]
+            about | {"title": attack.label, "id": image.id, "label": image.label} | rows[k]
             for k, image in enumerate(block)
         ]
 
-    return parts.rows(key, make)
+    # pairs and groups are of today, whatever they were when the block was kept: no attack depends on them
+    known = {"pair_id": records.pair_ids, "group": records.groups}
+    table = parts.rows(key, make)
+    for name, values in known.items():
+        cells = pa.array([None if value is None else str(value) for value in values], pa.string())
+        table = table.set_column(IMAGE_COLUMNS.get_field_index(name), IMAGE_COLUMNS.field(name), cells)
+    return table

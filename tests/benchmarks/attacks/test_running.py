@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,6 +98,29 @@ def test_a_killed_run_goes_on_and_ends_the_same(
         Parts(tmp_path).writing(),
     ):
         pass
+
+
+def test_of_kept_blocks_pairs_and_groups_are_those_of_today(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = AttackSettings(attacks=["jpeg"], samples=8, jpeg=[30], block=5)
+    with Parts(tmp_path).writing() as parts:
+        before = attack_guard(job, settings, parts)
+    images = job.images
+    group_of = {str(name): f"scene {i // 4}" for i, name in enumerate(images.records.ids)}
+    table = images.records.with_column("pair_id", [None] * len(images)).with_column("group", list(group_of.values()))
+    mended = replace(images, records=table)
+    order = images.order(settings.seed)  # which pairs decide: here it shall be the kept one's
+    monkeypatch.setattr(ImageSet, "order", lambda self, seed: order)
+    monkeypatch.setattr(running, "attacked_rows", None)  # nothing is attacked anew
+    with Parts(tmp_path).writing() as parts:
+        after = attack_guard(replace(job, images=mended), settings, parts)
+    assert after["group"].to_pylist() == [group_of[name] for name in after["id"].to_pylist()]
+    assert set(after["pair_id"].to_pylist()) == {None}
+    assert None not in before["pair_id"].to_pylist()
+    rest = [name for name in before.column_names if name not in ("pair_id", "group")]
+    assert after.select(rest).equals(before.select(rest))
+    assert after.schema == before.schema
 
 
 def test_the_seed_decides_the_order_and_pairs_stay_together(job: Job) -> None:
