@@ -11,6 +11,7 @@ import numpy as np
 from guardtrain.curves.bootstrap import PointReplicates, bootstrap_difference
 from guardtrain.curves.efficiency import Estimate, LineReplicates, data_multiplier
 from guardtrain.curves.outlook import HEADING, outlook_lines
+from guardtrain.curves.pairless import pairless_lines
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.shortcut import shortcuts
 from guardtrain.curves.statistics import (
@@ -145,7 +146,9 @@ def findings(
         if told := outlook_lines(boot):
             subject = f"{HEADING}: {_NAMES.get(boot.metric, METRICS[boot.metric])} on '{boot.test}'"
             out.append(Finding(subject, tuple(told)))
-    return out + _shortcut(whole_slices(frame), in_domain, several)
+    whole = whole_slices(frame)
+    out += [Finding("Heads that are made of pairs", (line,)) for line in pairless_lines(whole)]
+    return out + _shortcut(whole, in_domain, several)
 
 
 def _compared(

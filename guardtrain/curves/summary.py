@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from guardtrain.curves.pairless import pairless_lines
 from guardtrain.curves.repeats import POOLED, Repeats
 from guardtrain.curves.results import METRICS, SLICE_KINDS
 from guardtrain.curves.shortcut import shortcuts
@@ -99,7 +100,8 @@ def summary_text(
     )
     if Repeats.of(whole).design == POOLED:
         note = "All folds at once, each image scored by a run not trained on its fold; one such run, so no intervals."
-    text = "\n\n".join([*blocks, _wrapped(note, width)]) + "\n"
+    notes = [_wrapped(line, width) for line in (*pairless_lines(whole), note)]
+    text = "\n\n".join([*blocks, *notes]) + "\n"
     return text.translate(_ASCII) if plain else text
 
 
@@ -129,7 +131,7 @@ def run_text(frame: pd.DataFrame, *, width: int = WIDTH) -> str:
         table += [(name, [f"{row[column]:,}" for row in part]) for column, name in _SIZES.items()]
         out += ["  " + name.ljust(stub) + "".join(text.rjust(cell + 3) for text in texts) for name, texts in table]
         out.insert(len(out) - len(table) + 1, "  " + "─" * (stub + len(part) * (cell + 3)))
-    return "\n".join(out)
+    return "\n".join([*out, *(_wrapped(line, width) for line in pairless_lines(whole))])
 
 
 def slices_text(frame: pd.DataFrame, metric: str = "auroc") -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from guardtrain.curves.engine import Run
+from guardtrain.curves.pairless import WITHOUT_PAIRS
 from guardtrain.curves.results import METRICS
 from guardtrain.embeddings import Embeddings
 from guardtrain.guards.category_fit import CategoryImages
@@ -44,7 +45,7 @@ def trained_run(
         run: its mixture and key.
         bank: its head, a bank of one.
         definition: of the head, as in the config.
-        label: what the results table calls the head.
+        label: what the results table calls the head; one that needs pairs and has none is called what it is.
         chosen: hyper-parameters as used.
         recipe: how it was trained, as plain data.
         results: the results table; other runs' rows are left out.
@@ -53,6 +54,8 @@ def trained_run(
         notes: for the card.
     """
     mixture, point = run.mixture, run.point
+    if label in WITHOUT_PAIRS and not len(pools.pair_rows(mixture)):
+        label = f"{WITHOUT_PAIRS[label]} ({label} without pairs)"
     training = {
         "data": pools.name,
         "run": run.key,

@@ -28,8 +28,9 @@ class PairDirectionHead:
 
     The logit's scale comes from Platt's fit, through the origin, on the scores of pairs left out: of each pair from
     the direction and the threshold of the others. A single pair has no others: its own halves get Platt's smoothed
-    targets, probabilities of 2/3 and 1/3. A run with no complete pair is a `GDAHead`; one with no real images takes Σ
-    from its pair images.
+    targets, probabilities of 2/3 and 1/3. A run with no complete pair is a `GDAHead`, as real data alone is in a curve:
+    what shows such runs says so (`guardtrain.curves.pairless`), and a guard of one is called so. A run with no real
+    images takes Σ from its pair images.
 
     Args:
         calibrate: Platt's fit; without it the logits are those of two Gaussians.

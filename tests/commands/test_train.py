@@ -42,6 +42,18 @@ def test_a_head_its_metrics_and_logs(run, cache_dir: Path, head: str) -> None:
     assert json.loads((OUT / "head.json").read_text())["run"] == row["run"]
 
 
+def test_a_head_of_pairs_without_pairs_is_called_what_it_is(run) -> None:
+    train = [part for part in TRAIN if part != "guard=false"]
+    text = run(*train, "head=pair_direction", "mixture.ratio=0")
+    assert "there is none here: this is gda. Take head=gda, or give it pairs" in " ".join(text.split())
+    config = json.loads((OUT / "guard" / "config.json").read_text())
+    assert config["training"]["head"] == "gda (pair_direction without pairs)"
+    assert "`gda (pair_direction without pairs)`" in (OUT / "guard" / "README.md").read_text()
+    text = run(*train, "head=pair_direction", "mixture.ratio=0.5", "out=paired")
+    assert "made of pairs" not in text
+    assert json.loads(Path("paired/guard/config.json").read_text())["training"]["head"] == "pair_direction"
+
+
 def test_a_run_that_is_there_is_not_trained_again(run) -> None:
     run(*TRAIN)
     weights = (OUT / "head.safetensors").read_bytes()

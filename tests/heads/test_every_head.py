@@ -6,6 +6,7 @@ import doctest
 import importlib
 import itertools
 import pkgutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ import yaml
 import guardtrain.heads
 from guardtrain.config import conf_dir
 from guardtrain.config_checks import build
+from guardtrain.curves.pairless import WITHOUT_PAIRS
 from guardtrain.encoders.spec import external_spec
+from guardtrain.errors import ConfigError
 from guardtrain.heads import (
     CLAPHead,
     DirectHead,
@@ -44,6 +47,22 @@ DIRECT_TEXT = [ZeroShotHead(), TipAdapterHead(), LPPlusPlusHead(iterations=20, l
 TRAINED = [PrototypeHead(), PrototypeHead(prototypes=3, learn_scale=True)]
 TRAINED_TEXT = [TipAdapterFHead()]
 EVERY = [*DIRECT, *DIRECT_TEXT, *TRAINED, *TRAINED_TEXT]
+
+
+@pytest.mark.parametrize("head", [*DIRECT, *DIRECT_TEXT], ids=lambda head: head.name)
+def test_a_head_that_is_another_without_its_pairs_is_named_by_it(head) -> None:
+    """Without texts heads are refused; one that makes something of pairs is, without them, the one that is told."""
+    if head in DIRECT_TEXT:
+        with pytest.raises(ConfigError, match="needs text anchors"):
+            head.solve(toy_data(30, DIM), [1.0])
+        head = head.anchored(anchors(DIM))
+    data = toy_data(30, DIM, pairs=6)
+    x = torch.from_numpy(data.x)
+    of_pairs, of_none = (head.solve(d, [1.0])[0](x) for d in (data, replace(data, pairs=data.pairs[:0])))
+    assert torch.equal(of_pairs, of_none) == (head.name not in WITHOUT_PAIRS)
+    if head.name in WITHOUT_PAIRS:
+        other = {each.name: each for each in DIRECT}[WITHOUT_PAIRS[head.name]]
+        assert torch.equal(of_none, other.solve(data, [1.0])[0](x))
 
 
 def _bank(definition):
