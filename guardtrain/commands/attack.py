@@ -36,6 +36,8 @@ def run(config: DictConfig) -> None:
     settings = typed(config, AttackConfig)
     started = time.perf_counter()
     folder = Path(settings.out).expanduser()
+    if settings.warning:
+        log.warning("%s", settings.warning)
     guards = _guards(settings)
     pools, tests = sources_of(settings.data)
 

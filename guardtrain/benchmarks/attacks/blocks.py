@@ -142,22 +142,30 @@ def _restarted(
     labels: Tensor,
     seed: int,
 ) -> Attacked:
-    """PGD from several places, the next for those images that still survive as files."""
+    """PGD from several places, the next for those images that still survive as files.
+
+    The first candidate is FGSM's point, so that few or short steps never leave more images right than one long step.
+    """
     epsilon, options = attack.strength, attack.options
-    best = Attacked(pixels.clone(), torch.zeros_like(labels), torch.zeros_like(labels, dtype=torch.bool))
-    lowest = torch.full(labels.shape, torch.inf, device=pixels.device)
+
+    def fooled_by_file(now: Tensor, places: Tensor) -> Tensor:
+        levels = eight_bit(now, original[places], epsilon)
+        with torch.no_grad():
+            return target.margins(levels.float() / 255, labels[places]) < 0
+
+    best = fgsm(target.margins, pixels, labels, epsilon)
+    with torch.no_grad():
+        lowest = target.margins(best.pixels, labels)
     todo = torch.arange(len(labels), device=pixels.device)
+    todo = todo[~fooled_by_file(best.pixels, todo)]
     for turn in range(max(1, options["restarts"])):
+        if not len(todo):
+            break
         start = None
         if options["restarts"]:
             draws = [generator(seed, images[i].id, "pgd", turn) for i in todo.tolist()]
             places = np.stack([draw.uniform(-1, 1, pixels.shape[1:]).astype(np.float32) for draw in draws])
             start = torch.from_numpy(places).to(pixels)
-
-        def fooled_by_file(now: Tensor, rows: Tensor, todo: Tensor = todo) -> Tensor:
-            levels = eight_bit(now, original[todo[rows]], epsilon)
-            with torch.no_grad():
-                return target.margins(levels.float() / 255, labels[todo[rows]]) < 0
 
         found = pgd(
             target.margins,
@@ -167,10 +175,9 @@ def _restarted(
             steps=options["steps"],
             step_size=options["step_size"],
             start=start,
-            settled=fooled_by_file,
+            settled=lambda now, rows, todo=todo: fooled_by_file(now, todo[rows]),  # type: ignore[misc]
         )
-        every = torch.arange(len(todo), device=pixels.device)
-        settled = fooled_by_file(found.pixels, every)
+        settled = fooled_by_file(found.pixels, todo)
         with torch.no_grad():
             margins = target.margins(found.pixels, labels[todo])
         taken = settled | (margins < lowest[todo])
@@ -178,6 +185,4 @@ def _restarted(
         best.steps[todo] += found.steps
         best.flat[todo] |= found.flat
         todo = todo[~settled]
-        if not len(todo):
-            break
     return best

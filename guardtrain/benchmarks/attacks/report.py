@@ -48,6 +48,8 @@ def notes(frame: pd.DataFrame, settings: AttackSettings) -> list[str]:
             "255 levels (Gaussian noise, with standard deviation ε, by more)."
             + (" That is none: such a change cannot be written to a file." if not levels else "")
         )
+    if settings.warning:
+        found.append(settings.warning)
     deep = frame[(frame["attack"] == "deepfool") & (frame["unit"] == IMAGE) & (frame["pixels"] == FILE)]
     needed = [
         f"{row['needed']:.4f} ({255 * row['needed']:.2f} of 255 levels) for {row['guard']} on {row['test']}"

@@ -29,11 +29,12 @@ class AttackSettings:
             0 and white 1. (UnsafeBench's published code has the same number on normalised inputs, for CLIP a quarter
             of this: less than one level of a file's 255, and noise of that norm in all.)
         steps: gradients an image, of pgd and deepfool.
-        step_size: of pgd; null for a tenth of epsilon.
-        restarts: of pgd from a random place; the worst counts. 0 starts from the image itself.
+        step_size: of pgd; null for 2.5 epsilon / steps, which reaches any corner of the ball from any other.
+        restarts: of pgd from a random place; the worst counts, and so does the point of fgsm. 0 starts from the image
+            itself.
         norm: of deepfool, what it keeps small: `linf` or `l2`.
         overshoot: of deepfool.
-        jpeg: qualities, 1 to 100.
+        jpeg: qualities, whole numbers from 1 to 100.
         resize: shares of width and height.
         blur: standard deviations, as shares of the shorter side.
         crop: shares of width and height that are kept, at a random place.
@@ -99,13 +100,14 @@ class AttackSettings:
         if not 0 < self.confidence < 1:
             raise ConfigError(f"confidence is {self.confidence:g}; it must lie between 0 and 1.")
         for name, least, most, what in (
-            ("jpeg", 1, 100, "a quality from 1 to 100"),
+            ("jpeg", 1, 100, "a whole quality from 1 to 100"),
             ("resize", 0, 4, "a share above 0 and at most 4"),
             ("blur", 0, 1, "a share of the shorter side, 0 to 1"),
             ("crop", 0, 1, "a share above 0 and at most 1"),
         ):
             for value in getattr(self, name):
-                if not least <= value <= most or (value == 0 and name != "blur"):
+                part = name == "jpeg" and not float(value).is_integer()
+                if not least <= value <= most or (value == 0 and name != "blur") or part:
                     raise ConfigError(f"{name} has {value:g}; each must be {what}.")
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ConfigError(f"{name} has the same strength twice.")
@@ -122,6 +124,23 @@ class AttackSettings:
             raise ConfigError(f"guards is {self.guards!r}; name at least one guard: guards=[DIR, org/name, …].")
         return [str(one) for one in given]
 
+    @property
+    def step(self) -> float:
+        """Change of a pixel in a step of PGD; Madry et al. take 2.5 ε / steps, too."""
+        return 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
+
+    @property
+    def warning(self) -> str | None:
+        """What makes the attacks weaker than they are said to be; None where nothing does."""
+        reach = self.steps * self.step
+        if "pgd" not in self.attacks or reach >= 2 * self.epsilon * (1 - 1e-9):
+            return None
+        return (
+            f"{self.steps} steps of {self.step:g} move a pixel by {reach:g} at most: PGD cannot cross the ball of ε = "
+            f"{self.epsilon:g} around the image, which is {2 * self.epsilon:g} wide, and what survives it says little. "
+            f"Leave step_size out, or give at least step_size={2.5 * self.epsilon / self.steps:.3g}."
+        )
+
     def plan(self) -> list[Attack]:
         """The attacks in the order of tables, each with one strength.
 
@@ -137,8 +156,7 @@ class AttackSettings:
                 continue
             options: dict[str, Any] = {}
             if name == "pgd":
-                size = self.epsilon / 10 if self.step_size is None else self.step_size
-                options = {"steps": self.steps, "step_size": size, "restarts": self.restarts}
+                options = {"steps": self.steps, "step_size": self.step, "restarts": self.restarts, "fgsm": True}
             if name == "deepfool":
                 options = {"steps": self.steps, "norm": self.norm, "overshoot": self.overshoot}
             planned.append(Attack(name, self.epsilon, options))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict, replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -85,7 +88,8 @@ def test_the_report_says_what_is_missing_and_what_says_little() -> None:
         ({"attacks": []}, "attacks is empty"),
         ({"epsilon": 0}, "epsilon is 0"),
         ({"epsilon": 8}, "white is 1"),
-        ({"jpeg": [0]}, "a quality from 1 to 100"),
+        ({"jpeg": [0]}, "a whole quality from 1 to 100"),
+        ({"jpeg": [75, 75.5]}, "jpeg has 75.5"),
         ({"crop": [0.0]}, "a share above 0"),
         ({"resize": [0.5, 0.5]}, "the same strength twice"),
         ({"norm": "l1"}, "allowed: linf, l2"),
@@ -96,3 +100,26 @@ def test_the_report_says_what_is_missing_and_what_says_little() -> None:
 def test_wrong_settings_are_named(changed: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         AttackSettings(**changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10, 100])
+def test_pgds_step_follows_from_the_number_of_steps_and_is_part_of_what_a_block_is_known_by(steps: int) -> None:
+    (plain,) = AttackSettings(attacks=["pgd"], steps=steps, epsilon=0.02).plan()
+    assert plain.options["step_size"] == pytest.approx(2.5 * 0.02 / steps)
+    (given,) = AttackSettings(attacks=["pgd"], steps=steps, epsilon=0.02, step_size=0.002).plan()
+    assert given.options["step_size"] == 0.002
+    assert asdict(given) != asdict(plain)
+    before = {"steps": steps, "step_size": plain.options["step_size"], "restarts": 1}
+    assert plain.options != before, "without the point of FGSM it was another attack"
+
+
+@pytest.mark.parametrize(("steps", "size", "said"), [(3, 0.001, True), (10, 0.0019, True), (10, 0.002, False)])
+def test_steps_that_cannot_cross_the_ball_are_said_to_be_weak(steps: int, size: float, said: bool) -> None:
+    settings = AttackSettings(epsilon=0.01, steps=steps, step_size=size)
+    assert (settings.warning is not None) == said
+    assert replace(settings, step_size=None).warning is None
+    assert replace(settings, attacks=["fgsm", "deepfool"]).warning is None
+    if said:
+        line = re.search(r"at least (step_size)=(\S+)\.$", str(settings.warning))
+        assert line is not None
+        assert replace(settings, step_size=float(line[2])).warning is None

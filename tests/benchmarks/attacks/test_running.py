@@ -67,6 +67,20 @@ def test_gradients_fool_the_guard_also_from_files_and_daily_changes_rarely(job: 
     assert row["logit"] == pytest.approx(float(said[0]), abs=1e-5)
 
 
+@pytest.mark.parametrize(("steps", "size"), [(1, None), (2, None), (1, 0.0001)])
+def test_few_or_short_steps_leave_no_image_right_that_one_long_step_fools(
+    job: Job, whole, tmp_path: Path, steps: int, size: float | None
+) -> None:
+    weak = replace(SETTINGS, attacks=["pgd"], steps=steps, step_size=size)
+    with Parts(tmp_path).writing() as parts:
+        frame = attack_guard(job, weak, parts).to_pandas()
+    found = frame[frame["attack"] == "pgd"].set_index("id")
+    once = whole.to_pandas().query("attack == 'fgsm'").set_index("id").loc[found.index]
+    assert not once["right"].all()
+    assert not (found["right"] & ~once["right"]).any()
+    assert (found["linf"] <= 0.01 + 1e-6).all()
+
+
 def test_a_killed_run_goes_on_and_ends_the_same(
     job: Job, whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
