@@ -22,6 +22,7 @@ def calibrate_guard(
     validation: Validation,
     settings: GuardSettings,
     say: Callable[[str], None] = lambda _: None,
+    left_out: int = 0,
 ) -> Exported:
     """Write the guard with the calibrator and the thresholds that labelled images ask for, as `export_guard` does.
 
@@ -31,6 +32,7 @@ def calibrate_guard(
         validation: images that the guard was not trained on.
         settings: what decides; name, licence and taxonomy are the guard's where None.
         say: tells the user what takes its time.
+        left_out: how many images more there were, which the guard was trained on.
 
     Raises:
         ConfigError, DataError, GuardError: as of `export_guard`.
@@ -50,13 +52,14 @@ def calibrate_guard(
         tests=about.get("tests") or (),
         categories=guard.categories,
         data=about.get("data") or {},
-        notes=_notes(guard, validation),
+        notes=_notes(guard, validation, left_out),
+        known=guard.known_images.trained,
         further={key: about[key] for key in ("imported",) if key in about} | {"calibrated_from": _source(guard)},
     )
     return export_guard(out, run, validation, settings, encoder=lambda: guard.encoder, say=say)
 
 
-def _notes(guard: Guard, validation: Validation) -> tuple[str, ...]:
+def _notes(guard: Guard, validation: Validation, left_out: int) -> tuple[str, ...]:
     """What a reader of the card should know: whose head it is, and how the guard did with the threshold that it had."""
     imported = bool(guard.about.get("imported"))
     by = "the work of others" if imported else "as it was trained"
@@ -67,8 +70,15 @@ def _notes(guard: Guard, validation: Validation) -> tuple[str, ...]:
     flagged = Rate.measured(int(found[safe].sum()), int(safe.sum()))
     caught = Rate.measured(int(found[unsafe].sum()), int(unsafe.sum()))
     notes.append(f"At its threshold before ({point.name}) it flags {flagged} of these safe and {caught} of the unsafe.")
-    if not imported:
-        notes.append("Nobody checked that these images are not among those it was trained on.")
+    trained = guard.known_images.trained_on(validation.embeddings)
+    if trained is None and not imported:
+        notes.append(
+            "Unknown is whether these images are among its training images: when it was made, nobody kept that."
+        )
+    if left_out:
+        notes.append(f"{left_out:,} images more were among its training images, and left out.")
+    if trained is not None and trained.any():
+        notes.append(f"{int(trained.sum()):,} of these images are among its training images: rates are too good.")
     if guard.category_head is not None:
         notes.append("It names no categories: the head that did is not in this guard.")
     kept = [note for note in guard.about.get("notes") or () if note not in _of_points(guard)]

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from guardtrain.benchmarks.overlap import LEAVE_OUT, require_choice
 from guardtrain.errors import ConfigError
 from guardtrain.guards.settings import UNUSED, GuardSettings
 
@@ -23,6 +24,7 @@ class CalibrateSettings(GuardSettings):
         revision: of the Hub: branch, tag or commit.
         data_sets: the labelled images, which the guard must not have been trained on; `data=…` is the same. A table, a
             folder with safe/ and unsafe/, a store, arrays, or NAME:PART of a data config: as for `benchmark`.
+        training_images: what becomes of images that the guard was trained on: `leave_out`, or `keep`.
         validation: nothing here: the images are those of `data=…`.
         neighbours: nothing here: those are training images, which only `guardtrain export` has.
         out: the new guard's folder; null for the guard's with `-calibrated`.
@@ -38,6 +40,7 @@ class CalibrateSettings(GuardSettings):
     revision: str | None = None
     data_sets: Any = MISSING
     out: str | None = None
+    training_images: str = LEAVE_OUT
     trusted_heads: list[str] = field(default_factory=list)
     checkpoint: str | None = None
     device: str = "auto"
@@ -46,6 +49,7 @@ class CalibrateSettings(GuardSettings):
     cache_dir: str = MISSING
 
     def __post_init__(self) -> None:
+        require_choice(self.training_images)
         if self.validation != UNUSED:
             raise ConfigError("validation is what `guardtrain export` asks; here the images are those of data=….")
         if self.neighbours:

@@ -24,7 +24,7 @@ _MEANT = {
     Outcome.REFUSED: "it or a filter would not say",
     Outcome.NO_ANSWER: "nothing came back",
     Outcome.UNREADABLE: "the image could not be read",
-    Outcome.SET_ASIDE: "none of its test images",
+    Outcome.SET_ASIDE: "it was trained on the image, which is none of its test images",
 }
 
 

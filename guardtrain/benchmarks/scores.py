@@ -14,6 +14,7 @@ import numpy as np
 
 from guardtrain.benchmarks.effectiveness import Entrant
 from guardtrain.benchmarks.outcomes import Outcome
+from guardtrain.benchmarks.overlap import known_again
 from guardtrain.benchmarks.slices import Judged
 from guardtrain.encoders.spec import EncoderSpec, external_spec
 from guardtrain.errors import DataError, EncoderError
@@ -141,7 +142,7 @@ class Scores:
 
     Args:
         table: `id`, `logit`, `probability` (null where it gives none), `decision` (safe, unsafe, review) of each image
-            that it has a verdict on.
+            that it has a verdict on; `trained_on` and `fitted_on` where the guard knows what it was made of.
         computed: whether it was computed now.
         without: why it has none, for ids of others; an id in neither is of an image that could not be read.
         words: of ids, what a model that is asked has said.
@@ -151,6 +152,12 @@ class Scores:
     computed: bool
     without: Mapping[str, Outcome] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
+
+    def marked(self, column: str) -> set[str] | None:
+        """The ids for which a column (`trained_on`, `fitted_on`) is true; None where the guard does not know."""
+        if column not in self.table.column_names:
+            return None
+        return set(self.table.filter(self.table[column])["id"].to_pylist())
 
     def outcomes(self, ids: Sequence[str], set_aside: Collection[str] = ()) -> np.ndarray:
         """(N,) int8, what became of each image; see `Outcome`. Those of `set_aside` are not the guard's test images."""
@@ -258,9 +265,14 @@ def _scored(contender: Contender, found: Embeddings) -> pa.Table:
     from guardtrain.guards.operating_points import DECISIONS
 
     guard, matrix = contender.guard, found.matrix
-    logits = np.concatenate(
-        [np.zeros(0)] + [guard.logits(np.asarray(matrix[i : i + _ROWS])) for i in range(0, len(matrix), _ROWS)]
-    )
+    blocks = [np.zeros(0)]
+    made_of: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(matrix), _ROWS):
+        rows = np.asarray(matrix[start : start + _ROWS])
+        blocks.append(guard.logits(rows))
+        for name, mask in known_again(guard, rows).items():
+            made_of.setdefault(name, []).append(mask)
+    logits = np.concatenate(blocks)
     numbers = guard.points[contender.point].decide(logits)
     return pa.table(
         {
@@ -268,6 +280,7 @@ def _scored(contender: Contender, found: Embeddings) -> pa.Table:
             "logit": logits,
             "probability": guard.calibrator.probabilities(logits),
             "decision": pa.array([DECISIONS[int(number)] for number in numbers], pa.string()),
+            **{name: np.concatenate(masks) for name, masks in made_of.items()},
         }
     )
 
@@ -306,7 +319,12 @@ def judged_by(
         flagged[k, there] = np.array(found.table["decision"].to_pylist(), dtype=object)[rows] == "unsafe"
     judged = Judged(data.name, names, records, logits, flagged, outcomes)
     if not judged.known.any():
-        raise DataError(f"No image of '{data.name}' could be judged by any of {', '.join(names)}.")
+        raise DataError(
+            f"No image of '{data.name}' could be judged by any of {', '.join(names)}."
+            if judged.counted.any()
+            else f"All {len(ids):,} images of '{data.name}' are among the training images of {', '.join(names)}: there "
+            "is nothing to judge. Name other images, or training_images=keep to see figures that are too good."
+        )
     return judged
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from guardtrain.benchmarks.overlap import LEAVE_OUT, require_choice
 from guardtrain.benchmarks.vision_language_settings import VisionLanguageSettings
 from guardtrain.errors import ConfigError
 
@@ -34,6 +35,7 @@ class BenchmarkSettings:
             for those of the data config that a guard says it was trained on.
         real: values of `source` whose images are photographs, beside the usual ones (real, laion5b, …).
         generated: those whose images came out of a generator, beside the usual ones (generated, lexica, …).
+        training_images: what becomes of images that a guard was trained on: `leave_out` of its figures, or `keep`.
         vlm: a vision-language model that is asked about the images besides; none without `vlm.model`.
         reference: published figures to show beside yours, where your data have a category (and source) of that name:
             `unsafebench`, its paper's and what others measured on its images; null for none.
@@ -58,6 +60,7 @@ class BenchmarkSettings:
     in_distribution: Any = None
     real: list[str] = field(default_factory=list)
     generated: list[str] = field(default_factory=list)
+    training_images: str = LEAVE_OUT
     vlm: VisionLanguageSettings = field(default_factory=VisionLanguageSettings)
     reference: str | None = "unsafebench"
     replicates: int = 1000
@@ -73,6 +76,7 @@ class BenchmarkSettings:
     cache_dir: str = MISSING
 
     def __post_init__(self) -> None:
+        require_choice(self.training_images)
         if self.replicates < 20:
             raise ConfigError(f"replicates is {self.replicates}; intervals need at least 20, better 1000.")
         if not 0.5 <= self.confidence < 1:

@@ -47,12 +47,13 @@ def run(config: DictConfig) -> None:
     images = _attacked(guards, sets, settings, folder)
 
     from guardtrain.benchmarks.attacks import figure
-    from guardtrain.benchmarks.attacks.report import attack_text
-    from guardtrain.benchmarks.attacks.results import robust_accuracy
+    from guardtrain.benchmarks.attacks.report import attack_text, trained_notes
+    from guardtrain.benchmarks.attacks.results import counted, robust_accuracy
 
-    frame = robust_accuracy(images.to_pandas(), settings.data.name, settings.confidence)
+    every = images.to_pandas()
+    frame = robust_accuracy(counted(every, settings.training_images), settings.data.name, settings.confidence)
     log.info("")
-    show(attack_text(frame, settings))
+    show(attack_text(frame, settings, trained_notes(every, guards, settings.training_images)))
     files = [*_written(frame, images, folder), *figure.write(figure.draw(frame, settings.confidence), folder)]
     log.info("")
     for file in files:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from guardtrain.benchmarks.effectiveness import Entrant, How
-    from guardtrain.benchmarks.scores import Contender, DataSet, Scores
+    from guardtrain.benchmarks.scores import Contender, DataSet, Scores, SetAside
 
 METRICS_FILE, SCORES_FILE, REPORT_FILE = "benchmark", "scores.parquet", "report.md"
 SCORES_FOLDER = "scores"
@@ -87,6 +87,7 @@ def _compared(
     """Print the comparison and write its files."""
     from guardtrain.benchmarks import figure, report
     from guardtrain.benchmarks.effectiveness import How
+    from guardtrain.benchmarks.overlap import set_aside
     from guardtrain.benchmarks.scores import scores_table
     from guardtrain.benchmarks.tables import benchmark_tables, brackets
     from guardtrain.benchmarks.tables_detail import detail_tables
@@ -96,7 +97,8 @@ def _compared(
     names = [entrant.name for entrant in entrants]
     reference = settings.compare_with or names[0]
     how = How(settings.replicates, settings.confidence, settings.seed, tuple(settings.real), tuple(settings.generated))
-    frame, notes = compare(guards, sets, scores, how, settings)
+    aside = set_aside(guards, sets, scores, settings.training_images)
+    frame, notes = compare(guards, sets, scores, how, settings, aside)
     tables = benchmark_tables(frame, entrants, reference, settings.confidence)
     log.info("")
     show(f"{text_of(tables, _width())}\n  {brackets(settings.confidence)}")
@@ -108,7 +110,7 @@ def _compared(
     details = detail_tables(frame, entrants, settings.confidence)
     text = report.report_markdown(frame, tables, entrants, reference, how, about, notes, details)
     files = _write_tables(frame, folder)
-    replace_file(folder / SCORES_FILE, lambda path: _parquet(scores_table(guards, sets, scores), path))
+    replace_file(folder / SCORES_FILE, lambda path: _parquet(scores_table(guards, sets, scores, aside), path))
     files.append(folder / SCORES_FILE)
     files += figure.save(figure.draw(frame, entrants, settings.confidence), folder, settings.formats)
     replace_file(folder / REPORT_FILE, lambda path: path.write_text(text, encoding="utf-8"))
@@ -124,8 +126,15 @@ def compare(
     scores: dict[tuple[str, str], Scores],
     how: How,
     settings: BenchmarkSettings,
+    aside: SetAside | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """The tidy table of a benchmark, and what its reader must know.
+
+    Args:
+        guards, sets, scores: who said what of which images.
+        how: of intervals.
+        settings: what else is shown.
+        aside: images that do not count for a guard.
 
     Raises:
         ConfigError: published figures that there are not, or data sets that there are not.
@@ -133,6 +142,7 @@ def compare(
     from guardtrain.benchmarks import beside, shift
     from guardtrain.benchmarks.coverage import coverage_notes, coverage_rows
     from guardtrain.benchmarks.effectiveness import difference_rows, evaluate, metric_rows, tidy
+    from guardtrain.benchmarks.overlap import TRAINED, overlap_notes, unknown_note
     from guardtrain.benchmarks.scores import judged_by
 
     beside.check_reference(settings.reference)
@@ -144,16 +154,20 @@ def compare(
     known = [beside.known_as(guard.guard.about) for guard in guards]
     rows, notes, evaluated = [], [], []
     for data in sets:
-        judged = judged_by(guards, data, scores)
+        judged = judged_by(guards, data, scores, aside)
+        notes += overlap_notes(guards, data, scores, settings.training_images)
         notes += coverage_notes(judged)
         one = evaluate(judged, entrants, how, place)
         evaluated.append(one)
         if one.judged.labels.any():
             notes += _unjudged(one.judged.categories, data.name, guards)
-        notes += trained_on_it(data, entrants)
+        notes += trained_on_it(
+            data, [own.entrant for own in guards if scores[own.entrant.name, data.name].marked(TRAINED) is None]
+        )
         rows += [*metric_rows(one), *coverage_rows(one), *difference_rows(one), *shift.shift_rows(one)]
         if settings.reference is not None:
             rows += beside.published_rows(one, settings.reference, known, data.origin)
+    notes += unknown_note({guard.entrant.name: guard.guard for guard in guards if not guard.asks})
     notes += likeness.told(evaluated)
     notes += [note for guard in guards if guard.asks for note in _certain(guard.entrant.name, sets, scores)]
     return tidy([*rows, *shift.distribution_rows(evaluated, likeness)]), notes

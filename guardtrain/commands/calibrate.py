@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -13,6 +14,12 @@ from guardtrain.benchmarks.settings import BenchmarkSettings
 from guardtrain.commands.terminal import show
 from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from guardtrain.benchmarks.scores import Contender
+    from guardtrain.embeddings import Embeddings
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +54,38 @@ def run(config: DictConfig) -> None:
         )
     found = embedder(told, log.info)(contender, data)
     rows = chosen_rows(data.ids, found.records.ids)
+    every = len(rows)
+    rows = _unseen(contender, data.name, found, rows, settings.training_images)
     limit, seed = settings.validation_limit, settings.seed
     validation = Validation.of(found, rows, f"the data set {data.name}", limit=limit, seed=seed)
     folder = contender.guard.path
     out = Path(settings.out).expanduser() if settings.out else folder.with_name(f"{folder.name}-calibrated")
-    exported = calibrate_guard(out, contender.guard, validation, settings, log.info)
+    exported = calibrate_guard(out, contender.guard, validation, settings, log.info, every - len(rows))
     show(summary_of(exported))
     log.info("%.1f s in all", time.perf_counter() - started)
+
+
+def _unseen(contender: Contender, name: str, found: Embeddings, rows: np.ndarray, training_images: str) -> np.ndarray:
+    """The rows of images that the guard was not trained on; all of them where it does not know, or `keep` is said."""
+    import numpy as np
+
+    from guardtrain.benchmarks.overlap import KEEP, TRAINED, known_again, told_trained
+
+    own = known_again(contender.guard, np.asarray(found.matrix[rows])).get(TRAINED)
+    if own is None or not own.any():
+        return rows
+    counts, images = (int(own.sum()), len(rows)), f"images of '{name}'"
+    log.info(told_trained(contender.entrant.name, *counts, images, training_images, left_out="left out"))
+    if training_images == KEEP:
+        return rows
+    left = found.records.labels[rows[~own]]
+    if not 0 < int((left == 1).sum()) < len(left):
+        raise DataError(
+            f"Of the {len(rows):,} images of '{name}' {int(own.sum()):,} are among {contender.entrant.name}'s training "
+            f"images, and the others are {int((left == 1).sum()):,} unsafe and {int((left == 0).sum()):,} safe ones; "
+            "probabilities and thresholds need both. Give images that it was not trained on."
+        )
+    return rows[~own]
 
 
 def _as_benchmark(settings: CalibrateSettings) -> BenchmarkSettings:

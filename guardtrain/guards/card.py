@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guardtrain.guards.directory import CARD, CATEGORIES_ONNX, GUARD_ONNX, HEAD_ONNX, PROGRAM
+from guardtrain.guards.directory import CARD, CATEGORIES_ONNX, GUARD_ONNX, HEAD_ONNX, KNOWN_IMAGES, PROGRAM
 from guardtrain.guards.operating_points import OperatingPoint, ThreeWay
 
 if TYPE_CHECKING:
     from guardtrain.guards.export import GuardParts
 
+_FILES = (HEAD_ONNX, CATEGORIES_ONNX, GUARD_ONNX, PROGRAM, KNOWN_IMAGES)  # that it tells of, where they are there
 _TEMPLATE = "card.md.jinja"
 _TAGS = ("image-safety", "content-moderation", "guardtrain")
 _METRICS = ("roc_auc", "average_precision", "f1", "brier_score")  # as the hub names them
@@ -49,7 +50,7 @@ def write_card(folder: Path, parts: GuardParts, content: Mapping[str, Any]) -> N
         warnings=_warnings(parts),
         shown=parts.points.default if isinstance(parts.points[parts.points.default], OperatingPoint) else None,
         share=content["validation"]["unsafe"] / content["validation"]["images"],
-        files={name: (folder / name).is_file() for name in (HEAD_ONNX, CATEGORIES_ONNX, GUARD_ONNX, PROGRAM)},
+        files={name: (folder / name).is_file() for name in _FILES},
         agreement={item["file"]: item for item in content["agreement"]},
     )
     (folder / CARD).write_text(text, encoding="utf-8")

@@ -21,7 +21,7 @@ FORMAT, CATEGORIES_FORMAT = 2, 2  # the newest; the one since which a guard may 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 HEAD_ONNX, GUARD_ONNX, PROGRAM = "head.onnx", "guard.onnx", "guard.pt2"
 CATEGORIES_ONNX = "categories.onnx"
-NEIGHBOURS = "neighbours.safetensors"
+NEIGHBOURS, KNOWN_IMAGES = "neighbours.safetensors", "known_images.safetensors"
 
 # What torch, joblib, numpy and others write with pickle, which runs code when it is read.
 PICKLED = frozenset(

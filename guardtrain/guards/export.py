@@ -20,9 +20,10 @@ from guardtrain.guards.card import write_card
 from guardtrain.guards.category_fit import CategoryImages, FittedCategories, named_in
 from guardtrain.guards.category_head import CategoryHead
 from guardtrain.guards.conformal import three_way
-from guardtrain.guards.directory import NEIGHBOURS, move_into_place, new_folder, write_config
+from guardtrain.guards.directory import KNOWN_IMAGES, NEIGHBOURS, move_into_place, new_folder, write_config
 from guardtrain.guards.guard import Guard
 from guardtrain.guards.head_file import portable_definition, write_bank
+from guardtrain.guards.known_images import KnownImages, sketched
 from guardtrain.guards.logits import head_logits
 from guardtrain.guards.neighbours import Neighbours
 from guardtrain.guards.operating_points import OperatingPoint, OperatingPoints
@@ -54,6 +55,7 @@ class TrainedRun:
         notes: what a reader of the card should know besides.
         further: entries of `config.json` besides those that every guard has.
         categorised: its unsafe training images whose category is known; None where they are not at hand.
+        known: (M, 16) float16 of its training images, by which they are known again; None where they are not at hand.
     """
 
     bank: HeadBank
@@ -67,6 +69,7 @@ class TrainedRun:
     notes: tuple[str, ...] = ()
     further: Mapping[str, Any] = field(default_factory=dict)
     categorised: CategoryImages | None = None
+    known: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +189,7 @@ def save_guard(
             if run.neighbours is None:
                 raise GuardError("The training images of this run are not at hand: export with neighbours=false.")
             run.neighbours.write(folder / NEIGHBOURS)
+        KnownImages(run.known, sketched([validation.embeddings])).write(folder / KNOWN_IMAGES)
         agreements = _programs(folder, parts, validation, settings, encoder, say)
         content = {
             "guardtrain": versions("guardtrain").get("guardtrain", "unknown"),

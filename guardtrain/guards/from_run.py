@@ -14,6 +14,7 @@ from guardtrain.curves.results import METRICS
 from guardtrain.embeddings import Embeddings
 from guardtrain.guards.category_fit import CategoryImages
 from guardtrain.guards.export import TrainedRun
+from guardtrain.guards.known_images import sketched
 from guardtrain.guards.neighbours import Neighbours
 from guardtrain.heads.bank import HeadBank
 from guardtrain.training.pools import Pools
@@ -79,8 +80,20 @@ def trained_run(
     categories = sorted({str(name) for name in np.concatenate(used) if name})
     parts = _training_images(pools, run)
     near = _neighbours(parts) if neighbours else None
-    known = CategoryImages.joined(CategoryImages.of_part(part) for part in parts)
-    return TrainedRun(bank, pools.spec, definition, training, tests, categories, data, near, notes, categorised=known)
+    categorised = CategoryImages.joined(CategoryImages.of_part(part) for part in parts)
+    return TrainedRun(
+        bank,
+        pools.spec,
+        definition,
+        training,
+        tests,
+        categories,
+        data,
+        near,
+        notes,
+        categorised=categorised,
+        known=sketched([part.matrix for part in parts]),
+    )
 
 
 def _training_images(pools: Pools, run: Run) -> list[Embeddings]:

@@ -14,11 +14,12 @@ from guardtrain.errors import EncoderError, GuardError
 from guardtrain.guards.calibration import Calibrator
 from guardtrain.guards.calibration_choice import Calibration
 from guardtrain.guards.category_head import CategoryHead, named_categories
-from guardtrain.guards.directory import NEIGHBOURS, read_config
+from guardtrain.guards.directory import KNOWN_IMAGES, NEIGHBOURS, read_config
 from guardtrain.guards.encoder_weights import kept_weights
 from guardtrain.guards.head_file import read_bank
 from guardtrain.guards.hub import located
 from guardtrain.guards.inputs import Batch, batches, is_embeddings
+from guardtrain.guards.known_images import KnownImages
 from guardtrain.guards.logits import checked_embeddings, head_function
 from guardtrain.guards.neighbours import Neighbours
 from guardtrain.guards.operating_points import DECISIONS, OperatingPoint, OperatingPoints
@@ -61,6 +62,7 @@ class Guard:
     _batch_size: int = 256
     _encoder: Encoder | None = None
     _neighbours: Neighbours | None = field(default=None, repr=False)
+    _known: KnownImages | None = field(default=None, repr=False)
     _head: Callable[[np.ndarray], np.ndarray] | None = field(default=None, repr=False)
 
     @classmethod
@@ -269,6 +271,14 @@ class Guard:
                 )
             self._neighbours = Neighbours.read(self.path / NEIGHBOURS)
         return self._neighbours
+
+    @property
+    def known_images(self) -> KnownImages:
+        """The images it was made of, as far as it knows them: guards made earlier, and those of others, do not."""
+        if self._known is None:
+            there = KNOWN_IMAGES in self.about["files"]
+            self._known = KnownImages.read(self.path / KNOWN_IMAGES) if there else KnownImages()
+        return self._known
 
     def _batches(self, inputs: Any) -> Iterator[Batch]:
         if is_embeddings(inputs):

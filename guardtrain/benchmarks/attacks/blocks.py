@@ -49,7 +49,8 @@ def attacked_rows(
     Returns:
         `logit` and `right` (of the file), `right_float`, `linf` and `l2` (of the change of the unrounded pixels),
         `linf_file` (of the file's), `needed` (DeepFool: the change that crosses the boundary, limited by nothing),
-        `steps`, `flat` (no gradient to go by).
+        `steps`, `flat` (no gradient to go by), `trained_on` (of images as they are: whether the guard was trained on
+        them; None where it does not know).
     """
     labels = np.array([image.label for image in images], dtype=np.int64)
     rows: list[dict[str, Any]] = [dict(_NOTHING) for _ in images]
@@ -66,13 +67,18 @@ def attacked_rows(
         change = EVERYDAY[attack.name]
         keys = [f"{seed}\0{image.id}" for image in images]
         files = [change(decode(one.content), attack.strength, key) for one, key in zip(images, keys, strict=True)]
-    logits = target.logits(files)
+    embeddings = target.embeddings(files)
+    if attack == UNCHANGED and (own := target.guard.known_images.trained_on(embeddings)) is not None:
+        for row, trained in zip(rows, own.tolist(), strict=True):
+            row["trained_on"] = trained
+    logits = target.guard.logits(embeddings)
     for row, logit, right in zip(rows, logits.tolist(), target.right(logits, labels).tolist(), strict=True):
         row |= {"logit": logit, "right": right}
     return rows
 
 
-_NOTHING = {"right_float": None, "linf": None, "l2": None, "linf_file": None, "needed": None, "steps": 0, "flat": False}
+_UNKNOWN = ("right_float", "linf", "l2", "linf_file", "needed", "trained_on")
+_NOTHING = dict.fromkeys(_UNKNOWN) | {"steps": 0, "flat": False}
 
 
 def _on_pixels(

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from guardtrain.benchmarks.attacks.results import FILE, FLOAT, IMAGE, PAIR
 from guardtrain.benchmarks.attacks.settings import EVERYDAY, UNCHANGED, AttackSettings
+from guardtrain.benchmarks.overlap import told_trained, unknown_note
 from guardtrain.benchmarks.tables_text import column_parts
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from guardtrain.guards.guard import Guard
+
 _WIDTH = 108
 
 
-def attack_text(frame: pd.DataFrame, settings: AttackSettings) -> str:
+def attack_text(frame: pd.DataFrame, settings: AttackSettings, further: Sequence[str] = ()) -> str:
     """All tables and notes.
 
     Args:
         frame: see `guardtrain.benchmarks.attacks.results.robust_accuracy`.
         settings: of the attacks.
+        further: what else its reader must know.
     """
     lines: list[str] = []
     for test in dict.fromkeys(frame["test"]):
@@ -29,10 +34,26 @@ def attack_text(frame: pd.DataFrame, settings: AttackSettings) -> str:
         lines += _images(rows, test)
         if (rows["unit"] == PAIR).any():
             lines += _pairs(rows, test)
-    return "\n".join([*lines, "\n\n".join(notes(frame, settings))])
+    return "\n".join([*lines, "\n\n".join(notes(frame, settings, further))])
 
 
-def notes(frame: pd.DataFrame, settings: AttackSettings) -> list[str]:
+def trained_notes(images: pd.DataFrame, guards: Mapping[str, Guard], training_images: str) -> list[str]:
+    """In a sentence each, on how many of the images that were looked at guards were trained, or that this is unknown.
+
+    Args:
+        images: rows of `guardtrain.benchmarks.attacks.running.IMAGE_COLUMNS`, all of them.
+        guards: by name.
+        training_images: the setting.
+    """
+    found = []
+    looked_at = images[images["attack"] == UNCHANGED.name]
+    for (guard, test), rows in looked_at.groupby(["guard", "test"], sort=False):
+        if count := int((rows["trained_on"] == True).sum()):  # noqa: E712 - null is unknown
+            found.append(told_trained(str(guard), count, len(rows), f"images of '{test}'", training_images))
+    return [*found, *unknown_note(guards)]
+
+
+def notes(frame: pd.DataFrame, settings: AttackSettings, further: Sequence[str] = ()) -> list[str]:
     """What the numbers mean, and where they say less than they seem to."""
     percent = f"{100 * settings.confidence:g}"
     found = [
@@ -83,6 +104,7 @@ def notes(frame: pd.DataFrame, settings: AttackSettings) -> list[str]:
     for guard in dict.fromkeys(frame["guard"]):
         if wanted and guard not in guards:
             found.append(f"{guard}: its head has no gradient, so {', '.join(wanted)} are left out.")
+    found += further
     return [
         textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
         for text in found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from guardtrain.benchmarks.attacks.settings import UNCHANGED
+from guardtrain.benchmarks.overlap import KEEP
 from guardtrain.guards.thresholds_rates import clopper_pearson, effective_number
 
 if TYPE_CHECKING:
@@ -52,6 +53,13 @@ def robust_accuracy(images: pd.DataFrame, data: str, confidence: float) -> pd.Da
             if len(both):
                 rows.append(about | _share(both, groups, confidence) | {"unit": PAIR, "pixels": pixels})
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def counted(images: pd.DataFrame, training_images: str) -> pd.DataFrame:
+    """The rows of images that count for their guard: without those it was trained on, unless they are kept."""
+    if training_images == KEEP:
+        return images
+    return images[~(images["trained_on"] == True)]  # noqa: E712 - null is unknown, and counts
 
 
 def _share(right: np.ndarray, groups: np.ndarray, confidence: float) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from guardtrain.benchmarks.attacks.blocks import Image, attacked_rows
 from guardtrain.benchmarks.attacks.samples import ImageSet
 from guardtrain.benchmarks.attacks.settings import UNCHANGED, Attack, AttackSettings
 from guardtrain.benchmarks.attacks.target import Target
+from guardtrain.benchmarks.overlap import LEAVE_OUT
 from guardtrain.errors import DataError
 from guardtrain.files import only_process, replace_file
 
@@ -43,6 +44,7 @@ IMAGE_COLUMNS = pa.schema(
         pa.field("needed", pa.float64()),
         pa.field("steps", pa.int64(), nullable=False),
         pa.field("flat", pa.bool_(), nullable=False),
+        pa.field("trained_on", pa.bool_()),
     ]
 )
 
@@ -75,7 +77,10 @@ class Parts:
         try:
             kept = pq.read_table(path, schema=None)
             if (kept.schema.metadata or {}).get(_KEY) == text.encode(errors="surrogateescape"):
-                return kept.replace_schema_metadata(None)
+                kept = kept.replace_schema_metadata(None)
+                if "trained_on" not in kept.column_names:  # of a guard that was made before it knew its images
+                    kept = kept.append_column(IMAGE_COLUMNS.field("trained_on"), pa.nulls(len(kept), pa.bool_()))
+                return kept
         except (OSError, pa.ArrowException):
             pass  # not there, or not whole: made again
         table = pa.Table.from_pylist(make(), schema=IMAGE_COLUMNS)
@@ -121,18 +126,27 @@ def attack_guard(
     order = job.images.order(settings.seed)
     tables: list[pa.Table] = []
     chosen: list[int] = []
+    counted = 0
     for start in range(0, len(order), settings.block):
         places = order[start : start + settings.block].tolist()
         table = _block(job, UNCHANGED, places, settings.seed, parts)
         tables.append(table)
-        chosen += [place for place, right in zip(places, table["right"].to_pylist(), strict=True) if right]
+        own = table["trained_on"].to_pylist() if settings.training_images == LEAVE_OUT else [False] * len(places)
+        right = table["right"].to_pylist()
+        chosen += [place for place, ok, trained in zip(places, right, own, strict=True) if ok and not trained]
+        counted += sum(not trained for trained in own)
         advance(UNCHANGED.label, min(len(chosen), settings.samples), settings.samples)
         if len(chosen) >= settings.samples:
             break
     chosen = chosen[: settings.samples]
+    if not counted:
+        raise DataError(
+            f"All {len(order):,} images of {job.images.name} are among {job.name}'s training images: there is nothing "
+            "to attack. Name other images, or training_images=keep to attack these."
+        )
     if not chosen:
         raise DataError(
-            f"The guard {job.name} classifies none of the {len(order)} images of {job.images.name} correctly at its "
+            f"The guard {job.name} classifies none of the {counted} images of {job.images.name} correctly at its "
             f"point '{job.target.point.name}': there is nothing to attack. Are the labels the right way round?"
         )
     for attack in settings.plan():

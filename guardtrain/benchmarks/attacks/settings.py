@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from guardtrain.benchmarks.overlap import LEAVE_OUT, require_choice
 from guardtrain.errors import ConfigError
 
 NOISE, GRADIENT, EVERYDAY = ("gaussian",), ("fgsm", "pgd", "deepfool"), ("jpeg", "resize", "blur", "crop")
@@ -25,6 +26,7 @@ class AttackSettings:
         attacks: of gaussian, fgsm, pgd, deepfool, jpeg, resize, blur, crop; in this order in tables.
         samples: correctly classified images of each test set that are attacked; images that are halves of pairs are
             taken pair by pair.
+        training_images: what becomes of images that a guard was trained on: `leave_out`, or `keep`.
         epsilon: of gaussian (standard deviation), fgsm, pgd and deepfool: the largest change of a pixel, where black is
             0 and white 1. (UnsafeBench's published code has the same number on normalised inputs, for CLIP a quarter
             of this: less than one level of a file's 255, and noise of that norm in all.)
@@ -56,6 +58,7 @@ class AttackSettings:
     point: str | None = None
     attacks: list[str] = field(default_factory=lambda: list(ATTACKS))
     samples: int = 500
+    training_images: str = LEAVE_OUT
     epsilon: float = 0.01
     steps: int = 100
     step_size: float | None = None
@@ -79,6 +82,7 @@ class AttackSettings:
     data_dir: str = MISSING
 
     def __post_init__(self) -> None:
+        require_choice(self.training_images)
         if unknown := [name for name in self.attacks if name not in ATTACKS]:
             raise ConfigError(f"attacks has '{unknown[0]}'; allowed: {', '.join(ATTACKS)}.")
         if not self.attacks:

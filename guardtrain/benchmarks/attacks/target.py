@@ -81,11 +81,14 @@ class Target:
 
     def logits(self, contents: Sequence[bytes]) -> np.ndarray:
         """(B,) float64 logits of image files, by the path of `guardtrain predict`: decoded, resized, embedded."""
-        parts = [np.zeros(0)]
+        return self.guard.logits(self.embeddings(contents))
+
+    def embeddings(self, contents: Sequence[bytes]) -> np.ndarray:
+        """(B, D) float32 embeddings of image files, by the path of `guardtrain predict`."""
+        parts = [np.zeros((0, self.guard.dim), dtype=np.float32)]
         rows = self.encoder.rows_a_pass
         for start in range(0, len(contents), rows):
-            pixels = self.pixels(contents[start : start + rows])
-            parts.append(self.guard.logits(self.judge.embed(list(pixels))))
+            parts.append(self.judge.embed(list(self.pixels(contents[start : start + rows]))))
         return np.concatenate(parts)
 
     def right(self, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

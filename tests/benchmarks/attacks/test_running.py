@@ -7,10 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from guardtrain.benchmarks.attacks import running
-from guardtrain.benchmarks.attacks.running import Job, Parts, attack_guard
+from guardtrain.benchmarks.attacks.report import trained_notes
+from guardtrain.benchmarks.attacks.results import counted, robust_accuracy
+from guardtrain.benchmarks.attacks.running import IMAGE_COLUMNS, Job, Parts, attack_guard
 from guardtrain.benchmarks.attacks.samples import ImageSet, image_sets
 from guardtrain.benchmarks.attacks.settings import AttackSettings
 from guardtrain.benchmarks.attacks.target import Target
@@ -18,6 +21,7 @@ from guardtrain.errors import DataError
 from guardtrain.guards.guard import Guard
 from guardtrain.scenes import SceneSource
 from guardtrain.training.pools import HoldOut
+from tests.guards.serving.small_guard import TRAINED
 
 SETTINGS = AttackSettings(
     attacks=["gaussian", "fgsm", "pgd", "deepfool", "jpeg", "crop"],
@@ -79,6 +83,47 @@ def test_few_or_short_steps_leave_no_image_right_that_one_long_step_fools(
     assert not once["right"].all()
     assert not (found["right"] & ~once["right"]).any()
     assert (found["linf"] <= 0.01 + 1e-6).all()
+
+
+def test_images_that_the_guard_was_trained_on_are_not_attacked(loaded: Guard, tmp_path: Path) -> None:
+    source = SceneSource("test", TRAINED + 30, seed=5)  # the guard was trained on the first of them
+    (images,) = image_sets("d", {"real": source}, {"t": source}, None, 0)
+    job = Job("g", Target(loaded, "balanced"), images, 8)
+    few = replace(SETTINGS, attacks=["fgsm"], samples=4, block=16)
+    own = set(source.records().ids[:TRAINED].tolist())
+    with Parts(tmp_path).writing() as parts:
+        frame = attack_guard(job, few, parts).to_pandas()
+        every = attack_guard(job, replace(few, training_images="keep"), parts).to_pandas()
+        with pytest.raises(DataError, match="All 20 images of t are among g's training images"):
+            rows = np.arange(20)
+            attack_guard(replace(job, images=ImageSet("t", source, rows, source.records().take(rows))), few, parts)
+    looked_at = frame[frame["attack"] == "none"]
+    assert looked_at["trained_on"].tolist() == looked_at["id"].isin(own).tolist()
+    attacked = frame[frame["attack"] == "fgsm"]
+    assert len(attacked) == 4
+    assert not attacked["id"].isin(own).any()
+    assert every.loc[every["attack"] == "fgsm", "id"].isin(own).any()
+    count, of = int(looked_at["trained_on"].sum()), len(looked_at)
+    assert 0 < count < of
+    (told,) = trained_notes(frame, {"g": loaded}, "leave_out")
+    assert told.startswith(f"{count} of {of} images of 't' were among g's training images: left out of its figures")
+    others = robust_accuracy(counted(frame, "leave_out"), "d", 0.95).query("attack == 'none' and unit == 'image'")
+    assert others["n"].tolist() == [of - count]
+    assert counted(frame, "keep") is frame
+
+
+def test_blocks_that_were_kept_before_guards_knew_their_images_are_read(tmp_path: Path) -> None:
+    with Parts(tmp_path).writing() as parts:
+        row = dict.fromkeys(IMAGE_COLUMNS.names, "x") | {"label": 1, "flat": False, "right": True, "steps": 0}
+        row |= dict.fromkeys(("strength", "logit"), 0.5)
+        row |= dict.fromkeys(("right_float", "linf", "l2", "linf_file", "needed", "trained_on"))
+        parts.rows({"a": 1}, lambda: [row])
+        (file,) = tmp_path.glob("*.parquet")
+        table = pq.read_table(file)
+        pq.write_table(table.drop_columns(["trained_on"]), file)
+        again = parts.rows({"a": 1}, lambda: pytest.fail("it is there"))
+    assert again.schema.equals(IMAGE_COLUMNS)
+    assert len(counted(again.to_pandas(), "leave_out")) == 1, "unknown is not known"
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(

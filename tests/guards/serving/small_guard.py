@@ -15,6 +15,7 @@ from guardtrain.encoders import load_encoder
 from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.guards.category_fit import CategoryImages
 from guardtrain.guards.export import TrainedRun, export_guard
+from guardtrain.guards.known_images import sketched
 from guardtrain.guards.neighbours import Neighbours
 from guardtrain.guards.settings import GuardSettings, ReviewSettings
 from guardtrain.guards.validation import Validation
@@ -40,7 +41,8 @@ def write_small_guard(folder: Path, **settings: Any) -> Path:
     near = Neighbours.of(x[:TRAINED], labels[:TRAINED], ids[:TRAINED], list(records.pair_ids[:TRAINED]))
     head, training = {"_target_": "guardtrain.heads.LinearHead"}, {"data": "scenes", "head": "linear", "recipe": {}}
     known = CategoryImages.of(x[:TRAINED], labels[:TRAINED], records.categories[:TRAINED], records.groups[:TRAINED])
-    run = TrainedRun(bank.eval(), encoder.spec, head, training, neighbours=near, categorised=known)
+    run = TrainedRun(bank.eval(), encoder.spec, head, training, neighbours=near, categorised=known,
+                     known=sketched([x[:TRAINED]]))  # fmt: skip
     validation = Validation(
         x[TRAINED:],
         labels[TRAINED:],
