@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from guardtrain.errors import DataError
 
 SAFE, UNSAFE = 0, 1
 SPLITS = ("train", "val", "test")
+CELLS = "__cells__"  # a column of tables on their way to `Records.from_table`: what stood in the user's label column
 
 SCHEMA = pa.schema(
     [
@@ -42,12 +43,38 @@ def _named(values: Sequence[Any] | np.ndarray) -> str:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """What of somebody's labels was taken as unsafe and as safe.
+
+    Args:
+        unsafe, safe: what stood there, with the number of records, the most first.
+
+    >>> str(Taken((("'nsfw'", 812),), (("'sfw'", 1190), ("'ok'", 3))))
+    "unsafe: 'nsfw' (812), safe: 'sfw' (1,190), 'ok' (3)"
+    """
+
+    unsafe: tuple[tuple[str, int], ...]
+    safe: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        return f"unsafe: {_counted(self.unsafe)}, safe: {_counted(self.safe)}"
+
+
+def _counted(names: Sequence[tuple[str, int]]) -> str:
+    shown = [f"{name} ({count:,})" for name, count in names[:_SHOWN]]
+    if rest := names[_SHOWN:]:
+        shown.append(f"{len(rest)} more ({sum(count for _, count in rest):,})")
+    return ", ".join(shown) or "none"
+
+
+@dataclass(frozen=True)
 class Records:
     """A checked record table.
 
     Args:
         table: the columns of `SCHEMA` in its order and types, then any further columns of the user's.
         root: the folder relative `image` paths start from; None where paths are absolute, URLs or absent.
+        cells: (N,) strings, what stood in the user's label column; None where the labels are our own.
 
     Build one with `Records.from_table`, which fills missing optional columns and checks everything;
     the plain constructor trusts its arguments.
@@ -59,6 +86,7 @@ class Records:
 
     table: pa.Table
     root: Path | None = None
+    cells: pa.ChunkedArray | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_columns(cls, *, root: Path | None = None, **columns: Any) -> Records:
@@ -70,7 +98,8 @@ class Records:
         """Check `table` and bring it to `SCHEMA`; optional columns that are missing are filled with nulls.
 
         Args:
-            table: at least `id` and `label` (1 is unsafe, 0 is safe).
+            table: at least `id` and `label` (1 is unsafe, 0 is safe); its column `CELLS`, where it has one, becomes
+                `cells`.
             root: what relative image paths are relative to.
             origin: where the table came from, for error messages.
 
@@ -78,13 +107,15 @@ class Records:
             DataError: a missing column, a wrong type or value, a repeated id, a `pair_id` that does not name
                 exactly one safe and one unsafe record, or a group that lies in two splits.
         """
+        cells = table[CELLS] if CELLS in table.column_names else None
+        table = table.drop_columns([CELLS]) if cells is not None else table
         columns = [_conform(table, field, origin) for field in SCHEMA]
         names = list(SCHEMA.names)
         for name in table.column_names:
             if name not in names:
                 names.append(name)
                 columns.append(table[name])
-        records = cls(pa.table(columns, names=names), root)
+        records = cls(pa.table(columns, names=names), root, cells)
         _check(records, origin)
         return records
 
@@ -135,6 +166,21 @@ class Records:
         """(N,) object array of strings: `group`, else `pair_id`, else `id`. Never split."""
         return np.asarray(_groups(self.table).to_numpy(zero_copy_only=False))
 
+    @cached_property
+    def taken(self) -> Taken | None:
+        """What of the user's labels was taken as unsafe and as safe; None where the labels are our own."""
+        if self.cells is None:
+            return None
+        counts: dict[tuple[str, int], int] = {}
+        pairs = pa.table({"cell": pc.cast(self.cells, pa.string()), "label": self.table["label"]})
+        for row in pairs.group_by(["cell", "label"]).aggregate([([], "count_all")]).to_pylist():
+            counts[str(row["cell"]), row["label"]] = row["count_all"]
+        ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+        unsafe, safe = (
+            tuple((cell, n) for (cell, label), n in ordered if label == wanted) for wanted in (UNSAFE, SAFE)
+        )
+        return Taken(unsafe, safe)
+
     def image_uri(self, index: int) -> str | None:
         """Path (under `root` where it is relative) or URL of the image of row `index`; None where there is none."""
         image: str | None = self.table["image"][index].as_py()
@@ -151,13 +197,20 @@ class Records:
 
     def take(self, indices: np.ndarray | Sequence[int]) -> Records:
         """The rows at `indices`, in that order. Taking one half of a pair is allowed: the pair stays named."""
-        return Records(self.table.take(pa.array(np.asarray(indices, dtype=np.int64))), self.root)
+        rows = pa.array(np.asarray(indices, dtype=np.int64))
+        return Records(self.table.take(rows), self.root, None if self.cells is None else self.cells.take(rows))
+
+    def without(self, names: Sequence[str]) -> Records:
+        """A copy without these columns, which are none of `SCHEMA`."""
+        return replace(self, table=self.table.drop_columns(list(names)))
 
     def with_column(self, name: str, values: Any) -> Records:
         """A copy with column `name` of `SCHEMA` replaced (checked again) or a further column set."""
         array = pa.array(values)
         index = self.table.schema.get_field_index(name)
         table = self.table.append_column(name, array) if index < 0 else self.table.set_column(index, name, array)
+        if self.cells is not None and name != "label":
+            table = table.append_column(CELLS, self.cells)
         return Records.from_table(table, root=self.root)
 
     def digest(self) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 
 from guardtrain.curves.collecting.ranking import quoted_value
 from guardtrain.errors import ConfigError, GuardError
-from guardtrain.sources.tables import listed, text_of
+from guardtrain.sources.cells import text_of
+from guardtrain.sources.tables import listed
 
 # What safe images are called; where one of two classes has such a name, the other is the unsafe one.
 SAFE_NAMES = frozenset({"safe", "sfw", "normal", "neutral", "benign", "0", "false", "-1"})

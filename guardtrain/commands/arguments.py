@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from guardtrain.grammar import quoted
+
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/:]*=|~[A-Za-z_]")
 _PLAIN = re.compile(r"[\w./:@+-]+", re.ASCII)
 # Hydra's own flags that take the next argument.
@@ -26,14 +28,6 @@ def placed_apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         setting = argument.startswith("-") or _OVERRIDE.match(argument) is not None
         (settings if setting or value_of_flag or not argument else placed).append(argument)
     return settings, placed
-
-
-def quoted(text: str) -> str:
-    """A value in Hydra's grammar that is this text, whatever it holds."""
-    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # no interpolation
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)  # backslashes count double before a quote only
-    ending = len(escaped) - len(escaped.rstrip("\\"))
-    return f"'{escaped}{ending * chr(92)}'"
 
 
 def paths_as_they_are(overrides: Sequence[str]) -> list[str]:

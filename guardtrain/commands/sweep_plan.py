@@ -22,12 +22,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from guardtrain import __version__
-from guardtrain.commands.arguments import quoted
 from guardtrain.commands.help import config_groups
 from guardtrain.config import SCHEMAS, CurveConfig, TrainConfig
 from guardtrain.config_checks import explain, plain
 from guardtrain.curves.folder import ENGINE_VERSION
 from guardtrain.errors import ConfigError, GuardtrainError
+from guardtrain.grammar import quoted
 
 RESUMED = ("train", "curve")  # commands whose jobs are skipped where they are done, and embed before all
 ONE_RUN = ("train", "finetune", "tune")  # commands that keep one head or search a folder: each job gets its own

@@ -30,7 +30,8 @@ from guardtrain.curves.scores import ScoresFolder
 from guardtrain.curves.statistics import CONFIDENCE, check_metric, one_baseline, summarise
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.mixtures import ARMS
-from guardtrain.records import Records
+from guardtrain.records import CELLS, Records
+from guardtrain.sources.labels import read_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +59,7 @@ class PublishedSettings:
         run_names: an array in the .npz that the numbers in `run` point into.
         head_pattern: a regular expression whose first group, found in the run's name, is the method.
         heads: method as found -> how to call it; where it is not empty, methods it does not name are left out.
-        labels: their label -> 0 (safe) or 1 (unsafe); by default safe/unsafe, 0/1, true/false.
+        labels: their label -> 0 (safe) or 1 (unsafe); by default as in `ManifestSource`.
         scale: `probability`, in [0, 1], or `logit`.
         design: `seeds` (each run scored the same images) or `folds` (runs share out the images between them).
         same_image: where there is no id: columns that, with label and fold, tell which image a row is; images that
@@ -71,7 +72,7 @@ class PublishedSettings:
     run_names: str | None = None
     head_pattern: str | None = None
     heads: dict[str, str] = field(default_factory=dict)
-    labels: dict[str, int] = field(default_factory=dict)
+    labels: dict[Any, int] = field(default_factory=dict)  # of text, but YAML has numbers for some keys
     scale: str = "probability"
     design: str = "seeds"
     same_image: list[str] = field(default_factory=list)
@@ -137,14 +138,14 @@ def read_published(settings: PublishedSettings) -> Published:
     """
     import pandas as pd
 
-    from guardtrain.sources.tables import read_labels
-
     origin = f"the scores {settings.path}"
     arrays = _arrays(settings)
     frame = pd.DataFrame({name: _column(arrays, name, settings, origin) for name in NEEDED})
     frame["head"] = _heads(arrays, settings, origin)
-    label = read_labels(pa.array(frame["label"]), settings.labels, origin)
-    frame["label"] = label.to_numpy(zero_copy_only=False).astype(np.int8)
+    called = str(settings.columns["label"])
+    read = read_labels(arrays.column(called), settings.labels, origin, called, where=False)
+    frame["label"] = read.labels.to_numpy(zero_copy_only=False).astype(np.int8)
+    frame["cell"] = read.cells.to_pandas()
     for name in ("budget", "seed"):
         frame[name] = _whole(frame[name].to_numpy(), name, origin, least=1 if name == "budget" else 0)
     frame["score"] = _probabilities(frame["score"].to_numpy(), settings.scale, origin)
@@ -326,17 +327,28 @@ def _result_rows(entries: Sequence[_Run], published: Published, design: str) -> 
     return rows
 
 
-def _arrays(settings: PublishedSettings) -> Mapping[str, Any]:
-    """The file's columns by name; nothing pickled is loaded."""
+class _Columns(dict[str, np.ndarray]):
+    """The file's columns by name; `column` gives one as Arrow has it, which knows more of it."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], table: pa.Table | None = None) -> None:
+        super().__init__(arrays)
+        self._table = table
+
+    def column(self, name: str) -> pa.Array | pa.ChunkedArray:
+        return pa.array(self[name].tolist()) if self._table is None else self._table[name]
+
+
+def _arrays(settings: PublishedSettings) -> _Columns:
+    """The file's columns; nothing pickled is loaded."""
     from guardtrain.sources.tables import read_table
 
     if not settings.path.lower().endswith(".npz"):
         named = [settings.columns.get(name) for name in ("run", "head", "id", "pair_id", "group")]
         table = read_table(settings.path, [name for name in named if name])
-        return {name: table[name].to_pandas().to_numpy() for name in table.column_names}
+        return _Columns({name: table[name].to_pandas().to_numpy() for name in table.column_names}, table)
     try:
         with np.load(Path(settings.path).expanduser(), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            return _Columns({name: file[name] for name in file.files})
     except FileNotFoundError:
         raise DataError(f"There are no scores at {settings.path}.") from None
     except (OSError, ValueError, zipfile.BadZipFile) as error:
@@ -465,6 +477,7 @@ def _records(frame: pd.DataFrame, settings: PublishedSettings, origin: str) -> t
     if settings.design == "folds":
         more["fold"] = images["seed"].tolist()
     place = {name: row for row, name in enumerate(images["id"])}
+    more[CELLS] = frame.drop_duplicates("id").set_index("id")["cell"].loc[images["id"]].tolist()
     records = Records.from_table(pa.table({"id": images["id"].tolist(), **more}), origin=origin)
     return records, frame.assign(image=frame["id"].map(place))
 

@@ -16,7 +16,9 @@ from guardtrain.embeddings.renewal import HASH_COLUMN
 from guardtrain.embeddings.store import EmbeddingStore
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.files import replace_file
-from guardtrain.sources.tables import FORMATS, keep_where, listed, near, read_table, text_of
+from guardtrain.sources.cells import text_of
+from guardtrain.sources.choosing import keep_where
+from guardtrain.sources.tables import FORMATS, listed, near, read_table
 
 HALVES = ("error", "drop", "complete")
 _ROW = "__row__"
@@ -61,11 +63,12 @@ def matching_rows(
     origin = f"the store {store.path}"
     whole = store.metadata()
     table = whole.append_column(_ROW, pa.array(np.arange(len(whole))))
-    if (usable := store.whole_pairs(whole)) is not None:
-        table = table.take(pa.array(usable))
     conditions = dict(where or {}) | ({} if split is None else {"split": split})
-    table = keep_where(table, conditions, origin)
-    rows = np.asarray(table[_ROW].to_numpy())
+    rows = np.asarray(keep_where(table, conditions, origin)[_ROW].to_numpy())
+    if (usable := store.whole_pairs(whole)) is not None:
+        rows = np.intersect1d(rows, usable)
+        if not len(rows):
+            raise DataError(f"All rows of {origin} that meet `where` and `split` are halves whose other was set aside.")
     if ids is not None:
         row_of = {i: row for row, i in enumerate(row_ids(whole, origin))}
         if absent := [i for i in ids if i not in row_of]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from guardtrain.embeddings.journal import read_current
 from guardtrain.errors import StoreError
-from guardtrain.sources.parquet_rows import decode_class_labels
+from guardtrain.sources.class_names import with_class_names
 
 MATRIX_FOLDER, METADATA_FOLDER = "img_emb", "metadata"
 _MATRIX_NAME, _METADATA_NAME = r"img_emb_(\d+)\.npy", r"metadata_(\d+)\.parquet"
@@ -106,4 +106,4 @@ def read_metadata(file: Path) -> pa.Table:
         table = read_current(file, pq.read_table)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{file} is no whole Parquet file: {str(error).splitlines()[0]}") from error
-    return decode_class_labels(table, table.schema)
+    return with_class_names(table)

@@ -15,8 +15,10 @@ from guardtrain.embeddings.rows import StoredRows
 from guardtrain.embeddings.store import EmbeddingStore
 from guardtrain.errors import DataError
 from guardtrain.records import SCHEMA, Records
+from guardtrain.sources.cells import text_of
 from guardtrain.sources.manifest import records_of_split
-from guardtrain.sources.tables import as_record_columns, listed, near, read_table, text_of
+from guardtrain.sources.record_columns import as_record_columns
+from guardtrain.sources.tables import listed, near, read_table
 
 _ROW = "__row__"
 
@@ -88,12 +90,15 @@ class StoreSource:
             columns.setdefault("image", "image_path") if "image" not in names else None
         table = table.append_column(_ROW, pa.array(np.arange(len(table))))
         if self.manifest is None:
-            if (whole := self._store.whole_pairs(table)) is not None:
-                table = table.take(pa.array(whole))
+            whole = self._store.whole_pairs(table)
             table = as_record_columns(table, columns=columns, labels=self.labels, where=self.where, origin=origin)
+            if whole is not None:
+                table = table.filter(pa.array(np.isin(table[_ROW].to_numpy(), whole)))
             table = _with_id(table, origin)
         else:
-            stored = _with_id(as_record_columns(table, columns=columns, labels={}, where={}, origin=origin), origin)
+            own = {ours: theirs for ours, theirs in columns.items() if ours != "label"}
+            unlabelled = table.drop_columns([name for name in ("label",) if name in names])  # the manifest's count
+            stored = _with_id(as_record_columns(unlabelled, columns=own, labels={}, where={}, origin=origin), origin)
             table = self._joined(stored, self._set_aside(table, columns), origin)
         if "label" not in table.column_names:
             raise DataError(
@@ -102,7 +107,7 @@ class StoreSource:
             )
         records = records_of_split(Records.from_table(table, origin=origin), self.split, origin)
         rows = records.column(_ROW).astype(np.int64)
-        return Records(records.table.drop_columns([_ROW]), records.root), rows
+        return records.without([_ROW]), rows
 
     def _set_aside(self, table: pa.Table, columns: dict[str, str]) -> dict[str, SetAside]:
         """What could not be embedded, by what stands for the id here."""

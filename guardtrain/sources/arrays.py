@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -14,13 +15,19 @@ import numpy as np
 import pyarrow as pa
 
 from guardtrain.errors import DataError
-from guardtrain.records import SAFE, SCHEMA, UNSAFE, Records
+from guardtrain.records import CELLS, SAFE, SCHEMA, UNSAFE, Records
+from guardtrain.sources.cells import text_of
+from guardtrain.sources.choosing import keep_where
+from guardtrain.sources.class_names import as_named
 from guardtrain.sources.images import is_url
+from guardtrain.sources.labels import read_labels
 from guardtrain.sources.manifest import records_of_split
-from guardtrain.sources.tables import as_record_columns, keep_where, listed, near, read_table
+from guardtrain.sources.record_columns import as_record_columns, with_column, with_constants
+from guardtrain.sources.tables import listed, near, read_table
 
 # which halves of pairs went through an editor -> `edited` of (safe, unsafe)
 EDITED_HALVES = {"safe": (True, False), "unsafe": (False, True), "none": (False, False), "both": (True, True)}
+_NAMES = re.compile(r"(class|label|target)(es|s)?([_ .-]?names?)?", re.IGNORECASE)  # of arrays of class names
 _ROW = "__row__"  # carries each record's row of the features array through the filters
 
 
@@ -38,14 +45,16 @@ class ArraysSource:
         safe, unsafe: keys of the two aligned arrays, `(P, D)` floating.
         label: key of the labels, or 0 or 1 where all are the same.
         labels: cell of `label` -> 0 (safe) or 1 (unsafe); the default is that of `ManifestSource`. To say which
-            value of a 0/1 column is unsafe: `{"0": 0, "1": 1}` or `{"0": 1, "1": 0}`.
+            value of a 0/1 column is unsafe: `{0: 0, 1: 1}` or `{0: 1, 1: 0}`. Numbers that an array of the file names
+            (`class_names`, `label_names`, `classes`, …) are read by name.
         id, category, source, pair_id, group, split: keys of the columns of these names, `(N,)` or `(P,)`. Ids
             default to the file's name and the row.
         edited: in the table form a key; in the pairs form which halves went through an editor: safe, unsafe, none
             or both.
         metadata: a table (CSV, JSONL, Parquet) whose row `i` belongs to row `i` of the features; keys are looked
             up in it first.
-        where: key -> value or list of values; only rows that match are kept.
+        where: key -> value or list of values; only rows that match are kept. A value that no row has is an error,
+            unless it ends in a question mark.
         keep_split: keep only this split.
         constants: column -> one value for all records, such as `{source: laion5b}`.
         encoder: what is known of the encoder, such as `{name: mobilenetv2_100, normalized: false}`.
@@ -111,20 +120,11 @@ class ArraysSource:
             )
         arrays = _Arrays(self.path, self.metadata)
         table, matrix = self._paired(arrays) if pairs else self._tabular(arrays)
-        for name, value in self.constants.items():
-            if name not in SCHEMA.names:
-                raise DataError(f"constants names '{name}', no column of the record table.{near(name, SCHEMA.names)}")
-            if name in table.column_names:
-                table = table.drop_columns([name])
-            table = table.append_column(name, pa.array([value] * len(table)))
+        table = with_constants(table, self.constants, self._origin)
         table = as_record_columns(table, columns={}, labels={}, where={}, origin=self._origin)
-        rows = pa.table({_ROW: table[_ROW]})
-        records = Records.from_table(table.drop_columns([_ROW]), origin=self._origin)
-        records = Records(records.table.append_column(_ROW, rows[_ROW]), records.root)
-        records = records_of_split(records, self.keep_split, self._origin)
+        records = records_of_split(Records.from_table(table, origin=self._origin), self.keep_split, self._origin)
         chosen = records.column(_ROW)
-        records = Records(records.table.drop_columns([_ROW]), records.root)
-        return records, matrix if len(chosen) == len(matrix) else matrix[chosen]
+        return records.without([_ROW]), matrix if len(chosen) == len(matrix) else matrix[chosen]
 
     def _tabular(self, arrays: _Arrays) -> tuple[pa.Table, np.ndarray]:
         matrix = arrays.matrix(self.features)
@@ -134,23 +134,31 @@ class ArraysSource:
             if name not in ("label", "image") and (key := getattr(self, name)) is not None
         }
         columns = {name: arrays.column(key, len(matrix), name) for name, key in keys.items()}
-        wanted = {f"where {key}": arrays.column(key, len(matrix), "where") for key in self.where}
         if isinstance(self.label, int):
-            columns["label"] = pa.array(np.full(len(matrix), self.label, dtype=np.int8))
+            columns["label"] = pa.array(np.full(len(matrix), self.label, dtype=np.int64))
         elif self.label is not None:
-            columns["label"] = arrays.column(self.label, len(matrix), "label")
+            columns["label"] = arrays.labels(self.label, len(matrix))
         elif "label" not in self.constants:
             raise DataError(
                 f"{self._origin}: `label` must name the array of labels, or be 0 (all safe) or 1 (all unsafe). "
                 f"There are: {arrays.described()}."
             )
         columns.setdefault("id", self._default_ids(len(matrix)))
-        table = pa.table(columns | wanted | {_ROW: np.arange(len(matrix))})
-        if self.where:
-            table = keep_where(table, {f"where {key}": value for key, value in self.where.items()}, self._origin)
-            table = table.drop_columns(list(wanted))
-        labels = {} if isinstance(self.label, int) else self.labels
-        return as_record_columns(table, columns={}, labels=labels, where={}, origin=self._origin), matrix
+        table = self._kept(pa.table(columns | {_ROW: np.arange(len(matrix))}), arrays, len(matrix), 1)
+        if self.label is not None:
+            labels = {} if isinstance(self.label, int) else self.labels
+            name = "label" if isinstance(self.label, int) else self.label
+            read = read_labels(table["label"], labels, self._origin, name)
+            table = with_column(with_column(table, "label", read.labels), CELLS, read.cells)
+        return table, matrix
+
+    def _kept(self, table: pa.Table, arrays: _Arrays, rows: int, times: int) -> pa.Table:
+        """The records of `table` that `where` keeps; there are `times` as many of them as rows of the arrays."""
+        if not self.where:
+            return table
+        each = pa.array(np.repeat(np.arange(rows), times))
+        looked = pa.table({key: arrays.column(key, rows, "where").take(each) for key in self.where})
+        return keep_where(table, self.where, self._origin, looked)
 
     def _paired(self, arrays: _Arrays) -> tuple[pa.Table, np.ndarray]:
         safe, unsafe = arrays.matrix(self.safe), arrays.matrix(self.unsafe)
@@ -170,6 +178,7 @@ class ArraysSource:
         columns: dict[str, Any] = {
             "id": [f"{name}/{half}" for name in names for half in ("safe", "unsafe")],
             "label": np.tile(np.array([SAFE, UNSAFE], dtype=np.int8), n),
+            CELLS: pa.array([repr(self.safe), repr(self.unsafe)] * n).dictionary_encode(),
             "pair_id": np.repeat(np.array(names, dtype=object), 2),
             "edited": np.tile(np.array(EDITED_HALVES[edited]), n),
         }
@@ -177,12 +186,7 @@ class ArraysSource:
         for name in ("category", "source", "group", "split"):
             if (key := getattr(self, name)) is not None:
                 columns[name] = arrays.column(key, n, name).take(twice)
-        for key in self.where:
-            columns[f"where {key}"] = arrays.column(key, n, "where").take(twice)
-        table = pa.table(columns | {_ROW: np.arange(2 * n)})
-        if self.where:
-            table = keep_where(table, {f"where {key}": value for key, value in self.where.items()}, self._origin)
-            table = table.drop_columns([f"where {key}" for key in self.where])
+        table = self._kept(pa.table(columns | {_ROW: np.arange(2 * n)}), arrays, n, 2)
         matrix = np.empty((2 * n, safe.shape[1]), dtype=np.result_type(safe, unsafe))
         matrix[0::2], matrix[1::2] = safe, unsafe
         return table, matrix
@@ -244,6 +248,18 @@ class _Arrays:
                 f"{len(bad)} rows of '{key}' of {self.origin} hold values that are not finite: rows {listed(bad, 5)}."
             )
         return array
+
+    def labels(self, key: str, rows: int) -> pa.ChunkedArray | pa.Array:
+        """The column of labels under `key`; where another array has the names of its numbers, by these."""
+        column = self.column(key, rows, "label")
+        if not pa.types.is_integer(column.type) or (self.table is not None and key in self.table.column_names):
+            return column
+        for other in self.files:
+            if other != key and _NAMES.fullmatch(other):
+                names = self.get(other, "names of labels")
+                if names.ndim == 1 and names.dtype.kind in "US" and 2 <= len(names) < rows:
+                    return as_named(column.to_pylist(), [str(text_of(name)) for name in names.tolist()])
+        return column
 
     def column(self, key: str, rows: int, wanted_for: str) -> pa.Array:
         """The column under `key` of the metadata, else of the file; `rows` long."""

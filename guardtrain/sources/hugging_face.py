@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from guardtrain.errors import ConfigError, DataError
+from guardtrain.sources.class_names import card_features, named, with_class_names
 from guardtrain.sources.images import is_url
-from guardtrain.sources.parquet_rows import ParquetRows, decode_class_labels, holds_bytes, holds_images
+from guardtrain.sources.parquet_rows import ParquetRows, holds_bytes, holds_images
 from guardtrain.sources.paths import files_named
 from guardtrain.sources.row_source import RowImageSource
 from guardtrain.sources.rows import ImageRows, TableRows, located
@@ -36,7 +37,8 @@ class HuggingFaceSource(RowImageSource):
         config, revision: its configuration; a branch, tag or commit.
         split: one of its splits, such as `train`; None takes all, and their names as the records' `split`.
         path: a local copy instead: a folder (or glob) of Parquet, CSV or JSONL files as on the hub, or what
-            `save_to_disk` wrote. No network and, but for the latter, no `datasets` is needed.
+            `save_to_disk` wrote. No network and, but for the latter, no `datasets` is needed. Numbers of classes are
+            read by the names in the files, or in the data set's card (`README.md`) beside them.
         columns, labels, where, derive, constants, pairs, unpaired, source: see `RowMapping`. An image column is one of
             type Image, of binary data, or the text column that `columns.image` names, of paths and URLs; files on the
             hub are read with your login.
@@ -75,6 +77,7 @@ class HuggingFaceSource(RowImageSource):
             return ArrowRows(self._saved_splits(folder), image, self._origin)
         files = split_files(self.path, self.config, self.split, self._origin)
         rows = _file_rows([file for file, _ in files], image, self._origin)
+        rows.table = named(rows.table, card_features(folder, self.config))
         if self.split is None and "split" not in rows.table.column_names and any(split for _, split in files):
             lengths = _lengths(rows, files)
             splits = [_OURS.get(split or "") for (_, split), n in zip(files, lengths, strict=True) for _ in range(n)]
@@ -145,7 +148,7 @@ class ArrowRows:
                 table = table.append_column(f"{name}.path", pc.struct_field(column, "path"))
             elif not holds_bytes(column.type):
                 table = table.append_column(f"{name}.path", column)
-        return decode_class_labels(table, schema)
+        return with_class_names(table, schema)
 
     def cell(self, row: int, column: str) -> bytes | str | None:
         """See `ImageRows`."""

@@ -14,7 +14,8 @@ from PIL import Image
 from guardtrain.errors import DataError
 from guardtrain.records import SCHEMA, SPLITS, Records
 from guardtrain.sources.images import files_key, is_url, open_image, read_encoded
-from guardtrain.sources.tables import as_record_columns, read_table
+from guardtrain.sources.record_columns import as_record_columns
+from guardtrain.sources.tables import read_table
 
 
 @dataclass
@@ -25,9 +26,10 @@ class ManifestSource:
         path: the table; a local path or an fsspec URL.
         image_root: the folder (or URL) relative image paths start from; default: the table's own.
         columns: our column -> the table's, for those named differently, such as `{image: path, label: unsafe}`.
-        labels: cell of the label column -> 0 (safe) or 1 (unsafe). Default: safe/unsafe, 0/1, true/false, any case.
-        where: column -> value or list of values; only rows that match are kept. A pair that loses one half is an
-            error.
+        labels: cell of the label column -> 0 (safe) or 1 (unsafe). Default: safe/unsafe, sfw/nsfw, 0/1, false/true, in
+            any case; see `read_labels`. Numbers with names (class labels, categoricals) are read by name.
+        where: column -> value or list of values; only rows that match are kept. A value that no row has is an error,
+            unless it ends in a question mark; so is a pair that loses one half.
         split: keep only this split (train, val or test); applied after the checks.
         source: value for records whose `source` is empty.
 

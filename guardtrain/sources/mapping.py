@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from guardtrain.errors import ConfigError, DataError
-from guardtrain.records import SAFE, SCHEMA, UNSAFE, Records
+from guardtrain.records import CELLS, SAFE, SCHEMA, UNSAFE, Records
 from guardtrain.sources.arrays import EDITED_HALVES
+from guardtrain.sources.choosing import rows_matching
 from guardtrain.sources.manifest import records_of_split
+from guardtrain.sources.record_columns import as_record_columns, with_column, with_constants
 from guardtrain.sources.rows import ImageRows
-from guardtrain.sources.tables import as_record_columns, listed, near, rows_matching
+from guardtrain.sources.tables import listed, near
 
 UNPAIRED = ("error", "drop", "keep")
 ROW, IMAGE = "__row__", "__image__"  # the row and the image column that each record's image is in
@@ -43,7 +45,8 @@ class PairColumns:
 
     Args:
         safe, unsafe: the columns of the two images.
-        swapped: column -> value of the rows in which the two are the other way round, such as `{label_0: 0}`.
+        swapped: column -> value of the rows in which the two are the other way round, such as `{label_0: 0}`; as in
+            `where`, some row must have it.
         names_of: where `safe` and `unsafe` hold names of files, the image column those files are in, in this row or
             another.
         edited: which halves went through an editor: safe, unsafe, none or both.
@@ -63,7 +66,8 @@ class RowMapping:
     Args:
         columns: our column -> the data set's; `image` names the image column.
         labels: cell of the label column -> 0 (safe) or 1 (unsafe); default as in `ManifestSource`.
-        where: column -> value or list of values; only rows that match are kept.
+        where: column -> value or list of values; only rows that match are kept. A value that no row has is an error,
+            unless it ends in a question mark.
         derive: our column -> how it is made from another.
         constants: our column -> one value for all records, such as `{label: 0}`.
         pairs: the two image columns, where a row holds a pair.
@@ -110,8 +114,7 @@ class RowMapping:
         else:
             table = table.append_column(IMAGE, pa.array([image] * table.num_rows, pa.string()))
         table = as_record_columns(table, columns=columns, labels=self.labels, where=self.where, origin=origin)
-        for name, value in self.constants.items():
-            table = _set(table, name, pa.array([value] * table.num_rows))
+        table = with_constants(table, self.constants, origin)
         if "label" not in table.column_names:
             raise DataError(
                 f"{origin} has no column 'label' (it has: {listed(rows.table.column_names, 30)}): name it with "
@@ -123,23 +126,18 @@ class RowMapping:
         if self.source is not None:
             known = table["source"] if "source" in table.column_names else pa.nulls(table.num_rows, pa.string())
             filled = [str(value) if value not in (None, "") else self.source for value in known.to_pylist()]
-            table = _set(table, "source", pa.array(filled, pa.string()))
+            table = with_column(table, "source", pa.array(filled, pa.string()))
         table = _with_whole_pairs(table, self.unpaired, origin)
         places = zip(table[ROW].to_pylist(), table[IMAGE].to_pylist(), strict=True)
-        table = _set(table, "image", pa.array([rows.uri(row, column) for row, column in places], pa.string()))
+        table = with_column(table, "image", pa.array([rows.uri(row, column) for row, column in places], pa.string()))
         dropped = [name for c in rows.image_columns if (name := f"{c}.path") in table.column_names]
         records = Records.from_table(table.drop_columns(dropped), origin=origin)
         records = records_of_split(records, self.split, origin)
         at, images = records.column(ROW).astype(np.int64), records.column(IMAGE)
-        return Records(records.table.drop_columns([ROW, IMAGE]), records.root), at, images
+        return records.without([ROW, IMAGE]), at, images
 
 
 _OURS = ", ".join(SCHEMA.names)
-
-
-def _set(table: pa.Table, name: str, values: Any) -> pa.Table:
-    index = table.schema.get_field_index(name)
-    return table.append_column(name, values) if index < 0 else table.set_column(index, name, values)
 
 
 def _named(table: pa.Table, name: str, wanted_for: str, origin: str) -> pa.ChunkedArray:
@@ -163,7 +161,7 @@ def _derived(table: pa.Table, name: str, rule: Derived, origin: str) -> pa.Table
             made = [None if t is None else pattern.sub(rule.replace, str(t)) for t in texts]
     except (re.error, IndexError) as error:
         raise ConfigError(f"derive.{name}: '{rule.pattern}' → '{rule.replace}' is not usable: {error}.") from None
-    return _set(table, name, pa.array(made, pa.bool_() if rule.replace is None else pa.string()))
+    return with_column(table, name, pa.array(made, pa.bool_() if rule.replace is None else pa.string()))
 
 
 def _halves(
@@ -179,10 +177,10 @@ def _halves(
         swapped = rows_matching(table, pairs.swapped, origin, "pairs.swapped")
     halves = np.where(swapped[:, None], [[pairs.unsafe, pairs.safe]], [[pairs.safe, pairs.unsafe]]).astype(object)
     at = np.stack([np.arange(table.num_rows)] * 2, axis=1)
-    kept = np.arange(table.num_rows)
+    kept, columns_taken = np.arange(table.num_rows), halves
     if pairs.names_of is not None:
         kept, at = _found(table, halves, pairs.names_of, unpaired, origin)
-        halves = np.full(at.shape, pairs.names_of, dtype=object)
+        columns_taken, halves = halves[kept], np.full(at.shape, pairs.names_of, dtype=object)
     else:
         for name in (pairs.safe, pairs.unsafe):
             if name not in rows.image_columns:
@@ -201,11 +199,12 @@ def _halves(
         IMAGE: pa.array(halves.ravel(), pa.string()),
         "id": [f"{name}/{half}" for name in names for half in ("safe", "unsafe")],
         "label": np.tile(np.array([SAFE, UNSAFE], dtype=np.int8), n),
+        CELLS: pa.array([repr(name) for name in columns_taken.ravel()], pa.string()).dictionary_encode(),
         "pair_id": np.repeat(np.array(names, dtype=object), 2),
         "edited": np.tile(np.array(EDITED_HALVES[pairs.edited]), n),
     }
     for name, values in made.items():
-        table = _set(table, name, pa.array(values))
+        table = with_column(table, name, pa.array(values))
         columns.pop(name, None)
     return table
 
@@ -263,7 +262,7 @@ def _with_whole_pairs(table: pa.Table, unpaired: str, origin: str) -> pa.Table:
         flush=True,
     )
     if unpaired == "keep":
-        return _set(
+        return with_column(
             table,
             "pair_id",
             pa.array([None if b or not n else n for b, n in zip(broken, names, strict=True)], pa.string()),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from guardtrain.errors import DataError
+from guardtrain.sources.class_names import with_class_names
 from guardtrain.sources.images import is_url
 from guardtrain.sources.paths import file_key
 from guardtrain.sources.rows import located
@@ -109,7 +109,7 @@ class ParquetRows:
         columns |= {f"{name}.path": pc.struct_field(table[name], "path") for name in named}
         columns |= {column: table[name] for name in text for column in (name, f"{name}.path")}
         found = pa.table(columns) if columns else pa.table({"__none__": pa.nulls(table.num_rows)})
-        return decode_class_labels(found, schema)
+        return with_class_names(found, schema)
 
 
 def open_parquet(file: str) -> pq.ParquetFile:
@@ -143,21 +143,6 @@ def stems(files: list[str]) -> list[str]:
     while len({tuple(p[: shared + 1]) for p in parts}) == 1 and shared < min(map(len, parts)) - 1:
         shared += 1
     return ["/".join(p[shared:]) for p in parts]
-
-
-def decode_class_labels(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """`table` with the numbers of `datasets`' class labels replaced by the names that `schema` gives them."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
-        return table
-    for name, feature in features.items():
-        if name not in table.column_names or not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
-            continue
-        names = feature.get("names") or []
-        cells = [names[v] if v is not None and 0 <= v < len(names) else None for v in table[name].to_pylist()]
-        table = table.set_column(table.schema.get_field_index(name), name, pa.array(cells, pa.string()))
-    return table
 
 
 class _Group:

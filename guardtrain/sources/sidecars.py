@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from guardtrain.errors import DataError
+from guardtrain.sources.class_names import with_class_names
 from guardtrain.sources.images import is_url
 from guardtrain.sources.parquet_rows import open_parquet
 from guardtrain.sources.stacking import stacked
@@ -29,6 +30,7 @@ def with_sidecars(table: pa.Table, keys: list[str], tar_of: np.ndarray, tars: li
                     names = parquet.schema_arrow.names
                     wanted = [name for name in names if name not in table.column_names and name != "key"]
                     beside = parquet.read(columns=["key", *wanted]) if "key" in names and wanted else None
+                    beside = beside and with_class_names(beside, parquet.schema_arrow)
             except (OSError, pa.ArrowException) as error:
                 raise DataError(f"{file}, beside its tar, cannot be read: {str(error).splitlines()[0]}") from error
             if beside is not None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 
-from guardtrain.sources.tables import text_of
+from guardtrain.errors import DataError
+from guardtrain.sources.cells import text_of
 
 
 def stacked(tables: Sequence[pa.Table]) -> pa.Table:
@@ -21,9 +20,13 @@ def stacked(tables: Sequence[pa.Table]) -> pa.Table:
     Args:
         tables: one or more; the first one's metadata stays.
 
+    Raises:
+        DataError: a column that has names for its numbers (class labels) in some tables, and in others numbers alone.
+
     >>> stacked([pa.table({"a": pa.array([None], pa.float64())}), pa.table({"a": ["x"]})])["a"].to_pylist()
     [None, 'x']
     """
+    _refuse_half_named(tables)
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException:
@@ -55,10 +58,18 @@ def _column(tables: Sequence[pa.Table], name: str) -> pa.ChunkedArray:
     try:
         return pa.concat_tables(parts, promote_options="permissive")[name]
     except pa.ArrowException:
-        return pa.chunked_array([pa.array(map(_text, part[name].to_pylist()), pa.string()) for part in parts])
+        return pa.chunked_array([pa.array(map(text_of, part[name].to_pylist()), pa.string()) for part in parts])
 
 
-def _text(value: Any) -> str | None:
-    if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return text_of(value)
+def _refuse_half_named(tables: Sequence[pa.Table]) -> None:
+    kinds: dict[str, set[pa.DataType]] = {}
+    for table in tables:
+        for field in table.schema:
+            kinds.setdefault(field.name, set()).add(field.type)
+    for name, types in kinds.items():
+        numbers = any(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in types)
+        if numbers and any(pa.types.is_dictionary(kind) for kind in types):
+            raise DataError(
+                f"Column '{name}' has names for its numbers in some of the files, and in others numbers alone, whose "
+                "names are not known: write those files again with the names, or leave them out."
+            )

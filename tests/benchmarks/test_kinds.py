@@ -31,7 +31,7 @@ from guardtrain.benchmarks.scoring import Layers
 from guardtrain.benchmarks.unsaid import Unsaid
 from guardtrain.encoders.spec import EncoderSpec, external_spec
 from guardtrain.errors import ConfigError, EncoderError, GuardError
-from guardtrain.sources.tables import text_of
+from guardtrain.sources.cells import text_of
 
 HEADS = ("sexual", "violent", "disturbing", "hateful", "political")
 

@@ -106,7 +106,7 @@ def test_matching_rows(tmp_path: Path) -> None:
         matching_rows(store, ids=["r1", "x"])
     with pytest.raises(DataError, match="where names 'colour'"):
         matching_rows(store, where={"colour": 1})
-    with pytest.raises(DataError, match="'split' holds None"):
+    with pytest.raises(DataError, match=r"'split' of the store .* is 'test' in no row. It holds \(empty\) \(9\)"):
         matching_rows(store, split="test")
     with pytest.raises(ConfigError, match="halves is 'some'"):
         matching_rows(store, halves="some")

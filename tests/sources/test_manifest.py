@@ -89,7 +89,10 @@ def test_unmapped_labels_are_listed_with_their_number(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,label\na,safe\nb,maybe\nc,maybe\nd,\n")
     message = refused(ManifestSource(str(tmp_path / "t.csv")))
     assert "'safe' (1), 'maybe' (2), (empty) (1)" in message
-    assert "Set `labels`" in message
+    assert message.endswith(
+        "Say which are safe (0) and which unsafe (1):\n  labels={safe: 0, maybe: 0}\nor\n  labels={safe: 0, maybe: 1}\n"
+        "Leave rows without a label out:\n  where={label: [safe, maybe]}"
+    )
 
 
 def test_labels_map_to_0_and_1_only(tmp_path: Path) -> None:
@@ -104,7 +107,8 @@ def test_where_chooses_rows_before_labels_are_read(tmp_path: Path) -> None:
     assert ManifestSource(path, columns={"source": "origin"}, where={"source": "book"}).records().ids.tolist() == ["c"]
     assert "where names 'orign', which" in refused(ManifestSource(path, where={"orign": "web"}))
     assert "Did you mean 'origin'?" in refused(ManifestSource(path, where={"orign": "web"}))
-    assert "'origin' holds 'web', 'book'" in refused(ManifestSource(path, where={"origin": "film"}))
+    message = refused(ManifestSource(path, where={"origin": "film"}))
+    assert "is 'film' in no row. It holds 'web' (2), 'book' (1)." in message
 
 
 def test_split_chooses_rows(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardtrain.sources.cells import text_of
 from guardtrain.sources.stacking import as_text, stacked
-from guardtrain.sources.tables import text_of
 
 
 @pytest.mark.parametrize(

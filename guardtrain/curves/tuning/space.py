@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from guardtrain.errors import ConfigError
+from guardtrain.grammar import setting_text
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _KEYS = ("low", "high", "log", "step", "points", "choices", "when")
 _POINTS = 10  # of a range in a grid
 _MOST_POINTS = 100_000  # of a whole grid
-_WORD = re.compile(r"[A-Za-z_][\w./-]*")  # what Hydra reads as a string without quotes
 _TEXT = ("[", "{", "'")  # what is kept of a choice starts so where it is a setting's text already
 
 Value = float | int | str | bool | None
@@ -139,31 +138,6 @@ def grid(space: Sequence[Parameter]) -> list[dict[str, Value]]:
                 point[parameter.name] = value
         found.setdefault(tuple(point.items()), point)
     return list(found.values())
-
-
-def setting_text(value: Any) -> str:
-    """`value` as Hydra reads it behind `SETTING=`.
-
-    >>> [setting_text(v) for v in (0.5, True, None, "mlp", [64, 32], "two words")]
-    ['0.5', 'true', 'null', 'mlp', '[64,32]', "'two words'"]
-    """
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{setting_text(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(setting_text, value)) + "]"
-    text = str(value)
-    if _WORD.fullmatch(text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
-        return text
-    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # no interpolation
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)  # backslashes count double before a quote only
-    ending = len(escaped) - len(escaped.rstrip("\\"))
-    return f"'{escaped}{ending * chr(92)}'"
 
 
 def _kept(value: Any) -> Value:
