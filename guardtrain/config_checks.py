@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-from typing import Any, TypeVar
+import types
+from collections.abc import Mapping
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import hydra.utils
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -13,12 +15,15 @@ from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
     InterpolationResolutionError,
+    KeyValidationError,
     MissingMandatoryValue,
     OmegaConfBaseException,
     ValidationError,
 )
 
 from guardtrain.errors import ConfigError
+from guardtrain.sources.cells import with_text_keys
+from guardtrain.sources.settings import HOLD_OUT
 
 C = TypeVar("C")
 
@@ -61,10 +66,10 @@ def build(node: Any, place: str) -> Any:
         target = hydra.utils.get_object(name)
     except Exception as error:
         raise ConfigError(f"{place}._target_ names '{name}', which cannot be imported: {error}") from error
-    arguments = {key: value for key, value in node.items() if key != "_target_"}
+    arguments = {str(key): value for key, value in node.items() if key != "_target_"}
     if dataclasses.is_dataclass(target):
         try:
-            merged = OmegaConf.merge(OmegaConf.structured(target), arguments)
+            merged = OmegaConf.merge(OmegaConf.structured(target), _with_mappings(target, arguments, place))
             missing = sorted(OmegaConf.missing_keys(merged))
             if missing:
                 raise ConfigError(f"{place} needs a value for {', '.join(missing)}. Give it as {place}.{missing[0]}=…")
@@ -75,7 +80,7 @@ def build(node: Any, place: str) -> Any:
     if not any(p.kind is p.VAR_KEYWORD for p in allowed.values()):
         for key in arguments:
             if key not in allowed:
-                raise ConfigError(_unknown(f"{place}.{key!s}", str(key), list(allowed)))
+                raise ConfigError(_unknown(f"{place}.{key}", key, list(allowed)))
     return hydra.utils.instantiate({"_target_": name, **arguments})
 
 
@@ -90,11 +95,11 @@ def explain(error: Exception, place: str = "") -> str:
         if not allowed and dataclasses.is_dataclass(object_type):
             allowed = [f.name for f in dataclasses.fields(object_type)]
         target = parent.get("_target_") if isinstance(parent, DictConfig) else None
-        return _unknown(
-            key, key.rsplit(".", 1)[-1], [*_fields(target), *allowed] if target else allowed, plus=bool(target)
-        )
+        return _unknown(key, key.rsplit(".", 1)[-1], [*_fields(target), *allowed] if target else allowed)
     if isinstance(error, InterpolationResolutionError | MissingMandatoryValue):
         return f"{key}: {first}"
+    if isinstance(error, KeyValidationError) and "NoneType" in first:
+        return f"{key}: a key that is null is written with quotes in a file: 'null'."
     if isinstance(error, ValidationError):
         if "is not a ListConfig" in first:
             return f"{key} must be a list, such as {key}=[...]."
@@ -104,18 +109,101 @@ def explain(error: Exception, place: str = "") -> str:
 
 def _fields(target: Any) -> list[str]:
     """The settings of a `_target_`, where it is a dataclass."""
-    try:
-        found = hydra.utils.get_object(str(target))
-    except Exception:
-        return []
+    found = _object(target)
     return [field.name for field in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
 
 
-def _unknown(full: str, name: str, allowed: list[str], plus: bool = False) -> str:
-    """What to say of a setting that is not there; `plus` where one the files do not mention needs a + to be added."""
+def settable(schema: type, config: Any, key: str) -> bool:
+    """Whether a config may have a setting, whether or not its files mention it.
+
+    Args:
+        schema: the dataclass of the whole config.
+        config: as it is, which says what each `_target_` in it is.
+        key: the setting's full name.
+    """
+    kind: Any = schema
+    node = config
+    for name in key.split("."):
+        if kind is Any and isinstance(node, DictConfig):
+            if "_target_" in node:
+                kind = _object(node["_target_"])
+            elif "hold_out" in node:
+                return name in HOLD_OUT
+        if kind is None:
+            return False  # of a target that cannot be imported
+        if get_origin(kind) is dict or kind is Any:
+            kind = get_args(kind)[1] if get_args(kind) else Any
+            if not dataclasses.is_dataclass(kind) and kind is not Any:
+                return True
+        elif dataclasses.is_dataclass(kind):
+            kind = _kinds(kind).get(name)
+        elif callable(kind):
+            known = inspect.signature(kind).parameters
+            kind = Any if name in known or any(p.kind is p.VAR_KEYWORD for p in known.values()) else None
+        else:
+            return False  # of a number or a text
+        if kind is None:
+            return False
+        node = node._get_node(name, validate_access=False) if isinstance(node, DictConfig) else None
+    return True
+
+
+def _kinds(schema: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields; of one that may be null what it is otherwise."""
+    try:
+        hints = get_type_hints(schema)
+    except NameError:  # of a user's own
+        hints = dict.fromkeys((field.name for field in dataclasses.fields(schema)), Any)
+    kinds = {}
+    for field in dataclasses.fields(schema):
+        kind = hints[field.name]
+        if get_origin(kind) in (Union, types.UnionType):
+            kind = next((one for one in get_args(kind) if one is not type(None)), Any)
+        kinds[field.name] = kind
+    return kinds
+
+
+def _with_mappings(target: Any, arguments: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Arguments whose mappings have text for keys: YAML makes numbers, true and null of such, and so does Hydra.
+
+    A mapping may also be given as the text of one, for names that the command line cannot hold otherwise.
+    """
+    made = dict(arguments)
+    for name, kind in _kinds(target).items():
+        value = made.get(name)
+        if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+            made[name] = _with_mappings(kind, value, f"{place}.{name}")
+        if get_origin(kind) is not dict or value is None:
+            continue
+        if isinstance(value, str):
+            value = _read_mapping(value, f"{place}.{name}")
+        if isinstance(value, Mapping):
+            made[name] = with_text_keys(value)
+    return made
+
+
+def _read_mapping(text: str, place: str) -> Any:
+    import yaml
+
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{place} must be a mapping, such as {place}={{NAME: VALUE}}; it is {text!r}.")
+    return found
+
+
+def _object(name: Any) -> Any:
+    try:
+        return hydra.utils.get_object(str(name))
+    except Exception:
+        return None
+
+
+def _unknown(full: str, name: str, allowed: list[str]) -> str:
+    """What to say of a setting that is not there."""
     allowed = list(dict.fromkeys(allowed))
-    if plus and name in allowed:
-        return f"The config does not mention '{full}' yet; add it with a plus: +{full}=VALUE."
     near = difflib.get_close_matches(name, allowed, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return f"There is no setting '{full}'.{hint}" + (f" Allowed here: {', '.join(allowed)}." if allowed else "")

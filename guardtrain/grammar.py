@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+NULL_KEY = "(null)"  # what stands for the key null of a mapping, which configs cannot hold
 _WORD = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)  # what Hydra reads as a string without quotes
 _NO_WORDS = ("null", "true", "false", "nan", "inf")
 # A key has no quotes there: what it may hold as it is, and what behind a backslash.

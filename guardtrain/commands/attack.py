@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from guardtrain.commands.data import sources_of
+from guardtrain.commands.data import read_labels, sources_of
 from guardtrain.commands.terminal import show
 from guardtrain.config import AttackConfig
 from guardtrain.config_checks import typed
@@ -40,6 +40,7 @@ def run(config: DictConfig) -> None:
         log.warning("%s", settings.warning)
     guards = _guards(settings)
     pools, tests = sources_of(settings.data)
+    _read(pools, tests, settings.tests)
 
     from guardtrain.benchmarks.attacks.samples import image_sets
 
@@ -59,6 +60,15 @@ def run(config: DictConfig) -> None:
     for file in files:
         log.info("%-9s %s", "figure" if file.suffix in (".png", ".pdf") else "table", file)
     log.info("%.0f s in all", time.perf_counter() - started)
+
+
+def _read(pools: dict[str, Any], tests: dict[str, Any], wanted: Sequence[str] | None) -> None:
+    """Read what the test sets are made of, and say what of its labels was taken as unsafe."""
+    chosen = {name: what for name, what in tests.items() if wanted is None or name in wanted}
+    own = {f"data.test.{name}": source for name, source in chosen.items() if hasattr(source, "records")}
+    held = {f"data.{name}": source for name, source in pools.items()} if len(own) < len(chosen) else {}
+    for place, source in {**held, **own}.items():
+        read_labels(source, place, log.info)
 
 
 def _guards(settings: AttackSettings) -> dict[str, Guard]:

@@ -53,7 +53,7 @@ def run(config: DictConfig) -> None:
     folder = Path(settings.out).expanduser()
     guards = contenders(settings)
     try:
-        sets = data_sets(settings)
+        sets = data_sets(settings, log.info)
         require_readable(guards, sets)
         scores = score_all(guards, sets, ScoresFolder(folder / SCORES_FOLDER), embedder(settings, log.info), log.info)
     except DataError as error:

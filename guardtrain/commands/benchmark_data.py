@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from guardtrain.benchmarks.scores import Contender, DataSet
 from guardtrain.benchmarks.settings import BenchmarkSettings
+from guardtrain.commands.data import hold_out, read_labels
 from guardtrain.config import AuditConfig, conf_dir, register_schemas
 from guardtrain.config_checks import build, typed
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec, external_spec
 from guardtrain.errors import ConfigError, DataError
+from guardtrain.grammar import setting_text
 from guardtrain.sources.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -31,8 +34,12 @@ _NAMELESS = ("records", "data", "images", "labels", "metadata", "manifest", "ind
 _OWN_HEADS = ("guardtrain.benchmarks.concepts.ConceptHead",)
 
 
-def data_sets(settings: BenchmarkSettings) -> list[DataSet]:
-    """The data sets that `settings.data_sets` names.
+def data_sets(settings: BenchmarkSettings, say: Callable[[str], None] = lambda line: None) -> list[DataSet]:
+    """The data sets that `settings.data_sets` names, their records read.
+
+    Args:
+        settings: as given.
+        say: told of each what of its labels was taken as unsafe.
 
     Raises:
         ConfigError, DataError: one that is not described rightly, or there twice.
@@ -43,6 +50,9 @@ def data_sets(settings: BenchmarkSettings) -> list[DataSet]:
     names = [one.name for one in found]
     if double := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"Two data sets are called '{double[0]}'; name them: 'data={{NAME: PATH, OTHER: PATH}}'.")
+    for one in found:
+        if one.records.taken is not None:
+            say(f"{one.name}: {len(one.records):,} labels, {one.records.taken}")
     return found
 
 
@@ -63,19 +73,20 @@ def _data_set(name: str | None, what: Any, settings: BenchmarkSettings) -> list[
     if isinstance(what, str):
         config, _, part = what.partition(":")
         if config in _options("data"):
-            return _of_config(name, config, part or None, {}, settings)
-        return [DataSet(name or _stem(what), _source(what, {}, place))]
+            return _of_config(name, config, part or None, {}, _reader(settings, what, {"config": what}), settings)
+        read = _reader(settings, what, {"path": what})
+        return [DataSet(name or _stem(what), read(_source(what, {}, place)))]
     if not isinstance(what, Mapping):
         raise ConfigError(f"{place} must be a path, the name of a data config or a mapping; it is {what!r}.")
-    rest = dict(what)
+    rest, read = dict(what), _reader(settings, what, what)
     made_by = rest.pop("made_by", None)
     if "config" in rest:
         config, _, part = str(rest.pop("config")).partition(":")
         if config not in _options("data"):
             raise ConfigError(f"There is no data config '{config}'; there are: {', '.join(_options('data'))}.")
-        sets = _of_config(name, config, part or None, rest, settings)
+        sets = _of_config(name, config, part or None, rest, read, settings)
     elif "_target_" in rest:
-        sets = [DataSet(name or "data", build(rest, place))]
+        sets = [DataSet(name or "data", read(build(rest, place)))]
     else:
         key = "path" if "path" in rest else "root"
         if key not in rest:
@@ -83,9 +94,53 @@ def _data_set(name: str | None, what: Any, settings: BenchmarkSettings) -> list[
                 f"{place} needs path, _target_ or config; it has {', '.join(map(str, rest)) or 'nothing'}."
             )
         path = str(rest.pop(key))
-        sets = [DataSet(name or _stem(path), _source(path, rest, place))]
+        sets = [DataSet(name or _stem(path), read(_source(path, rest, place)))]
     spec = None if made_by is None else _made_by(str(made_by), place)
     return [replace(one, made_by=spec) for one in sets]
+
+
+Reader = Callable[..., "Source"]  # a source, and where among a data set's settings its own are -> the source, read
+
+
+def _reader(settings: BenchmarkSettings, what: Any, given: Mapping[str, Any]) -> Reader:
+    """What reads the records of a source; what its labels lack is told as a whole `data=…` that has it.
+
+    Args:
+        settings: with all data sets.
+        what: one of them, as it is given there.
+        given: the same as a mapping.
+    """
+
+    def read(source: Source, *inside: str) -> Source:
+        def line(setting: str, value: Mapping[str, Any]) -> str:
+            own: dict[str, Any] = {setting: value}
+            for key in reversed(inside):
+                own = {key: own}
+            whole = _replaced(settings.data_sets, what, _merged(given, own))
+            return shlex.quote(f"data={setting_text(whole, spaced=True)}")
+
+        read_labels(source, "data", lambda text: None, line)
+        return source
+
+    return read
+
+
+def _replaced(given: Any, what: Any, by: Any) -> Any:
+    """`given` with one of its data sets replaced."""
+    if given is what or given == what:
+        return by
+    if isinstance(given, list | tuple):
+        return [_replaced(one, what, by) for one in given]
+    return {key: _replaced(one, what, by) for key, one in given.items()} if isinstance(given, Mapping) else given
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """`one` with what `other` has, mappings put into mappings."""
+    both = {key: value for key, value in other.items() if key not in one}
+    return {
+        key: _merged(value, other[key]) if isinstance(value, Mapping) and key in other else other.get(key, value)
+        for key, value in one.items()
+    } | both
 
 
 def _source(path: str, rest: Mapping[str, Any], place: str) -> Source:
@@ -111,7 +166,12 @@ def _source(path: str, rest: Mapping[str, Any], place: str) -> Source:
 
 
 def _of_config(
-    name: str | None, config: str, part: str | None, changes: Mapping[str, Any], settings: BenchmarkSettings
+    name: str | None,
+    config: str,
+    part: str | None,
+    changes: Mapping[str, Any],
+    read: Reader,
+    settings: BenchmarkSettings,
 ) -> list[DataSet]:
     """The test sets of a data config, or the part of it that is asked for."""
     data = _composed(config, changes, settings)
@@ -120,7 +180,8 @@ def _of_config(
     if part in nodes:
         if nodes[part] is None:
             raise ConfigError(f"The data config '{config}' has no pool '{part}'.")
-        return [DataSet(stem, build(nodes[part], f"data.{part}"), origin=config, pool=True)]
+        source = read(build(nodes[part], f"data.{part}"), part)
+        return [DataSet(stem, source, origin=config, pool=True)]
     wanted = list(data.test) if part is None else [part]
     if unknown := [test for test in wanted if test not in data.test]:
         there = ", ".join([*data.test, *(pool for pool, node in nodes.items() if node is not None)])
@@ -128,14 +189,15 @@ def _of_config(
     if not wanted:
         raise ConfigError(f"The data config '{config}' has no test sets; say {config}:real for all of its images.")
     held = [test for test in wanted if "hold_out" in data.test[test]]
-    ids, sources = _held_out(data) if held else ({}, {})
+    ids, sources = _held_out(data, read) if held else ({}, {})
     out = []
     for test in wanted:
         called = stem if len(wanted) == 1 else f"{stem}/{test}"
         if test in held:
             out.append(DataSet(called, sources[data.test[test]["hold_out"]], ids[test], config))
         else:
-            out.append(DataSet(called, build(data.test[test], f"data.test.{test}"), origin=config))
+            source = read(build(data.test[test], f"data.test.{test}"), "test", test)
+            out.append(DataSet(called, source, origin=config))
     return out
 
 
@@ -154,15 +216,13 @@ def _composed(config: str, changes: Mapping[str, Any], settings: BenchmarkSettin
     return typed(merged, AuditConfig).data
 
 
-def _held_out(data: DataSettings) -> tuple[dict[str, tuple[str, ...]], dict[str, Source]]:
+def _held_out(data: DataSettings, read: Reader) -> tuple[dict[str, tuple[str, ...]], dict[str, Source]]:
     """Ids of the test sets held out of pools, drawn as `train` and `curve` draw them; and the sources of the pools."""
-    from guardtrain.commands.data import hold_out
     from guardtrain.embeddings import Embeddings
     from guardtrain.training.pools import make_pools
 
-    sources: dict[str, Source] = {"real": build(data.real, "data.real")}
-    if data.pairs is not None:
-        sources["pairs"] = build(data.pairs, "data.pairs")
+    nodes = {"real": data.real, **({} if data.pairs is None else {"pairs": data.pairs})}
+    sources = {pool: read(build(node, f"data.{pool}"), pool) for pool, node in nodes.items()}
     spec = external_spec({"name": "none"}, 1)
 
     def rows(source: Source) -> Embeddings:  # the draw looks at records alone

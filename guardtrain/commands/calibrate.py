@@ -39,7 +39,7 @@ def run(config: DictConfig) -> None:
 
     told = _as_benchmark(settings)
     contender = contenders(told)[0]
-    sets = data_sets(told)
+    sets = data_sets(told, log.info)
     if len(sets) != 1:
         names = ", ".join(one.name for one in sets)
         raise ConfigError(f"A guard is calibrated on one data set; these are {len(sets)}: {names}. Name one of them.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 from guardtrain.config import PRECOMPUTED, AuditConfig, CurveConfig, TrainConfig
 from guardtrain.config_checks import build
 from guardtrain.errors import ConfigError, DataError, EncoderError
-from guardtrain.sources.settings import DataSettings
+from guardtrain.grammar import setting_text
+from guardtrain.sources.labels import LabelsUnclear
+from guardtrain.sources.settings import HOLD_OUT, DataSettings
 
 if TYPE_CHECKING:
     from guardtrain.embeddings import Embeddings
     from guardtrain.encoders.spec import EncoderSettings
+    from guardtrain.records import Records
     from guardtrain.training.pools import HoldOut, Pools
+
+Line = Callable[[str, Mapping[str, Any]], str]  # a setting's name and value -> what to write on the command line
 
 
 def load_pools(settings: AuditConfig | CurveConfig | TrainConfig, say: Callable[[str], None]) -> Pools:
@@ -70,11 +76,41 @@ def _load_pools(data: DataSettings, encoder: EncoderSettings, cache_dir: str, sa
     def embedded(place: str, source: Any) -> Embeddings:
         return embed_source(source, place, encoder, cache_dir, say)
 
+    own = {f"data.{name}": source for name, source in sources.items()}
+    own |= {f"data.test.{name}": what for name, what in tests.items() if not isinstance(what, HoldOut)}
+    for place, source in own.items():  # all of them before anything is embedded
+        read_labels(source, place, say)
     pools = {name: embedded(f"data.{name}", source) for name, source in sources.items()}
     sets = {
         name: what if isinstance(what, HoldOut) else embedded(f"data.test.{name}", what) for name, what in tests.items()
     }
     return make_pools(data.name, pools, sets, seed=data.hold_out_seed)
+
+
+def read_labels(source: Any, place: str, say: Callable[[str], None], line: Line | None = None) -> Records:
+    """The records of a source, after a line that says what of its labels was taken as unsafe.
+
+    Args:
+        source: any.
+        place: what the user calls it.
+        say: tells the user.
+        line: how one of its settings is written on the command line; default: as a setting of `place`.
+
+    Raises:
+        DataError: see the source; labels that are not certain, with lines that make them so.
+    """
+    try:
+        records: Records = source.records()
+    except LabelsUnclear as error:
+        raise DataError(error.told(line or setting_of(place))) from error
+    if records.taken is not None:
+        say(f"{place}: {len(records):,} labels, {records.taken}")
+    return records
+
+
+def setting_of(place: str) -> Line:
+    """How settings of a source at `place` are written on the command line, for a shell."""
+    return lambda name, value: shlex.quote(f"{place}.{name}={setting_text(value, spaced=True)}")
 
 
 def embed_source(
@@ -105,14 +141,15 @@ def embed_source(
 def hold_out(node: Mapping[str, Any], place: str, sources: Mapping[str, Any]) -> HoldOut:
     from guardtrain.training.pools import HoldOut
 
-    allowed = ("hold_out", "groups", "fraction", "split")
     for key in node:
-        if key not in allowed:
-            raise ConfigError(f"There is no setting '{place}.{key}'. Allowed here: {', '.join(allowed)}.")
-    given = [key for key in allowed[1:] if node.get(key) is not None]
+        if key not in HOLD_OUT:
+            raise ConfigError(f"There is no setting '{place}.{key}'. Allowed here: {', '.join(HOLD_OUT)}.")
+    given = [key for key in HOLD_OUT[1:] if node.get(key) is not None]
     if len(given) != 1:
+        one = f"'{place}={{hold_out: {node['hold_out']}, {(given or ['fraction'])[-1]}: …}}'"
         raise ConfigError(
-            f"{place} needs exactly one of groups, fraction and split; it has {', '.join(given) or 'none'}."
+            f"{place} needs exactly one of groups, fraction and split; it has {', '.join(given) or 'none'}. Give all "
+            f"of it: {one}."
         )
     if node["hold_out"] not in sources:
         raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from guardtrain.commands.data import embed_source
+from guardtrain.commands.data import embed_source, read_labels
 from guardtrain.config import PRECOMPUTED, EmbedConfig
 from guardtrain.config_checks import build, typed
 from guardtrain.errors import ConfigError
@@ -42,6 +42,7 @@ def run(config: DictConfig) -> None:
 
         ray = settings.engine
         options["engine"] = RayEngine(ray.actors, ray.cpus_per_actor, ray.gpus_per_actor, ray.address)
+    read_labels(source, "source", log.info)
     if settings.out is None:
         embed_source(source, "source", settings.encoder, settings.cache_dir, log.info, **options)
         return

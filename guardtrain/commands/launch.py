@@ -13,12 +13,13 @@ from typing import Any
 
 from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
-from hydra.errors import CompactHydraException, HydraException, OverrideParseException
+from hydra.errors import CompactHydraException, ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from guardtrain.commands.arguments import paths_as_they_are
+from guardtrain.commands.arguments import paths_as_they_are, with_null_keys
 from guardtrain.commands.experiments import misplaced_experiment
+from guardtrain.commands.unmentioned import accepted
 from guardtrain.config import conf_dir, register_schemas
 from guardtrain.config_checks import explain
 from guardtrain.errors import GuardtrainError
@@ -55,7 +56,7 @@ def launch(command: str, arguments: Sequence[str]) -> int:
     parser = get_args_parser()
     parser.prog = f"guardtrain {command}"
     parsed = parser.parse_args(list(arguments))
-    parsed.overrides = paths_as_they_are(parsed.overrides)
+    parsed.overrides = with_null_keys(paths_as_they_are(parsed.overrides))
     if parsed.multirun and (parsed.cfg or parsed.info):
         return _say(command, "each job of a sweep has its config; to see one, leave -m out and give one value each.", 2)
     for override in parsed.overrides:
@@ -63,8 +64,11 @@ def launch(command: str, arguments: Sequence[str]) -> int:
             return _say(command, f"cannot read '{override}': write SETTING=VALUE.", 2)
     run = importlib.import_module(f"guardtrain.commands.{command.replace('-', '_')}").run
 
+    started = []
+
     @functools.wraps(run)
     def task(config: DictConfig) -> None:
+        started.append(True)
         try:
             run(config)
         except GuardtrainError as error:
@@ -76,9 +80,22 @@ def launch(command: str, arguments: Sequence[str]) -> int:
 
             if (code := run_sweep(command, parsed)) is not None:
                 return code
-        _run_hydra(
-            args=parsed, args_parser=parser, task_function=task, config_path=str(conf_dir()), config_name=command
-        )
+        while True:
+            try:
+                _run_hydra(
+                    args=parsed,
+                    args_parser=parser,
+                    task_function=task,
+                    config_path=str(conf_dir()),
+                    config_name=command,
+                )
+            except (ConfigCompositionException, OmegaConfBaseException) as error:
+                overrides = None if started else accepted(command, parsed.overrides, error)
+                if overrides is None:
+                    raise
+                parsed.overrides = overrides
+            else:
+                break
     except KeyboardInterrupt:
         return _say(command, "interrupted; the same command continues where it stopped.", INTERRUPTED)
     except (GuardtrainError, _UsersToMend) as error:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from guardtrain.commands.arguments import placed_apart, quoted
+from guardtrain.commands.arguments import placed_apart
 from guardtrain.config import PredictConfig
 from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError
+from guardtrain.grammar import quoted
 
 if TYPE_CHECKING:
     from guardtrain.guards.predicting import ImageJudge

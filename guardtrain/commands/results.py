@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from guardtrain.commands.arguments import placed_apart, quoted
+from guardtrain.commands.arguments import placed_apart
 from guardtrain.commands.terminal import show
 from guardtrain.config_checks import plain, typed
 from guardtrain.curves.collecting.reading import NULL
 from guardtrain.curves.collecting.settings import CollectSettings
 from guardtrain.errors import DataError
 from guardtrain.files import replace_file
+from guardtrain.grammar import quoted
 
 if TYPE_CHECKING:
     import pandas as pd

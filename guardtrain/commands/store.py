@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from guardtrain.cli import ACTIONS
+from guardtrain.commands.data import read_labels
 from guardtrain.commands.terminal import show
 from guardtrain.config import StoreConfig
 from guardtrain.config_checks import build, typed
@@ -167,6 +168,7 @@ def _append(settings: StoreConfig) -> None:
         encoder = settings_for(
             store.spec, checkpoint=settings.checkpoint, batch_size=settings.batch_size, device=settings.device
         )
+    read_labels(source, "source", log.info)
     grown = append_records(store.path, source, encoder=encoder, disputed=settings.disputed, say=log.info)
     log.info("%s: %s embeddings, %s of them new", store.path, f"{len(grown):,}", f"{len(grown) - len(store):,}")
 

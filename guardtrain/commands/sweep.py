@@ -31,6 +31,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 from guardtrain.commands.job import DONE, OUTCOME_FILE, RUNNING, Job, Outcome, is_done, make_ready
 from guardtrain.commands.sweep_plan import Planned, grid_size, optional_settings, plan
 from guardtrain.commands.sweep_progress import Progress, tell_failed
+from guardtrain.commands.unmentioned import accepted
 from guardtrain.config import conf_dir
 from guardtrain.curves.collecting.ranking import setting
 from guardtrain.curves.folder import RESULTS_FILE
@@ -86,9 +87,12 @@ def _compose(command: str, hydra: Hydra, name: str, overrides: Sequence[str]) ->
         except ConfigCompositionException as error:
             # Hydra composes it with the default of each group that is swept
             left = [one for one in given if (key := one.partition("=")[0]) in optional and f"'{key}'" in str(error)]
-            if not left or not isinstance(error.__cause__, (ConfigAttributeError, ConfigKeyError)):
+            if left and isinstance(error.__cause__, (ConfigAttributeError, ConfigKeyError)):
+                given.remove(left[0])
+            elif (written := accepted(command, given, error)) is not None:
+                given = written
+            else:
                 raise
-            given.remove(left[0])
             continue
         config.hydra.overrides.task = [one for one in overrides if not one.lstrip("+~").startswith("hydra")]
         return config

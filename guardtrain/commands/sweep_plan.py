@@ -23,8 +23,9 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from guardtrain import __version__
 from guardtrain.commands.help import config_groups
+from guardtrain.commands.unmentioned import added, replaces
 from guardtrain.config import SCHEMAS, CurveConfig, TrainConfig
-from guardtrain.config_checks import explain, plain
+from guardtrain.config_checks import explain, plain, settable
 from guardtrain.curves.folder import ENGINE_VERSION
 from guardtrain.errors import ConfigError, GuardtrainError
 from guardtrain.grammar import quoted
@@ -58,9 +59,18 @@ class Planned:
 
 @dataclass(frozen=True)
 class _Composed:
-    """A job's config: what of the overrides it took, why not the others, by setting, and its settings as objects."""
+    """A job's config.
+
+    Args:
+        config: composed.
+        taken: what of the overrides it took.
+        overrides: the same as Hydra takes them.
+        left_out: why not the others, by setting.
+        settings: its settings as objects; None for a command whose jobs are not skipped.
+    """
 
     config: DictConfig
+    taken: list[str]
     overrides: list[str]
     left_out: dict[str, str]
     settings: CurveConfig | TrainConfig | None
@@ -119,13 +129,13 @@ def plan(
     lacking: dict[str, int] = {}
     for texts in grid:
         composed = composer.compose(texts, len(found))
-        label = " ".join(text for text in composed.overrides if text.partition("=")[0] in swept)
+        label = " ".join(text for text in composed.taken if text.partition("=")[0] in swept)
         for name, reason in composed.left_out.items():
             lacking[name] = lacking.get(name, 0) + 1
             without.setdefault(name, {}).setdefault(reason, label)
-        if tuple(composed.overrides) in seen:
+        if tuple(composed.taken) in seen:
             continue
-        seen.add(tuple(composed.overrides))
+        seen.add(tuple(composed.taken))
         found[base / folder_name(str(composed.config.hydra.sweep.subdir))] = composed, label
     for name, count in lacking.items():
         if count == len(grid):
@@ -169,21 +179,26 @@ class _Composer:
         whole, checked = self._base(tuple(text for text in texts if text not in values))
         config, checked = whole.copy(), None if checked is None else checked.copy()
         used, left_out = [], {}
+        written: dict[str, list[str]] = {}  # as Hydra takes it, where it would not take it as it is
         for text in texts:
             if text in values:
-                one = _parsed(text)
+                one, anew = _parsed(text), False
                 try:
                     ConfigLoaderImpl._apply_overrides_to_config([one], config)
                 except ConfigCompositionException as error:
                     cause = error.__cause__
-                    if one.key_or_group not in self.optional or not isinstance(
-                        cause, (ConfigAttributeError, ConfigKeyError)
-                    ):
+                    if not isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
                         raise
-                    left_out[one.key_or_group] = explain(cause)
-                    continue
+                    if settable(SCHEMAS[self.command], config, str(cause.full_key)):
+                        anew, written[text] = replaces(one, config), added(one, config)
+                        ConfigLoaderImpl._apply_overrides_to_config([_parsed(more) for more in written[text]], config)
+                    elif one.key_or_group in self.optional:
+                        left_out[one.key_or_group] = explain(cause)
+                        continue
+                    else:
+                        raise
                 if checked is not None:
-                    _set(checked, one)
+                    _set(checked, one, anew)
             used.append(text)
         job = config.hydra.job
         with open_dict(config):  # a folder may be named for it
@@ -191,7 +206,8 @@ class _Composer:
             kept = [one for text in used if not (one := _parsed(text)).is_hydra_override()]
             names = job.config.override_dirname
             job.override_dirname = get_overrides_dirname(kept, names.exclude_keys, names.item_sep, names.kv_sep)
-        return _Composed(config, used, left_out, None if checked is None else _as_objects(checked))
+        texts = [more for text in used for more in written.get(text, [text])]
+        return _Composed(config, used, texts, left_out, None if checked is None else _as_objects(checked))
 
     def _is_late(self, one: Override) -> bool:
         """Whether a value is set when all groups are in place, as Hydra does it."""
@@ -215,9 +231,9 @@ class _Composer:
         return self._bases[texts]
 
 
-def _set(config: DictConfig, one: Override) -> None:
+def _set(config: DictConfig, one: Override, anew: bool) -> None:
     try:
-        OmegaConf.update(config, one.key_or_group, one.value(), merge=True)
+        OmegaConf.update(config, one.key_or_group, one.value(), merge=not anew)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
 
@@ -274,12 +290,15 @@ def _keys(command: str, jobs: Sequence[CurveConfig | TrainConfig | None]) -> Ite
 
 def _data_state(settings: CurveConfig | TrainConfig) -> str:
     """Hex sha256 over embeddings, their encoder and the records, embedded now where they are not in the cache."""
-    from guardtrain.commands.data import embed_source, sources_of
+    from guardtrain.commands.data import embed_source, read_labels, sources_of
 
     sources, tests = sources_of(settings.data)
     own = {f"data.test.{name}": source for name, source in tests.items() if hasattr(source, "records")}
     digest = hashlib.sha256()
-    for place, source in {**{f"data.{name}": source for name, source in sources.items()}, **own}.items():
+    placed = {**{f"data.{name}": source for name, source in sources.items()}, **own}
+    for place, source in placed.items():
+        read_labels(source, place, print)
+    for place, source in placed.items():
         part = embed_source(source, place, settings.encoder, settings.cache_dir, print)
         digest.update(f"{place} {part.spec.fingerprint} {part.matrix.shape}".encode())
         for column in part.records.table.columns:

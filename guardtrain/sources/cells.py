@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from guardtrain.grammar import NULL_KEY
+
 # Of whole parts that begin with a zero none: 007 is a name.
 _NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?\d+")
 NULL = "null"  # the name of an empty cell, where one is wanted
-EMPTY_KEY = "(null)"  # the same on the command line, see `guardtrain.commands.arguments`
 
 
 def text_of(value: Any) -> str | None:
@@ -72,7 +73,7 @@ def with_text_keys(mapping: Mapping[Any, Any]) -> dict[str, Any]:
     >>> with_text_keys({-1: 0, 1.0: 1, True: 1, None: 0})
     {'-1': 0, '1': 1, 'true': 1, 'null': 0}
     """
-    return {NULL if (text := text_of(key)) in (None, EMPTY_KEY) else str(text): value for key, value in mapping.items()}
+    return {NULL if (text := text_of(key)) in (None, NULL_KEY) else str(text): value for key, value in mapping.items()}
 
 
 def plain_column(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:

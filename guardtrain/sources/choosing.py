@@ -82,8 +82,8 @@ def chosen_values(
                 hint = f" Number {key} has the name {names[int(key)]!r}."
             optional_text = "" if text is None else f": {text + _MAY_BE_MISSING!r}"
             raise DataError(
-                f"{problem} is {what} in no row.{hint} It holds {found}. A value that may be missing ends in a question "
-                f"mark{optional_text}."
+                f"{problem} is {what} in no row.{hint} It holds {found}. A value that may be missing ends in a "
+                f"question mark{optional_text}."
             )
     return chosen
 

@@ -10,6 +10,8 @@ from omegaconf import MISSING
 
 from guardtrain.errors import ConfigError
 
+HOLD_OUT = ("hold_out", "groups", "fraction", "split")  # the settings of a test set that is taken out of a pool
+
 
 @dataclass
 class DataOrigin:

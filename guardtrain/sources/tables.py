@@ -30,7 +30,8 @@ def near(name: str, allowed: Iterable[str]) -> str:
     """` Did you mean 'x'?` where something in `allowed` is close to `name`, else nothing."""
     allowed = list(allowed)
     close = [a for a in allowed if a.lower() == name.lower()] or difflib.get_close_matches(name, allowed, n=3)
-    close += [a for a in allowed if a not in close and (name.lower() in a.lower() or a.lower() in name.lower())]
+    if len(name) > 2:
+        close += [a for a in allowed if a not in close and (name.lower() in a.lower() or a.lower() in name.lower())]
     return f" Did you mean {' or '.join(repr(c) for c in close[:3])}?" if close else ""
 
 

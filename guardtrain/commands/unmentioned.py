@@ -1,0 +1,60 @@
+"""Settings that a config's files do not mention: Hydra takes them with a plus, and here they need none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from guardtrain.commands.help import config_groups
+from guardtrain.config import SCHEMAS
+from guardtrain.config_checks import settable
+
+
+def accepted(command: str, overrides: Sequence[str], error: Exception) -> list[str] | None:
+    """Overrides in which the one that Hydra refused is written so that it is taken.
+
+    Args:
+        command: which.
+        overrides: as they are.
+        error: Hydra's, or OmegaConf's behind it.
+
+    Returns:
+        The overrides; None where what is wrong is something else, or the command has no such setting.
+    """
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if not isinstance(cause, (ConfigAttributeError, ConfigKeyError)) or cause.parent_node is None:
+        return None
+    config: Any = cause.parent_node._get_root()
+    missing = str(cause.full_key)
+    if not settable(SCHEMAS[command], config, missing):
+        return None
+    for place, text in enumerate(overrides):
+        name = text.partition("=")[0]
+        sets = f"{missing}.".startswith(f"{name}.") or name.startswith(f"{missing}.")
+        if sets and name not in config_groups(command):
+            written = added(OverridesParser.create().parse_override(text), config)
+            return [*overrides[:place], *written, *overrides[place + 1 :]]
+    return None
+
+
+def added(one: Override, config: DictConfig) -> list[str]:
+    """An override written so that Hydra adds what it sets; see `replaces`."""
+    written = [f"++{one.input_line}"]
+    return [f"~{one.key_or_group}", *written] if replaces(one, config) else written
+
+
+def replaces(one: Override, config: DictConfig) -> bool:
+    """Whether a mapping takes the place of what is there, where Hydra would put the one into the other.
+
+    It does where it says that it is something else: another `_target_`, or a test set to hold out.
+    """
+    with open_dict(config):  # else what is not there is an error
+        value, there = one.value(), OmegaConf.select(config, one.key_or_group, throw_on_missing=False)
+    if not isinstance(value, Mapping) or not isinstance(there, DictConfig) or not there:
+        return False
+    return "hold_out" in value or ("_target_" in value and value["_target_"] != there.get("_target_"))
