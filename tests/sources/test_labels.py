@@ -7,20 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardtrain.embeddings import StoreSource
-from guardtrain.errors import DataError
-from guardtrain.records import CELLS, Records
-from guardtrain.sources import ArraysSource, HuggingFaceSource, ManifestSource, ParquetImagesSource
-from guardtrain.sources.labels import LabelsUnclear, read_labels
-from tests.sources.encodings import ENCODINGS, READERS, Encoding, Read, can_hold, saved_to_disk, table_of
-from tests.sources.tiny import hub_image, png
+from guardtrain.sources.labels import LabelsUnclear
+from tests.sources.encodings import ENCODINGS, READERS, Encoding, Read, can_hold, saved_to_disk
 
 TRUTHS = st.lists(st.integers(0, 1), min_size=3, max_size=7).filter(lambda truth: 0 < sum(truth[:-1]) < len(truth) - 1)
 PAIRS = [(reader, encoding) for reader in READERS for encoding in ENCODINGS if can_hold(reader, encoding)]
