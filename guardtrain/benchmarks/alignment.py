@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from guardtrain.errors import ConfigError
+from guardtrain.sources.tables import listed, near
+
 # UnsafeBench's categories for each head of MultiHeaded, by the name of its file.
 _MULTIHEADED = "https://github.com/YitingQu/unsafe-diffusion"
 _HEADS = {
@@ -53,3 +56,24 @@ def matched(wanted: Sequence[str], there: Iterable[str]) -> tuple[str, ...]:
     """
     names = {plain_name(name) for name in wanted}
     return tuple(name for name in there if plain_name(name) in names)
+
+
+def require_there(setting: str, wanted: Iterable[str], there: Iterable[str]) -> None:
+    """Refuse categories or sources that no data set has: images would be chosen by less than was asked for.
+
+    Args:
+        setting: what named them.
+        wanted: names; one that ends in a question mark may be missing.
+        there: those of all data sets.
+
+    Raises:
+        ConfigError: a name that is not there, with what is near.
+    """
+    found = sorted(set(there))
+    known = {plain_name(name) for name in found}
+    for name in wanted:
+        if plain_name(name) not in known and not name.endswith("?"):
+            raise ConfigError(
+                f"{setting} names '{name}', which no data set has.{near(name, found)} They have: {listed(found, 20)}. "
+                f"One that may be missing ends in a question mark: '{name}?'."
+            )

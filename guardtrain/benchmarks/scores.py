@@ -85,12 +85,14 @@ class Contender:
         entrant: its name, and what it is judged on.
         point: the operating point.
         checkpoint: where its encoder's weights lie; None for where its spec says.
+        told: whether the user said what it is judged on.
     """
 
     guard: Guard
     entrant: Entrant
     point: str
     checkpoint: str | None = None
+    told: bool = False
     asks: ClassVar[bool] = False  # about the images themselves
 
     @property

@@ -33,7 +33,8 @@ class BenchmarkSettings:
         points: the operating point of a guard, by its name; null for its default.
         in_distribution: data sets whose like your guards were trained on, or those of each guard by its name; null
             for those of the data config that a guard says it was trained on.
-        real: values of `source` whose images are photographs, beside the usual ones (real, laion5b, …).
+        real: values of `source` whose images are photographs, beside the usual ones (real, laion5b, …). A value here
+            and in `generated` and `categories` that no data set has is an error, unless it ends in a question mark.
         generated: those whose images came out of a generator, beside the usual ones (generated, lexica, …).
         training_images: what becomes of images that a guard was trained on: `leave_out` of its figures, or `keep`.
         vlm: a vision-language model that is asked about the images besides; none without `vlm.model`.

@@ -54,6 +54,7 @@ def run(config: DictConfig) -> None:
     guards = contenders(settings)
     try:
         sets = data_sets(settings, log.info)
+        _require_names(settings, guards, sets)
         require_readable(guards, sets)
         scores = score_all(guards, sets, ScoresFolder(folder / SCORES_FOLDER), embedder(settings, log.info), log.info)
     except DataError as error:
@@ -66,6 +67,21 @@ def run(config: DictConfig) -> None:
     for file in files:
         log.info("%-9s %s", {".parquet": "table", ".csv": "table", ".md": "report"}.get(file.suffix, "figure"), file)
     log.info("%.1f s for scores, %.1f s for the comparison", scored - started, time.perf_counter() - scored)
+
+
+def _require_names(settings: BenchmarkSettings, guards: Sequence[Contender], sets: Sequence[DataSet]) -> None:
+    """Refuse categories and sources in the settings that no data set has."""
+    from guardtrain.benchmarks.alignment import require_there
+
+    categories, sources = (
+        {str(name) for data in sets for name in data.records.column(column) if name is not None}
+        for column in ("category", "source")
+    )
+    for guard in guards if categories else ():  # without any, all are judged on all images, and that is told
+        if guard.told:
+            require_there(f"categories of {guard.entrant.name}", guard.entrant.categories, categories)
+    for name in ("real", "generated"):
+        require_there(name, getattr(settings, name), sources)
 
 
 def _require_model(settings: BenchmarkSettings) -> None:

@@ -328,7 +328,8 @@ def _contender(what: Any, settings: BenchmarkSettings) -> Contender:
     trained = None if published else (guard.about.get("training") or {}).get("data")
     said = settings.checkpoint
     checkpoint = node.get("checkpoint") or (said.get(guard.spec.label) if isinstance(said, Mapping) else said)
-    return Contender(guard, Entrant(name, wanted, published, trained), point, checkpoint and str(checkpoint))
+    entrant = Entrant(name, wanted, published, trained)
+    return Contender(guard, entrant, point, checkpoint and str(checkpoint), categories is not None)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -67,13 +67,31 @@ def shown(text: str | None) -> str:
     return text if plain else repr(text)
 
 
+def as_value(text: str) -> Any:
+    """A cell's text as a number, true or false, where it is one and loses nothing: how people write it in a setting.
+
+    >>> [as_value(text) for text in ("1.0", "007", "True", "nsfw")]
+    [1, '007', True, 'nsfw']
+    """
+    plain = same(text)
+    if plain in ("true", "false"):
+        return plain == "true"
+    if not _NUMBER.fullmatch(plain):
+        return text
+    return int(plain) if _WHOLE.fullmatch(plain) else float(plain)
+
+
 def with_text_keys(mapping: Mapping[Any, Any]) -> dict[str, Any]:
     """`mapping` with its keys as text: YAML and the command line make numbers, true and null of such keys.
 
     >>> with_text_keys({-1: 0, 1.0: 1, True: 1, None: 0})
     {'-1': 0, '1': 1, 'true': 1, 'null': 0}
     """
-    return {NULL if (text := text_of(key)) in (None, NULL_KEY) else str(text): value for key, value in mapping.items()}
+    made = {}
+    for key, value in mapping.items():
+        text = "nan" if key != key else text_of(key)  # a word in somebody's table
+        made[NULL if text is None or text == NULL_KEY else text] = value
+    return made
 
 
 def plain_column(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:

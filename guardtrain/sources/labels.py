@@ -13,7 +13,7 @@ import pyarrow as pa
 from guardtrain.errors import DataError
 from guardtrain.grammar import setting_text
 from guardtrain.records import SAFE, UNSAFE
-from guardtrain.sources.cells import NULL, Cells, same, shown, with_text_keys
+from guardtrain.sources.cells import NULL, Cells, as_value, same, shown, with_text_keys
 
 DEFAULT_LABELS = {
     **dict.fromkeys(("safe", "sfw", "0", "false"), SAFE),
@@ -270,7 +270,7 @@ def _unmapped(
     elif unknown:
         steps.append(("Say which are safe (0) and which unsafe (1)", [("labels", {"CELL": SAFE, "OTHER": UNSAFE})]))
     if None in cells.texts and name is not None and 0 < len(mapped) <= _LISTED:
-        steps.append(("Leave rows without a label out", [("where", {name: list(mapped)})]))
+        steps.append(("Leave rows without a label out", [("where", {name: [as_value(text) for text in mapped]})]))
     return LabelsUnclear(
         f"{place} holds values that are not mapped to safe or unsafe. Found: {cells.listed()}. Mapped: "
         f"{', '.join(f'{key}={value}' for key, value in known.items())}.",

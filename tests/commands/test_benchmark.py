@@ -66,6 +66,7 @@ def test_data_may_be_said_as_elsewhere() -> None:
 
 def test_guards_compared_and_not_scored_twice(run: Callable[..., str], made: Path) -> None:
     guards = f"guards=[{made}/mine,{made}/other,{made}/nsfw]"
+    unsafe = int(np.load(made / "a.npz")["y"].sum())
     data = f"data={{a: {arrays(made / 'a.npz')}, b: {arrays(made / 'b.npz')}}}"
     text = run("benchmark", guards, data, "replicates=60", "out=o", "in_distribution=[a]")
     for part in (
@@ -73,7 +74,7 @@ def test_guards_compared_and_not_scored_twice(run: Callable[..., str], made: Pat
         "Pairs of 'a'", "F1 in and out of distribution", "other against mine on 'a': F1 ",
         "Published F1 in the categories of 'a'", "NSFW_Detector, Lexica [1]", "Guards by source on 'a'",
         "Note: In distribution for mine: a; out of it: b.", "in each source, with intervals: o/report.md",
-        "a: 200 images scored by 3 guards\n",
+        "a: 200 images scored by 3 guards\n", f"a: 200 labels, unsafe: 1 ({unsafe}), safe: 0 ({200 - unsafe})\n",
     ):  # fmt: skip
         assert part in text
     frame, scores = pd.read_parquet("o/benchmark.parquet"), pd.read_parquet("o/scores.parquet")

@@ -28,6 +28,7 @@ def test_an_imported_guard_is_calibrated_on_labelled_images(run, tmp_path: Path)
 
     text = run("calibrate", "guard=q16", data, "onnx=false", "calibration.replicates=50")
     assert "calibration and thresholds on 400 images" in text
+    assert f"mine: 400 labels, unsafe: 'bad' ({int(y.sum())}), safe: 'fine' ({int((~y).sum())})\n" in text
     made = Guard.load("q16-calibrated")
     assert (logits == made.logits(x)).all()
     assert made.calibrator.kind != "identity"

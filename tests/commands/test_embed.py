@@ -31,6 +31,7 @@ def test_damaged_files_are_set_aside_and_tried_again(run: Callable[..., str], ph
     text = run("embed", *SOURCE, "out=store")
     assert ": 1 of 12 cannot be embedded and are set aside, the first: " in text
     assert "11 embeddings" in text
+    assert "source: 12 labels, unsafe: 1 (6), safe: 0 (6)\n" in text
     (aside,) = pq.read_table("store/quarantine.parquet").to_pylist()
     assert "truncated" in aside["reason"]
     mended = Path(aside["uri"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ def test_a_table_becomes_a_curve_that_can_be_drawn(run, tmp_path: Path) -> None:
     text = run(*_command(path))
     assert "AUROC on 'theirs' · 60 images · 4 seeds" in text
     assert "over seeds; every run scored the same images" in text
+    assert re.search(r"^theirs: 60 labels, unsafe: 1 \(\d+\), safe: 0 \(\d+\)$", text, re.MULTILINE)
     shown = run("plot", "results=outputs/curve/theirs")
     assert "AUROC on 'theirs'" in shown
     assert Path("outputs/curve/theirs/curve.png").stat().st_size > 10_000

@@ -127,7 +127,8 @@ def test_filters_and_the_run_of_a_curve(folder: Path, results: Callable[..., str
     assert f"guardtrain export run={folder}/curve pick.run=mlp-0" in text
     assert "loss.l2" not in results("where={loss.l2: 1.0}")
     assert "Did you mean head" in results("where={heads: mlp}", code=2)
-    assert "there are: linear, mlp" in results("where={head: knn}", code=2)
+    assert "is 'knn' in no row. It holds 'linear', 'mlp'." in results("where={head: [mlp, knn]}", code=2)
+    assert results("where={head: [mlp, 'knn?']}") == results("where={head: mlp}")
     assert "there are: alone, pairs" in results("test=none", code=2)
     assert "No run has a value of f1" in results("metric=f1", code=2)
 

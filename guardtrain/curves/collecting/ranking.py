@@ -17,6 +17,9 @@ from guardtrain.curves.statistics import half_width, number_text
 from guardtrain.curves.tables import Table, mean_cell
 from guardtrain.curves.tuning.settings import LOG_LOSS, lower_is_better
 from guardtrain.errors import ConfigError
+from guardtrain.sources.cells import shown, text_of
+from guardtrain.sources.choosing import chosen_values
+from guardtrain.sources.tables import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,12 +51,13 @@ class Ranking:
 
 
 def keep(collected: Collected, where: Mapping[str, Any] | None) -> pd.DataFrame:
-    """The rows whose columns have the values that `where` asks for.
+    """The rows whose columns have the values that `where` asks for, as in the sources of records.
 
     Raises:
         ConfigError: a column that is not there, or values that leave nothing.
+        DataError: a value that no run has.
     """
-    rows = collected.rows
+    rows, kept = collected.rows, np.ones(len(collected.rows), dtype=bool)
     if where is not None and not isinstance(where, Mapping):
         raise ConfigError(f"where must be a mapping, such as where='{{head: mlp}}'; it is {where!r}.")
     for name, wanted in (where or {}).items():
@@ -61,17 +65,17 @@ def keep(collected: Collected, where: Mapping[str, Any] | None) -> pd.DataFrame:
             near = difflib.get_close_matches(str(name), list(rows.columns), n=3)
             hint = f" Did you mean {' or '.join(near)}?" if near else f" There are: {', '.join(rows.columns)}."
             raise ConfigError(f"where names '{name}', and no run has such a column.{hint}")
-        values = list(wanted) if isinstance(wanted, (list, tuple)) else [wanted]
-        values = [NULL if value is None else value for value in values]
-        known = rows[name]
-        texts = known.astype(str)
-        there = sorted({str(value) for value in known.dropna().unique()})
-        if lacking := [str(v) for v in values if not (known.isin([v]) | (texts == str(v))).any()]:
-            near = difflib.get_close_matches(lacking[0], there, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"No run has {name} {', '.join(lacking)}; there are: {', '.join(there[:20])}.{hint}")
-        rows = rows[known.isin(values) | texts.isin([str(value) for value in values])]
-    return rows
+        given = list(wanted) if isinstance(wanted, (list, tuple)) else [wanted]
+        values = [NULL if value is None else text_of(value) for value in given]
+        texts = [text_of(v) for v in rows[name].astype(object).where(rows[name].notna(), None)]
+        there = list(dict.fromkeys(texts))
+        chosen = chosen_values(values, there, f"where: '{name}' of the runs", listed(map(shown, there), 20))
+        kept &= np.array([text in chosen for text in texts], dtype=bool)
+        if not kept.any():
+            raise ConfigError(
+                f"No run has all that `where` asks for: with what is before it, none has {name} {wanted}."
+            )
+    return rows[kept]
 
 
 def rank(mine: pd.DataFrame, others: pd.DataFrame, settings: Sequence[str], metric: str, data: str = "") -> Ranking:
