@@ -99,7 +99,11 @@ def test_any_cells_can_be_mapped_on_the_command_line(mapping: dict[str, int]) ->
         return
     (text,) = with_null_keys([f"x.labels={setting_text(mapping, spaced=True)}"])
     given_ = OmegaConf.create({"labels": OverridesParser.create().parse_override(text).value()})
-    node = {"_target_": "guardtrain.sources.ManifestSource", "path": "t.csv", **OmegaConf.to_container(given_)}  # type: ignore[dict-item]
+    node = {
+        "_target_": "guardtrain.sources.ManifestSource",
+        "path": "t.csv",
+        **OmegaConf.to_container(given_, resolve=True),
+    }  # type: ignore[dict-item]
     read = read_labels(pa.array(list(mapping)), build(node, "x").labels, "x")
     assert read.labels.to_pylist() == list(mapping.values())
 
