@@ -208,6 +208,8 @@ def _about(settings: TuneConfig, configs: TrialConfigs, pools: Pools, score: str
         "seeds": settings.seeds,
         # once the images of both pools in a fold were judged as one
         **({"pools": "each by itself"} if both and score == FOLDS else {}),
+        # images marked with split: val are of no pool; what else judges is in `data`
+        **({"validation": pools.validation_digest} if score == VALIDATION and pools.validation else {}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 REAL, PAIRS = "real", "pairs"
 LIMIT = 1000  # images of each pool: a tenth of a second for 280 linear heads, and five for as many that keep neighbours
 _SEED = 0
+_BLOCK_ROWS = 8192  # embeddings read at once
 
 
 class ValidationScores:
@@ -46,7 +48,8 @@ class ValidationScores:
             if part is not None
         }
         self._folder = ScoresFolder(path)
-        self._names = {name: f"{name}-{part.records.digest()[:12]}" for name, part in self.parts.items()}
+        # of which images, and by what they looked like: the same ids may be other files tomorrow
+        self._names = {name: f"{name}-{_key(part)}" for name, part in self.parts.items()}
 
     def write(self, run_keys: Sequence[str], fitted: FittedBank, kept: np.ndarray) -> None:
         """Score the heads `kept` (R,) of a bank, whose runs are called `run_keys` (R,)."""
@@ -63,8 +66,11 @@ class ValidationScores:
             DataError: runs without scores there, or a damaged file.
         """
         keys, scores = np.zeros(0, dtype="<U16"), np.zeros((0, len(self.parts[name])), dtype=np.float32)
-        if self._names[name] in self._folder.tests():
-            keys, scores, _ = self._folder.read(self._names[name])
+        by_ids = f"{name}-{self.parts[name].records.digest()[:12]}"  # what older curves call them
+        for called in (by_ids, self._names[name]):
+            if called in self._folder.tests():
+                more = self._folder.read(called)
+                keys, scores = np.concatenate([keys, more[0]]), np.concatenate([scores, more[1]])
         place = {str(key): row for row, key in enumerate(keys)}
         if missing := sum(key not in place for key in run_keys):
             raise DataError(
@@ -105,6 +111,14 @@ def whole_groups(groups: np.ndarray, limit: int, seed: int) -> np.ndarray:
     ranked = np.argsort(place, kind="stable")
     last = place[ranked[limit]]  # this group would be cut
     return np.flatnonzero(place < last)
+
+
+def _key(part: Embeddings) -> str:
+    """Twelve hex characters that change with the records and their embeddings."""
+    digest = hashlib.sha256(part.records.digest().encode())
+    for start in range(0, len(part), _BLOCK_ROWS):
+        digest.update(np.ascontiguousarray(part.matrix[start : start + _BLOCK_ROWS], dtype=np.float32).data)
+    return digest.hexdigest()[:12]
 
 
 def _images(pool: Embeddings, marked: Embeddings | None) -> Embeddings:

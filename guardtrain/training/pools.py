@@ -135,8 +135,16 @@ class Pools:
     @cached_property
     def digest(self) -> str:
         """Hex sha256 over all a result depends on: encoder, embeddings, the columns that decide draws and slices."""
+        return self._digest({"real": self.real, "pairs": self.pairs, **dict(sorted(self.tests.items()))})
+
+    @cached_property
+    def validation_digest(self) -> str:
+        """The same over what is marked for validation, which no run's result depends on, but the choice among them."""
+        return self._digest(dict(sorted(self.validation.items())))
+
+    def _digest(self, parts: Mapping[str, Embeddings | None]) -> str:
         h = hashlib.sha256(self.spec.fingerprint.encode())
-        for name, part in [("real", self.real), ("pairs", self.pairs), *sorted(self.tests.items())]:
+        for name, part in parts.items():
             if part is None:
                 continue
             h.update(name.encode())

@@ -175,3 +175,22 @@ def test_records_with_split_val_pick_and_a_curve_that_grows_keeps_its_scores(tmp
     other = ValidationScores(tmp_path / VALIDATION_FOLDER, pools())
     with pytest.raises(DataError, match="split: val changed since"):
         other.read("real", list(small.runs))
+    # the same ids, and other files: what was said of the old ones is of no image that is there
+    same = pools(split=split)
+    marked = same.validation["real"]
+    moved = replace(same, validation={"real": replace(marked, matrix=marked.matrix[::-1].copy())})
+    with pytest.raises(DataError, match="split: val changed since"):
+        ValidationScores(tmp_path / VALIDATION_FOLDER, moved).read("real", list(small.runs))
+
+
+def test_scores_that_older_curves_kept_by_ids_alone_are_read(tmp_path: Path) -> None:
+    split = ["val" if i % 6 in (0, 1) else "train" for i in range(120)]
+    curve = Curve(tmp_path, pools(split=split), GridSettings(budgets=[80], ratios=[0.0], seeds=2))
+    scores = ValidationScores(tmp_path / VALIDATION_FOLDER, curve.pools)
+    before = scores.read("real", list(curve.runs))
+    records = scores.parts["real"].records
+    shutil.rmtree(tmp_path / VALIDATION_FOLDER)
+    older, called = ScoresFolder(tmp_path / VALIDATION_FOLDER), f"real-{records.digest()[:12]}"
+    older.write_test_records(called, records)
+    older.write(list(curve.runs), {called: before[::-1]})
+    np.testing.assert_array_equal(scores.read("real", list(curve.runs)), before[::-1])

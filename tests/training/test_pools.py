@@ -167,3 +167,9 @@ def test_records_marked_val_are_kept_apart_but_for_what_a_test_set_shares() -> N
     assert marked.digest != pools.digest
     without = make_pools("toy", {"real": real.take(np.arange(10, 40))}, tests, seed=0)
     assert without.digest == pools.digest, "keys of runs are what they were"
+    labels = real.records.labels.copy()
+    labels[2:4] = 1 - labels[2:4]
+    relabelled = Embeddings(real.records.with_column("label", labels), real.matrix, real.spec)
+    mended = make_pools("toy", {"real": relabelled}, tests, seed=0)
+    assert mended.digest == pools.digest
+    assert len({pools.validation_digest, mended.validation_digest, without.validation_digest}) == 3

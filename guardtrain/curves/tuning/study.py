@@ -28,6 +28,7 @@ _NAME = "guardtrain"
 _LOCKS = ".workers"
 _WORKER, _AGAIN, _POINT = "worker", "again", "point"
 _REASON, _SCORES, _BY_SEED, _SECONDS = "reason", "scores", "by_seed", "seconds"
+_LATER = ("validation",)  # what older studies do not know of themselves: they are taken to be of what is found
 _WAIT = 120.0  # seconds for a database that another process writes to
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -119,6 +120,9 @@ class Search:
         if known is None:
             self._study.set_user_attr("search", about)
             return
+        if added := {name: about[name] for name in _LATER if name in about and name not in known}:
+            known = {**known, **added}
+            self._study.set_user_attr("search", known)
         different = [name for name in {**known, **about} if known.get(name) != about.get(name)]
         if different:
             raise ConfigError(

@@ -96,6 +96,24 @@ def test_another_search_and_a_damaged_file_are_refused(
         _search(tmp_path)
 
 
+def test_a_search_judged_on_other_validation_images_is_another(tmp_path: Path) -> None:
+    """An older study says nothing of them: it goes on, and from then on they are those that it found."""
+
+    space = read_space(SPACE)
+
+    def search(**about: str) -> Search:
+        return Search(tmp_path, space, sampler="random", seed=0, minimise=False, about={"settings": "a", **about})
+
+    with search():
+        pass
+    for _ in range(2):
+        with search(validation="x"):
+            pass
+    for about in ({"validation": "y"}, {}):
+        with pytest.raises(ConfigError, match="differs in validation"):
+            search(**about)
+
+
 def test_what_each_seed_scored_is_kept_and_of_older_studies_is_the_mean_of_its_folds(tmp_path: Path) -> None:
     import optuna
 
