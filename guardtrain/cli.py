@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     for name in [name for name, value in os.environ.items() if name.startswith("GUARDTRAIN_") and not value]:
         del os.environ[name]  # an empty one says nothing: as a folder it would be the working folder
+    _print_anything()
     if not given or given[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
@@ -87,6 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from guardtrain.commands.launch import launch
 
     return launch(command, rest)
+
+
+def _print_anything() -> None:
+    """A character that the terminal's encoding lacks, or a byte of a file's name that is none, is printed escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run() -> NoReturn:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from guardtrain.errors import DataError
+from guardtrain.file_names import path_text
 
 SAFE, UNSAFE = 0, 1
 SPLITS = ("train", "val", "test")
@@ -193,7 +194,7 @@ class Records:
     def _located(self, image: str | None) -> str | None:
         if image is None or self.root is None or "://" in image:
             return image
-        return str(self.root / image)  # leaves absolute paths as they are
+        return path_text(self.root / image)  # leaves absolute paths as they are
 
     def take(self, indices: np.ndarray | Sequence[int]) -> Records:
         """The rows at `indices`, in that order. Taking one half of a pair is allowed: the pair stays named."""

@@ -23,6 +23,7 @@ from guardtrain.embeddings.shards import Shard, file_names, matrix_shape, metada
 from guardtrain.embeddings.store import ENCODER_FILE, EmbeddingStore, is_store, read_plan, write_files
 from guardtrain.embeddings.writing import named_failures, only_writer
 from guardtrain.errors import StoreError
+from guardtrain.file_names import path_text
 from guardtrain.files import replace_file
 from guardtrain.sources.stacking import stacked
 
@@ -125,7 +126,7 @@ def _key(what: str, shards: Sequence[Shard], kept: np.ndarray) -> str:
     digest = hashlib.sha256(what.encode())
     for shard in shards:
         stat = shard.matrix.stat()
-        digest.update(f"{shard.matrix.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        digest.update(f"{path_text(shard.matrix.absolute())}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
     digest.update(np.ascontiguousarray(kept, dtype=np.int64).data)
     return digest.hexdigest()
 

@@ -14,6 +14,7 @@ from guardtrain.embeddings.quarantine import SetAside, described, warn
 from guardtrain.embeddings.rows import StoredRows
 from guardtrain.embeddings.store import EmbeddingStore
 from guardtrain.errors import DataError
+from guardtrain.file_names import path_text
 from guardtrain.records import SCHEMA, Records
 from guardtrain.sources.cells import text_of
 from guardtrain.sources.manifest import records_of_split
@@ -71,7 +72,7 @@ class StoreSource:
         digest = hashlib.sha256(self._store.spec.fingerprint.encode())
         for shard in self._store.shards:
             stat = shard.matrix.stat()
-            digest.update(f"{shard.matrix.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+            digest.update(f"{path_text(shard.matrix.absolute())}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
         return digest.hexdigest()
 
     @cached_property

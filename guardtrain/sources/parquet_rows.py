@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from guardtrain.errors import DataError
+from guardtrain.file_names import open_on_disk
 from guardtrain.sources.class_names import with_class_names
 from guardtrain.sources.images import is_url
 from guardtrain.sources.paths import file_key
@@ -115,7 +116,9 @@ class ParquetRows:
 def open_parquet(file: str) -> pq.ParquetFile:
     """The Parquet file at a local path or fsspec URL; nothing of it is read ahead."""
     if not is_url(file):
-        return pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+        # Arrow takes a name as UTF-8, whatever the file's is
+        named = file if file.isascii() and "\\x" not in file else open_on_disk(file)
+        return pq.ParquetFile(named, pre_buffer=False, buffer_size=1 << 20)
     import fsspec
 
     return pq.ParquetFile(fsspec.open(file, "rb").open(), pre_buffer=False, buffer_size=1 << 20)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from guardtrain.errors import DataError
+from guardtrain.file_names import path_on_disk, path_text
 from guardtrain.sources.images import is_url, read_encoded
 from guardtrain.sources.tables import near
 
@@ -67,15 +68,16 @@ def _uris_key(uris: list[str | None]) -> str:
     digest = hashlib.sha256()
     for uri in uris:
         digest.update(f"{uri}\0".encode())
-        if uri is not None and not is_url(uri) and (file := Path(uri)).is_file():
-            digest.update(f"{stat_key(file)}\0".encode())
+        if uri is not None and not is_url(uri) and Path(path_on_disk(uri)).is_file():
+            digest.update(f"{stat_key(uri)}\0".encode())
     return digest.hexdigest()
 
 
-def stat_key(file: Path) -> str:
+def stat_key(file: str) -> str:
     """Absolute path, size and modification time of a local file."""
-    stat = file.stat()
-    return f"{file.absolute()}|{stat.st_size}|{stat.st_mtime_ns}"
+    path = Path(path_on_disk(file))
+    stat = path.stat()
+    return f"{path_text(path.absolute())}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
 def located(uri: Any, root: str) -> str | None:

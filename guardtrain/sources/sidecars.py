@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from guardtrain.errors import DataError
+from guardtrain.file_names import path_on_disk, path_text
 from guardtrain.sources.class_names import with_class_names
 from guardtrain.sources.images import is_url
 from guardtrain.sources.parquet_rows import open_parquet
@@ -63,7 +64,7 @@ def _sidecars(tars: list[str]) -> list[str | None]:
 
 def _listing(folder: str) -> set[str]:
     if not is_url(folder):
-        return {entry.name for entry in Path(folder).iterdir()}
+        return {path_text(entry.name) for entry in Path(path_on_disk(folder)).iterdir()}
     import fsspec
 
     try:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from guardtrain.errors import DataError
+from guardtrain.file_names import open_on_disk
+from guardtrain.sources.images import is_url
 
 PIPE = "pipe:"
 _CHUNK = 1 << 20
@@ -78,9 +80,7 @@ class Spool:
             if url.startswith(PIPE):
                 size, digest = _run(url.removeprefix(PIPE), raw)
             else:
-                import fsspec
-
-                with fsspec.open(url, "rb") as stream:
+                with _opened(url) as stream:
                     size, digest = _copy(stream, raw)
             opener = compression(raw)
             if opener is None:
@@ -96,6 +96,14 @@ class Spool:
                 f"{url} cannot be copied to a temporary file in {self._folder or tempfile.gettempdir()}: {error}. "
                 "TMPDIR names another folder."
             ) from error
+
+
+def _opened(url: str) -> Any:
+    if not is_url(url):
+        return open_on_disk(url)
+    import fsspec
+
+    return fsspec.open(url, "rb")
 
 
 def compression(file: IO[bytes]) -> Any:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from guardtrain.errors import DataError
+from guardtrain.file_names import path_text
 from guardtrain.files import replace_file
 
 FIELDS = ("json", "cls", "txt")  # members that are read into the index whole
@@ -66,13 +67,14 @@ def read_index(file: IO[bytes], key: str, origin: str) -> TarIndex:
     """
     rows: list[dict[str, Any]] = []
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
             for info in _members(tar):
-                split = sample_name(info.name)
-                if split is None or re.match(r"__[^/]*__($|/)", info.name):
+                member = path_text(info.name)
+                split = sample_name(member)
+                if split is None or re.match(r"__[^/]*__($|/)", member):
                     continue
                 if info.sparse is not None:
-                    raise DataError(f"The member {info.name} of {origin} is sparse: write the tar anew without holes.")
+                    raise DataError(f"The member {member} of {origin} is sparse: write the tar anew without holes.")
                 name, suffix = split
                 if not rows or rows[-1]["key"] != name:
                     rows.append({"key": name, "members": []})
@@ -84,7 +86,7 @@ def read_index(file: IO[bytes], key: str, origin: str) -> TarIndex:
                     row[suffix] = b"" if content is None else content.read()
                 else:
                     where = {"offset": info.offset_data, "size": info.size}
-                    row["members"].append({"suffix": suffix, "name": info.name, **where})
+                    row["members"].append({"suffix": suffix, "name": member, **where})
     except (tarfile.TarError, EOFError) as error:
         raise DataError(
             f"{origin} is no whole tar ({error}): it may be cut short. Fetch it again, or leave it out of the path."
