@@ -1,12 +1,15 @@
-"""Files that are never half-written, that one process writes at a time, and the digest of what they hold."""
+"""Files that are never half-written, that one process writes at a time; their digest; which are no user's pictures."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# In a folder: the names of those pictures that guardtrain drew itself, one a line; `*.png` is all of them.
+DRAWN_FILE = ".guardtrain-drawn"
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -51,6 +54,26 @@ def only_process(lock_file: Path, refusal: Exception) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def note_drawn(files: Iterable[Path]) -> None:
+    """Note beside those of `files` that are PNGs that guardtrain drew them: figures, contact sheets, masks.
+
+    Folders of images are gone through without them; a picture that is named by itself is judged all the same.
+
+    Args:
+        files: what a command wrote; `FOLDER/*.png` stands for all of a folder's.
+    """
+    by_folder: dict[Path, list[str]] = {}
+    for file in files:
+        if file.suffix == ".png":
+            by_folder.setdefault(file.parent, []).append(file.name)
+    for folder, names in by_folder.items():
+        note = folder / DRAWN_FILE
+        known = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
+        if new := [name for name in names if name not in known]:
+            text = "\n".join([*known, *new]) + "\n"
+            replace_file(note, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
 
 
 def file_sha256(path: Path) -> str:

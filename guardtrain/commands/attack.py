@@ -16,7 +16,7 @@ from guardtrain.commands.terminal import show
 from guardtrain.config import AttackConfig
 from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError, EncoderError
-from guardtrain.files import replace_file
+from guardtrain.files import note_drawn, replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +56,7 @@ def run(config: DictConfig) -> None:
     log.info("")
     show(attack_text(frame, settings, trained_notes(every, guards, settings.training_images)))
     files = [*_written(frame, images, folder), *figure.write(figure.draw(frame, settings.confidence), folder)]
+    note_drawn(files)
     log.info("")
     for file in files:
         log.info("%-9s %s", "figure" if file.suffix in (".png", ".pdf") else "table", file)

@@ -18,7 +18,7 @@ from guardtrain.benchmarks.settings import BenchmarkSettings
 from guardtrain.commands.terminal import show
 from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError, DataError
-from guardtrain.files import replace_file
+from guardtrain.files import note_drawn, replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,6 +129,7 @@ def _compared(
     replace_file(folder / SCORES_FILE, lambda path: _parquet(scores_table(guards, sets, scores, aside), path))
     files.append(folder / SCORES_FILE)
     files += figure.save(figure.draw(frame, entrants, settings.confidence), folder, settings.formats)
+    note_drawn(files)
     replace_file(folder / REPORT_FILE, lambda path: path.write_text(text, encoding="utf-8"))
     if details:
         where = folder / REPORT_FILE

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 EXTRAS = {
     "onnx": "head.onnx and guard.onnx in exported guards",
     "serve": "guardtrain serve",
+    "heic": "HEIC photographs, as phones take them",
     "hf": "data sets of the Hugging Face hub (source=hugging_face)",
     "ray": "engine=ray, hydra/launcher=ray_local and ray_cluster",
     "joblib": "hydra/launcher=processes",

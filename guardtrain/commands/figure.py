@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from guardtrain.curves.display_base import FIGURES
 from guardtrain.curves.settings import PlotSettings
 from guardtrain.errors import DataError
-from guardtrain.files import replace_file
+from guardtrain.files import note_drawn, replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +66,7 @@ def draw(
         print(f"\n{text}")
     displays = output.displays()
     files = [file for display in displays for file in display.save(folder, formats=plot.formats)]
+    note_drawn(files)
     tables = output.tables() if plot.tables or plot.report else {}
     files += _write_tables(tables, plot.tables, folder)
     if plot.report:

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guardtrain.errors import DataError
-from guardtrain.sources.images import EXTENSIONS, is_url
-from guardtrain.sources.paths import files_named
+from guardtrain.file_names import path_on_disk, path_text
+from guardtrain.sources.decoding import endings
+from guardtrain.sources.images import is_url
+from guardtrain.sources.paths import files_named, local_path
 from guardtrain.sources.rows import located
 from guardtrain.sources.tables import FORMATS, read_table
+from guardtrain.sources.walk import Walk
 
 
 @dataclass(frozen=True)
@@ -28,35 +31,41 @@ class InputImage:
     uri: str | None
 
 
-def input_images(inputs: Sequence[str]) -> Iterator[InputImage]:
+def input_images(inputs: Sequence[str], walk: Walk | None = None) -> Iterator[InputImage]:
     """The images that `inputs` name, in order; those of a folder are found while it is walked through.
 
     Args:
         inputs: each a file, a folder (searched through, hidden files passed over), a glob or a brace pattern, local or
-            an fsspec URL; or a table (CSV, JSONL, Parquet) with a column `image` and, if wanted, `id`.
+            an fsspec URL; or a table (CSV, JSONL, Parquet) with a column `image` and, if wanted, `id`. What is named by
+            itself is not found once more in a folder.
+        walk: keeps what is passed over in folders; a new one each time.
 
     Raises:
         DataError: nothing there, or a table without images.
     """
-    for text in inputs:
-        path = Path(text).expanduser()
+    texts = [local_path(text) for text in inputs]
+    walk = walk or Walk()
+    walk.name(text for text in texts if not is_url(text))
+    for text in texts:
+        path = Path(path_on_disk(text)).expanduser()
         if not is_url(text) and path.is_dir():
-            yield from _of_folder(path)
+            yield from _of_folder(path, walk)
         elif text.split("?")[0].lower().endswith(FORMATS):
             yield from _of_table(text)
         else:
-            for file in files_named(text, tuple(sorted(EXTENSIONS)), "images"):
-                yield InputImage(file if is_url(file) or path.is_absolute() else os.path.relpath(file), file)
+            for file in files_named(text, tuple(sorted(endings())), "images", walk):
+                name = file if is_url(file) or path.is_absolute() else os.path.relpath(file)
+                yield InputImage(path_text(name), file)
 
 
 def content_key(images: Sequence[InputImage]) -> str:
     """Hex sha256 that changes when one of the files does, by path, size and time; of URLs the URL."""
     digest = hashlib.sha256()
     for image in images:
-        digest.update(f"{image.id}\0{image.uri}\0".encode(errors="surrogateescape"))
+        digest.update(f"{image.id}\0{image.uri}\0".encode())
         if image.uri is not None and not is_url(image.uri):
             try:
-                stat = Path(image.uri).stat()
+                stat = Path(path_on_disk(image.uri)).stat()
             except OSError:
                 digest.update(b"missing\0")
             else:
@@ -64,17 +73,17 @@ def content_key(images: Sequence[InputImage]) -> str:
     return digest.hexdigest()
 
 
-def _of_folder(folder: Path) -> Iterator[InputImage]:
+def _of_folder(folder: Path, walk: Walk) -> Iterator[InputImage]:
+    before = len(walk.links)
     found = False
-    for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
-                found = True
-                path = str(Path(where, name))
-                yield InputImage(path, path)
-    if not found:
-        raise DataError(f"There are no images in {folder} (endings looked for: {' '.join(sorted(EXTENSIONS))}).")
+    for file in walk.files([str(folder)]):
+        found, path = True, path_text(Path(file))  # `a.png` in the folder `.`, not `./a.png`
+        yield InputImage(path, path)
+    if not found and len(walk.links) == before:  # else it is there already
+        passed = "".join(f" {line[0].upper()}{line[1:]}." for line in walk.lines())
+        raise DataError(
+            f"There are no images in {path_text(folder)} (endings looked for: {' '.join(sorted(endings()))}).{passed}"
+        )
 
 
 def _of_table(text: str) -> Iterator[InputImage]:

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from guardtrain.errors import ConfigError, DataError
+from guardtrain.file_names import path_text
 from guardtrain.sources.class_names import card_features, named, with_class_names
 from guardtrain.sources.images import is_url
 from guardtrain.sources.parquet_rows import ParquetRows, holds_bytes, holds_images
-from guardtrain.sources.paths import files_named
+from guardtrain.sources.paths import files_named, local_path
 from guardtrain.sources.row_source import RowImageSource
 from guardtrain.sources.rows import ImageRows, TableRows, located
 from guardtrain.sources.stacking import stacked
@@ -170,12 +171,12 @@ def split_files(path: str, config: str | None, split: str | None, origin: str) -
     Raises:
         DataError: no files, or none of that split.
     """
-    kinds = (".parquet", *_TABLES)
+    kinds, path = (".parquet", *_TABLES), local_path(path)
     files = files_named(path, kinds, "Parquet, CSV or JSONL files")
     folder = Path(path).expanduser()
     if not is_url(path) and not folder.is_dir():
         return [(file, None) for file in files]  # named one by one
-    base = path.rstrip("/") if is_url(path) else str(folder.absolute())
+    base = path.rstrip("/") if is_url(path) else path_text(folder.absolute())
     inside = {file: file.removeprefix(base).lstrip("/") for file in files}
     if config is not None and (of := [f for f in files if config in inside[f].split("/")[:-1]]):
         files = of

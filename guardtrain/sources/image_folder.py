@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +12,14 @@ from pathlib import Path
 from PIL import Image
 
 from guardtrain.errors import DataError
+from guardtrain.file_names import path_text
 from guardtrain.records import SAFE, UNSAFE, Records
-from guardtrain.sources.images import EXTENSIONS, files_key, open_image, read_encoded
+from guardtrain.sources.decoding import endings
+from guardtrain.sources.images import files_key, open_image, read_encoded
 from guardtrain.sources.tables import listed
+from guardtrain.sources.walk import Walk
+
+log = logging.getLogger(__name__)
 
 _LABELS = {"safe": SAFE, "unsafe": UNSAFE}
 
@@ -23,14 +29,15 @@ class ImageFolderSource:
     """Images in `root/safe/…` and `root/unsafe/…`; the next folder down, where there is one, is the category.
 
     Args:
-        root: the folder. Links to folders are followed; hidden files and folders are passed over.
+        root: the folder. Links to folders are followed, and a folder is gone through once, whatever leads to it; what
+            is passed over is said (see `Walk`).
         source: value of the `source` column.
 
     The id of a record is its path under `root` with forward slashes; records are sorted by it.
 
     Raises (on `records`):
-        DataError: no such folder, no `safe` or `unsafe` in it, no images in those, or images in folders beside
-            them; the message names what was found instead.
+        DataError: no such folder, no `safe` or `unsafe` in it, no images in those, images in folders beside them, or
+            a link that makes safe images unsafe; the message names what was found instead.
     """
 
     root: str
@@ -62,20 +69,28 @@ class ImageFolderSource:
         if not labelled:
             raise DataError(
                 f"The image folder {root} must hold the folders safe and unsafe; "
-                f"it holds: {listed(e.name + '/' * e.is_dir() for e in entries)}."
+                f"it holds: {listed(path_text(e.name) + '/' * e.is_dir() for e in entries)}."
             )
-        stray = [e.name for e in entries if e.is_dir() and e not in labelled and next(_images_under(e), None)]
-        if stray:
+        walk = Walk()
+        found = list(walk.files([str(e) for e in labelled], str(root)))
+        _refuse_contradictions(root, walk.links)
+        lines = walk.lines()
+        if loose := [path_text(e.name) for e in entries if e.is_file() and walk.wanted(str(e))]:
+            lines.append(f"passed over: {len(loose):,} in no folder, neither safe nor unsafe: {listed(loose)}")
+        others = [e for e in entries if e.is_dir() and e not in labelled]
+        if stray := [path_text(e.name) for e in others if next(walk.files([str(e)]), None)]:
             raise DataError(
                 f"The image folder {root} has images outside safe and unsafe, in {listed(stray)}: "
                 "move those folders into one of the two, or elsewhere."
             )
-        paths = sorted(p.relative_to(root).as_posix() for folder in labelled for p in _images_under(folder))
-        if not paths:
+        for line in lines:
+            log.warning("%s: %s", path_text(root), line)
+        if not found:
             raise DataError(
                 f"There are no images under {listed(f'{e}/' for e in labelled)} (endings looked for: "
-                f"{' '.join(sorted(EXTENSIONS))})."
+                f"{' '.join(sorted(endings()))})."
             )
+        paths = sorted(path_text(Path(path).relative_to(root).as_posix()) for path in found)
         parts = [p.split("/") for p in paths]
         return Records.from_columns(
             root=root,
@@ -87,10 +102,16 @@ class ImageFolderSource:
         )
 
 
-def _images_under(folder: Path) -> Iterator[Path]:
-    for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in files:
-            path = Path(where, name)
-            if path.suffix.lower() in EXTENSIONS and not name.startswith("."):
-                yield path
+def _refuse_contradictions(root: Path, links: Iterable[tuple[str, str]]) -> None:
+    """Raise DataError where a link under one label leads to what lies under the other."""
+
+    def label(path: str) -> str | None:
+        top = Path(os.path.relpath(path, root)).parts[:1]
+        return top[0].lower() if top and top[0].lower() in _LABELS else None
+
+    for link, there in links:
+        if None not in (label(link), label(there)) and label(link) != label(there):
+            raise DataError(
+                f"{path_text(link)} is a link to {path_text(there)}: the same images would be {label(link)} and "
+                f"{label(there)}. Remove the link, or what it leads to."
+            )

@@ -10,12 +10,12 @@ from pathlib import Path
 from PIL import Image
 
 from guardtrain.errors import DataError
+from guardtrain.file_names import path_on_disk, path_text
 from guardtrain.records import Records
 from guardtrain.sources.decoding import MAX_PIXELS, decode
 from guardtrain.sources.tables import listed
 
 MAX_BYTES = 8 * MAX_PIXELS  # of a file: the largest image there may be, as 16 bits of four channels, as it is
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 
 
 def is_url(path: str) -> bool:
@@ -46,8 +46,7 @@ def read_encoded(uri: str) -> bytes:
 
         with fsspec.open(uri, "rb") as file:
             return bytes(file.read())
-    # A pipe under an image's name would be waited for without end, hence not to be blocked by opening it.
-    with open(uri, "rb", opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+    with open(path_on_disk(uri), "rb", opener=_at_once) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise OSError("not a file but a pipe or a device")
@@ -56,6 +55,11 @@ def read_encoded(uri: str) -> bytes:
                 f"too large for an image ({found.st_size / 1e9:.1f} GB; the limit is {MAX_BYTES / 1e9:.1f} GB)"
             )
         return file.read()
+
+
+def _at_once(path: str, flags: int) -> int:
+    """A pipe under an image's name would be waited for without end, hence not to be blocked by opening it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def decode_image(content: bytes) -> Image.Image:
@@ -86,11 +90,12 @@ def files_key(records: Records, origin: str) -> str:
         if is_url(uri):
             digest.update(f"{uri}\0".encode())
             continue
-        path = Path(uri).absolute()
+        file = Path(path_on_disk(uri)).absolute()
+        path = path_text(file)
         try:
-            found = path.stat()
+            found = file.stat()
         except (FileNotFoundError, NotADirectoryError) as error:
-            if not path.is_symlink():
+            if not file.is_symlink():
                 missing.append(path)
             digest.update(f"{path}\0{error.errno}\0".encode())
             continue

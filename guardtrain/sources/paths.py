@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from guardtrain.errors import DataError
+from guardtrain.file_names import path_on_disk, path_text
+from guardtrain.sources.endings import Wanted
 from guardtrain.sources.images import is_url
 from guardtrain.sources.rows import stat_key
+from guardtrain.sources.walk import Walk
+
+log = logging.getLogger(__name__)
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
 _LETTERS = re.compile(r"([a-zA-Z])\.\.([a-zA-Z])")
@@ -71,37 +78,57 @@ def _choices(inner: str) -> Iterator[str]:
     return itertools.chain.from_iterable(brace_expand(part) for part in _parts(inner))
 
 
-def files_named(path: str, suffixes: tuple[str, ...], what: str) -> list[str]:
-    """The files that `path` names, sorted where it does not give an order: absolute local paths, or URLs.
+def files_named(path: str, suffixes: tuple[str, ...], what: str, walk: Walk | None = None) -> list[str]:
+    """The files that `path` names, sorted where it does not give an order: absolute local paths as text, or URLs.
+
+    A folder is gone through once, and a file is found once, whatever links lead to them; a link that is passed over is
+    said.
 
     Args:
         path: a file, a folder (searched through for `suffixes`), a glob or a brace pattern; local or an fsspec URL.
-        suffixes: endings looked for in a folder.
+        suffixes: endings looked for in a folder, in any case.
         what: what the files are called in messages.
+        walk: keeps what is passed over, for the caller to say it.
 
     Raises:
         DataError: nothing there.
     """
-    return [file for pattern in brace_expand(path) for file in _files(pattern, suffixes, what)]
+    said = walk or Walk(Wanted(suffixes))
+    found = [file for pattern in brace_expand(local_path(path)) for file in _files(pattern, suffixes, what, said)]
+    if walk is None:
+        for line in said.link_lines():
+            log.warning("the %s at %s: %s", what, path_text(path), line)
+    return found
 
 
-def _files(pattern: str, suffixes: tuple[str, ...], what: str) -> list[str]:
+def local_path(path: str) -> str:
+    """`path` as it is, and a `file://` URL as the path that it is of."""
+    scheme, found, rest = path.partition("://")
+    return rest if found and scheme in ("file", "local") else path
+
+
+def _files(pattern: str, suffixes: tuple[str, ...], what: str, walk: Walk) -> list[str]:
     found: list[str]
+    before = len(walk.links)
     if is_url(pattern):
         found = _urls(pattern, suffixes, what)
     else:
-        file = Path(pattern).expanduser().absolute()
+        file = Path(path_on_disk(pattern)).expanduser().absolute()
         if file.is_dir():
-            found = sorted(str(f) for f in file.rglob("*") if f.name.endswith(suffixes) and f.is_file())
+            found = sorted(walk.files([str(file)]), key=os.fsencode)
         elif file.exists():
-            return [str(file)]
+            return [path_text(file)]
         else:
             anchor = Path(file.anchor)
-            found = sorted(str(f) for f in anchor.glob(str(file.relative_to(anchor)))) if _is_glob(pattern) else []
-    if not found:
-        inside = f" (endings looked for: {' '.join(suffixes)})" if not _is_glob(pattern) else ""
-        raise DataError(f"There are no {what} at {pattern}{inside}.")
-    return found
+            names = [str(f) for f in anchor.glob(str(file.relative_to(anchor)))] if _is_glob(pattern) else []
+            folders = [name for name in names if Path(name).is_dir()]
+            found = walk.once(set(names) - set(folders))
+            found = sorted([*found, *walk.files(folders)], key=os.fsencode)
+    if not found and len(walk.links) == before:  # else they are taken already
+        searched = is_url(pattern) or Path(path_on_disk(pattern)).expanduser().is_dir()
+        inside = f" (endings looked for: {' '.join(suffixes)})" if searched and not _is_glob(pattern) else ""
+        raise DataError(f"There are no {what} at {path_text(pattern)}{inside}.")
+    return [path_text(name) for name in found]
 
 
 def _is_glob(pattern: str) -> bool:
@@ -111,14 +138,15 @@ def _is_glob(pattern: str) -> bool:
 def _urls(pattern: str, suffixes: tuple[str, ...], what: str) -> list[str]:
     import fsspec
 
-    if pattern.endswith(suffixes) and not _is_glob(pattern):
+    if pattern.lower().endswith(suffixes) and not _is_glob(pattern):
         return [pattern]
     try:
         system, inner = fsspec.core.url_to_fs(pattern)
         names = system.glob(inner) if _is_glob(pattern) else system.find(inner)
     except (OSError, ValueError, ImportError) as error:
         raise DataError(f"The {what} at {pattern} cannot be listed: {error}") from error
-    return sorted(system.unstrip_protocol(name) for name in names if _is_glob(pattern) or name.endswith(suffixes))
+    wanted = (name for name in names if _is_glob(pattern) or name.lower().endswith(suffixes))
+    return sorted(system.unstrip_protocol(name) for name in wanted)
 
 
 def file_key(file: str, what: str) -> str:
@@ -129,7 +157,7 @@ def file_key(file: str, what: str) -> str:
     """
     if not is_url(file):
         try:
-            return stat_key(Path(file))
+            return stat_key(file)
         except OSError:
             raise DataError(f"There are no {what} at {file}.") from None
     info = url_info(file, what)

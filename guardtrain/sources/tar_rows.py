@@ -6,13 +6,18 @@ import json
 import os
 import re
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 
 from guardtrain.errors import DataError
-from guardtrain.sources.images import EXTENSIONS, is_url
+from guardtrain.file_names import open_on_disk, path_on_disk
+from guardtrain.sources.decoding import endings
+from guardtrain.sources.endings import ending_of, kinds_text
+from guardtrain.sources.images import is_url
 from guardtrain.sources.parquet_rows import stems
 from guardtrain.sources.paths import brace_expand, file_key, files_named
 from guardtrain.sources.sidecars import with_sidecars
@@ -84,7 +89,7 @@ class TarRows:
             system, inner = fsspec.core.url_to_fs(name)
             content = bytes(system.cat_file(inner, start=offset, end=offset + size))
         else:
-            descriptor = os.open(name, os.O_RDONLY)
+            descriptor = os.open(path_on_disk(name), os.O_RDONLY)
             try:
                 content = os.pread(descriptor, size, offset)
             finally:
@@ -134,23 +139,25 @@ class TarRows:
 
     def _find_images(self, indices: list[TarIndex], wanted: tuple[str, ...]) -> pa.Table:
         """`key` and the columns of the samples that have their images; where these lie is noted on the way."""
-        tables, tar_of, without = [], [], 0
+        tables, tar_of, without = [], [], Counter[str]()
         seen: dict[str, None] = {}
         places: dict[str, list[tuple[int, int, str]]] = {name: [] for name in self.image_columns}
         for t, index in enumerate(indices):
             rows: list[int] = []
             for s, members in enumerate(index.samples["members"].to_pylist()):
-                images = {m["suffix"]: m for m in members if f".{m['suffix'].rsplit('.', 1)[-1]}" in EXTENSIONS}
+                images = {m["suffix"]: m for m in members if ending_of(f"x.{m['suffix']}") in endings()}
                 images |= {m["suffix"]: m for m in members if m["suffix"] in wanted}
                 seen |= dict.fromkeys(images)
                 if not images or not all(name in images for name in wanted):
-                    without += 1
+                    others = (ending_of(f"x.{m['suffix']}") or f".{m['suffix']}" for m in members)
+                    without[next(others, "of json, cls and txt alone")] += 1
                     continue
                 if not wanted and len(images) > 1:
                     key = index.samples["key"][s].as_py()
                     raise DataError(
                         f"The sample {key} of {self._tars[t]} has several images ({listed(images)}): say which with "
                         "columns={image: SUFFIX}, or, if they are a pair, with pairs={safe: SUFFIX, unsafe: SUFFIX}."
+                        + _dotted(key, images)
                     )
                 chosen = [images[name] for name in wanted] or list(images.values())
                 for name, member in zip(self.image_columns, chosen, strict=True):
@@ -161,15 +168,31 @@ class TarRows:
         self._tar_of = np.concatenate(tar_of)
         self._places = {name: _arrays(found) for name, found in places.items()}
         if not len(self._tar_of):
-            looked = f"members {listed(wanted)}" if wanted else f"images ({' '.join(sorted(EXTENSIONS))})"
+            looked = f"members {listed(wanted)}" if wanted else f"images ({' '.join(sorted(endings()))})"
             hint = "".join(near(name, seen) for name in wanted)
-            raise DataError(
-                f"{self._origin} hold no samples with {looked}.{hint} Image members end in: {listed(seen)}."
+            found = f"Image members end in: {listed(seen)}." if seen else f"There are: {kinds_text(without)}."
+            raise DataError(f"{self._origin} hold no samples with {looked}.{hint} {found}")
+        if number := without.total():
+            what = f"{number:,} sample lacks" if number == 1 else f"{number:,} samples lack"
+            which = f"one of the members {listed(wanted)}" if wanted else "an image that can be decoded"
+            print(
+                f"{self._origin}: {what} {which} and {'is' if number == 1 else 'are'} left out; found there: "
+                f"{kinds_text(without)}.",
+                file=sys.stderr,
+                flush=True,
             )
-        if without:
-            what = f"lack one of the members {listed(wanted)}" if wanted else "have no image"
-            print(f"{self._origin}: {without} samples {what} and are left out.", file=sys.stderr, flush=True)
         return stacked(tables)
+
+
+def _dotted(key: str, images: Iterable[str]) -> str:
+    """What to do where a name has a dot of its own: `22.05.png` is the member `05.png` of the sample `22`."""
+    odd = next((name for name in images if re.match(r"\d+\.", name)), None)
+    if odd is None:
+        return ""
+    return (
+        f" In tars a name ends at its first dot: '{key}.{odd}' is the member '{odd}' of the sample '{key}'. If each is "
+        "a sample of its own, write the tar anew without dots in the names."
+    )
 
 
 def _arrays(places: list[tuple[int, int, str]]) -> dict[str, Any]:
@@ -222,7 +245,7 @@ def _names(tars: list[str]) -> list[str]:
 
 def _opened(name: str) -> IO[bytes]:
     if not is_url(name):
-        return open(name, "rb")
+        return open_on_disk(name)
     import fsspec
 
     return fsspec.open(name, "rb").open()  # type: ignore[no-any-return]

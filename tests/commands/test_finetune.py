@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -52,7 +53,12 @@ def test_from_images_to_a_tuned_encoder_its_metrics_and_a_guard(run) -> None:
     run("export", f"run={OUT}", "out=guard", "onnx=false")
     assert Guard.load(Path("guard")).spec.fingerprint == tuned
     run("scenes", "n=6", "out=photos")
-    assert "6" in run("predict", "guard=guard", "out=scored.parquet", "photos")
+    # the contact sheet beside them is no image of theirs
+    text = run("predict", "guard=guard", "out=scored.parquet", "photos")
+    assert text.splitlines()[0] == "passed over: 1 .csv, 1 drawn by guardtrain (photos/contact_sheet.png)"
+    assert "images      6" in text.splitlines()
+    judged = pq.read_table("scored.parquet")["id"].to_pylist()
+    assert judged == sorted(str(file) for file in Path("photos/images").iterdir())
     # other commands take the encoder by one word
     run("embed", "--config-dir", str(OUT / "conf"), "encoder=tuned", "source=scenes", "source.n=6", "out=store")
     assert json.loads(Path("store/encoder.json").read_text())["fingerprint"] == tuned

@@ -14,6 +14,8 @@ from PIL import Image
 from guardtrain.cli import main
 from guardtrain.curves.display_base import FIGURES
 from guardtrain.curves.results import ResultsTable
+from guardtrain.files import DRAWN_FILE
+from guardtrain.sources.walk import Walk
 from tests.curves.scored_curve import scored_curve
 
 pytestmark = pytest.mark.long
@@ -37,7 +39,8 @@ def everything(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_everything_is_written_by_default(everything: Path) -> None:
     figures = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "pdf")}
     tables = {f"{name}.{kind}" for name in ("summary", "efficiency") for kind in ("md", "tex")}
-    assert {p.name for p in everything.iterdir()} == figures | tables | {"report.html"}
+    assert {p.name for p in everything.iterdir()} == figures | tables | {"report.html", DRAWN_FILE}
+    assert list(Walk().files([str(everything)])) == []  # they are no images to judge
 
 
 def test_figures_are_valid_files(everything: Path) -> None:

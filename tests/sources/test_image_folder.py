@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,53 @@ def test_errors_name_what_was_found(tmp_path: Path) -> None:
 
 def test_empty_folders_are_refused_with_the_endings(tmp_path: Path) -> None:
     (tmp_path / "safe").mkdir()
-    (tmp_path / "safe" / "a.heic").write_text("")
+    (tmp_path / "safe" / "a.xcf").write_text("")
     message = refused(tmp_path)
     assert "no images under" in message
-    assert ".jpeg .jpg" in message
+    assert ".jpe .jpeg .jpf .jpg" in message
+
+
+def test_a_folder_counts_once_whatever_links_lead_back_to_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("unsafe/a.png", "unsafe/fire/b.png", "safe/c.png", "cover.png"):
+        put(tmp_path / name)
+    for link, to in (("unsafe/latest", "."), ("unsafe/up", ".."), ("safe/deep", "."), ("all", ".")):
+        (tmp_path / link).symlink_to(to)
+    (tmp_path / "safe" / "notes.txt").write_text("")
+    records = ImageFolderSource(str(tmp_path)).records()
+    assert records.ids.tolist() == ["safe/c.png", "unsafe/a.png", "unsafe/fire/b.png"]
+    said = [message.removeprefix(f"{tmp_path}: ") for message in caplog.messages]
+    assert said == [
+        "passed over: 1 .txt",
+        f"passed over: 3 taken already by another path: {tmp_path}/safe/deep (is {tmp_path}/safe), "
+        f"{tmp_path}/unsafe/latest (is {tmp_path}/unsafe), {tmp_path}/unsafe/up (is {tmp_path})",
+        "passed over: 1 in no folder, neither safe nor unsafe: cover.png",
+    ]
+
+
+@pytest.mark.parametrize("link", ["safe/more", "safe/a.png"])
+def test_a_link_that_would_give_an_image_two_labels_is_refused(tmp_path: Path, link: str) -> None:
+    put(tmp_path / "unsafe" / "fire" / "a.png")
+    put(tmp_path / "safe" / "c.png")
+    (tmp_path / link).symlink_to(tmp_path / "unsafe" / ("fire/a.png" if link.endswith(".png") else "fire"))
+    message = refused(tmp_path)
+    assert f"{tmp_path}/{link} is a link to {tmp_path}/unsafe/fire" in message
+    assert "the same images would be safe and unsafe" in message
+    (tmp_path / link).unlink()
+    (tmp_path / "Safe").symlink_to("unsafe")
+    assert "would be safe and unsafe" in refused(tmp_path)
+
+
+def test_names_that_are_no_utf8_are_ids_like_others(tmp_path: Path) -> None:
+    put(tmp_path / "safe" / "a.png")
+    fire = tmp_path / "unsafe" / os.fsdecode(b"feu \xe9")
+    for name, content in ((b"\xe8.png", 90), (b"broken.png", None)):
+        put(fire / "b.png", content or 0)
+        (fire / "b.png").rename(fire / os.fsdecode(name))
+    source = ImageFolderSource(str(tmp_path))
+    records = source.records()
+    assert records.ids.tolist() == ["safe/a.png", "unsafe/feu \\xe9/\\xe8.png", "unsafe/feu \\xe9/broken.png"]
+    assert records.categories.tolist() == [None, "feu \\xe9", "feu \\xe9"]
+    assert [source.image(i).getpixel((0, 0))[0] for i in range(3)] == [0, 90, 0]
+    key = source.content_key()
+    os.utime(fire / os.fsdecode(b"\xe8.png"), ns=(1, 1))
+    assert ImageFolderSource(str(tmp_path)).content_key() != key

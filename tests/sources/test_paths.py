@@ -46,10 +46,39 @@ def test_files_of_folders_globs_and_braces(tmp_path: Path) -> None:
     assert named(f"{tmp_path}/**/*.tar") == ["a.tar", "b.tar", "deep/c.tar"]
     assert named(f"{tmp_path}/{{b,a}}.tar") == ["b.tar", "a.tar"]
     assert named(f"{tmp_path}/deep/c.tar") == ["deep/c.tar"]
-    with pytest.raises(DataError, match=r"There are no tars at .*/z\.tar \(endings looked for: \.tar\)"):
+    with pytest.raises(DataError, match=r"There are no tars at .*/z\.tar\."):
         named(f"{tmp_path}/{{a,z}}.tar")
     with pytest.raises(DataError, match=r"There are no tars at .*/z\*\.tar\."):
         named(f"{tmp_path}/z*.tar")
+
+
+def test_a_folder_without_any_says_which_endings_were_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"There are no tars at .* \(endings looked for: \.tar\)"):
+        files_named(str(tmp_path), (".tar",), "tars")
+
+
+def test_shards_are_found_once_whatever_links_lead_to_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("set/0.tar", "set/1.TAR", "elsewhere/2.tar", "set/.3.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    for link, to in (("round", "."), ("more", "../elsewhere"), ("again", "../elsewhere"), ("latest.tar", "1.TAR")):
+        (tmp_path / "set" / link).symlink_to(to)
+    names = [str(Path(file).relative_to(tmp_path)) for file in files_named(str(tmp_path / "set"), (".tar",), "tars")]
+    assert names == ["set/0.tar", "set/1.TAR", "set/again/2.tar"]
+    (line,) = caplog.messages
+    assert line.startswith(f"the tars at {tmp_path}/set: passed over: 3 taken already by another path: ")
+    assert f"{tmp_path}/set/latest.tar (is {tmp_path}/set/1.TAR)" in line
+    of_a_glob = files_named(f"{tmp_path}/set/*.tar", (".tar",), "tars")
+    assert [Path(file).name for file in of_a_glob] == [
+        ".3.tar",
+        "0.tar",
+        "latest.tar",
+    ]  # which the pattern leaves alone
+    assert [Path(file).name for file in files_named(f"file://{tmp_path}/set", (".tar",), "tars")] == [
+        "0.tar",
+        "1.TAR",
+        "2.tar",
+    ]
 
 
 def test_files_behind_urls_and_their_keys() -> None:

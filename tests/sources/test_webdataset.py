@@ -224,15 +224,47 @@ def test_several_images_a_sample_need_a_choice_or_are_a_pair(
     assert records.pair_ids.tolist() == ["x/a", "x/a"]
     assert (records.labels.tolist(), records.edited.tolist()) == ([0, 1], [True, False])
     assert [shade(pairs.image(i)) for i in range(2)] == [1, 2]
-    assert "1 samples lack one of the members safe.png, unsafe.png and are left out" in capsys.readouterr().err
+    assert (
+        "1 sample lacks one of the members safe.png, unsafe.png and is left out; found there: 1 .png."
+        in capsys.readouterr().err
+    )
     assert pairs.content_key() != WebDatasetSource(path, pairs=PairColumns("unsafe.png", "safe.png")).content_key()
 
 
 def test_samples_without_an_image_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_tar(tmp_path / "x.tar", [("a.json", b"{}"), ("b.png", png(1)), ("b.cls", b"1"), ("c.png.tmp", b"")])
+    members = [
+        ("a.json", b"{}"),
+        ("b.png", png(1)),
+        ("b.cls", b"1"),
+        ("c.png.tmp", b""),
+        ("d.tga", b""),
+        ("e.TGA", b""),
+    ]
+    write_tar(tmp_path / "x.tar", members)
     source = WebDatasetSource(str(tmp_path))
     assert source.records().ids.tolist() == ["x/b"]
-    assert "2 samples have no image and are left out" in capsys.readouterr().err
+    assert (
+        "4 samples lack an image that can be decoded and are left out; found there: 2 .tga, 1 .tmp, "
+        "1 of json, cls and txt alone." in capsys.readouterr().err
+    )
+    write_tar(tmp_path / "x.tar", [("a.tga", b""), ("b.xcf", b"")])
+    assert "There are: 1 .tga, 1 .xcf." in refused(tmp_path)
+
+
+def test_a_dot_in_a_samples_name_is_told(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", [("22.05.png", png(1)), ("22.06.png", png(2))])
+    message = refused(tmp_path)
+    assert "several images (05.png, 06.png)" in message
+    assert "'22.05.png' is the member '05.png' of the sample '22'" in message
+
+
+def test_members_and_tars_whose_names_are_no_utf8(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", [("caf\udce9/a.png", png(7)), ("caf\udce9/a.cls", b"1")])
+    (tmp_path / "x.tar").rename(tmp_path / os.fsdecode(b"\xe8.tar"))
+    source = WebDatasetSource(str(tmp_path), index_dir=str(tmp_path / "index"))
+    assert source.records().ids.tolist() == ["\\xe8/caf\\xe9/a"]
+    assert shade(source.image(0)) == 7
+    assert WebDatasetSource(str(tmp_path), index_dir=str(tmp_path / "index")).content_key() == source.content_key()
 
 
 def test_without_labels_a_constant_is_one(tmp_path: Path) -> None:
