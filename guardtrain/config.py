@@ -25,6 +25,7 @@ from guardtrain.errors import ConfigError
 from guardtrain.guards.serving.settings import ServeSettings
 from guardtrain.guards.settings import GuardSettings, PickSettings
 from guardtrain.mixtures.settings import MixtureSettings
+from guardtrain.sources.frames import DEFAULT_FRAMES, most_frames
 from guardtrain.sources.settings import DataSettings
 from guardtrain.tracking.settings import LoggerSettings
 from guardtrain.training.finetuning.settings import LoraSettings
@@ -265,7 +266,9 @@ class PredictConfig:
         overwrite: replace a file that is there.
         point: the operating point; null for the guard's default.
         explain: how many of the nearest training images to name with each image.
-        max_megapixels: of an image; what is larger counts as unreadable.
+        frames: of an animation that are looked at: `first`, `all`, or how many, spread evenly, the first and the last
+            among them. It is judged by the likeliest to be unsafe.
+        max_megapixels: of an image, or of a frame; what is larger counts as unreadable.
         device: auto, cpu, cuda, cuda:1, mps.
         checkpoint: where the encoder's weights lie; null for where they lay when the guard was made.
         workers: threads that read, decode and, on the CPU, embed; null for the processors there are.
@@ -280,6 +283,7 @@ class PredictConfig:
     overwrite: bool = False
     point: str | None = None
     explain: int = 0
+    frames: str = DEFAULT_FRAMES
     max_megapixels: float = 89.0
     device: str = "auto"
     checkpoint: str | None = None
@@ -294,6 +298,7 @@ class PredictConfig:
             raise ConfigError("part_size and workers must be at least 1.")
         if not 0 < self.max_megapixels < float("inf"):
             raise ConfigError(f"max_megapixels must be above 0; it is {self.max_megapixels}.")
+        most_frames(self.frames)
 
 
 @dataclass

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,16 @@ from guardtrain.config import PredictConfig
 from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError
 from guardtrain.grammar import quoted
+from guardtrain.sources.frames import most_frames
 
 if TYPE_CHECKING:
     from guardtrain.guards.predicting import ImageJudge
 
 STDOUT = "-"
 _JUDGING = ("Judging", "Judged")
+_DECIDED = {"unsafe": "flagged", "review": "review", "safe": "safe"}
+_ANIMATION = "animation"
+_TOLD = ["decision", "frames"]
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +53,12 @@ def run(config: DictConfig) -> None:
 
     from guardtrain.guards.guard import Guard
     from guardtrain.guards.prediction_inputs import input_images
+    from guardtrain.sources.walk import Walk
 
-    total = sum(1 for _ in input_images(settings.inputs))
+    walk = Walk()
+    total = sum(1 for _ in input_images(settings.inputs, walk))
+    for line in walk.lines():
+        log.info("%s", line)
     guard = Guard.load(
         settings.guard, revision=settings.revision, checkpoint=settings.checkpoint, device=settings.device
     )
@@ -59,7 +68,7 @@ def run(config: DictConfig) -> None:
 
     from guardtrain.guards.predicting import ImageJudge
 
-    judge = ImageJudge(guard, round(settings.max_megapixels * 1e6))
+    judge = ImageJudge(guard, round(settings.max_megapixels * 1e6), settings.frames)
     log.info("guard       %s, point %s, on %s", guard.name, point, guard.spec.label)
     try:
         counts = (
@@ -68,19 +77,29 @@ def run(config: DictConfig) -> None:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    for line in summary(counts):
+    for line in summary(counts, settings.frames):
         log.info("%s", line)
     if settings.out != STDOUT:
         log.info("written     %s", settings.out)
 
 
-def summary(counts: Counter[str]) -> list[str]:
-    """How many images were decided how, and how many could not be read."""
-    total = sum(counts.values())
+def summary(counts: Counter[str], frames: str) -> list[str]:
+    """How many images were decided how, how many could not be read, and by what animations were judged.
+
+    Args:
+        counts: decisions, "" where there is none, and `animation` once more for each of these.
+        frames: the setting.
+    """
+    total = sum(counts[key] for key in (*_DECIDED, ""))
     lines = [f"images      {total:,}"]
-    for key, name in (("unsafe", "flagged"), ("review", "review"), ("safe", "safe"), ("", "unreadable")):
+    for key, name in (*_DECIDED.items(), ("", "unreadable")):
         if counts[key] or key in ("unsafe", "safe"):
             lines.append(f"{name:<12}{counts[key]:,} ({counts[key] / total:.1%})")
+    if counts[_ANIMATION]:
+        by = {1: "by their first frame", None: "by all their frames"}
+        most = most_frames(frames)
+        how = by.get(most, f"by the likeliest of up to {most} frames each (frames=all looks at more)")
+        lines.append(f"animations  {counts[_ANIMATION]:,}, judged {how}")
     return lines
 
 
@@ -111,6 +130,7 @@ def _to_file(settings: PredictConfig, judge: ImageJudge, point: str, total: int)
         "guard": guard.about["sha256"],
         "point": point,
         "explain": settings.explain,
+        "frames": most_frames(settings.frames),
         "max_megapixels": settings.max_megapixels,
         "part_size": settings.part_size,
     }
@@ -130,7 +150,7 @@ def _to_file(settings: PredictConfig, judge: ImageJudge, point: str, total: int)
                     table = file.write_part(number, key, rows)
                 else:
                     advance(len(images))
-                counts.update(_decisions(table["decision"].to_pylist()))
+                counts.update(_counted(table.select(_TOLD).to_pylist()))
         file.finish(number + 1)
     return counts
 
@@ -146,16 +166,21 @@ def _to_stdout(settings: PredictConfig, judge: ImageJudge, point: str) -> Counte
         rows = judged(judge, images, point=point, explain=settings.explain, workers=settings.workers)
         sys.stdout.writelines(json_line(row) for row in rows)
         sys.stdout.flush()
-        counts.update(_decisions(row["decision"] for row in rows))
+        counts.update(_counted(rows))
     return counts
 
 
-def _decisions(values: Iterable[Any]) -> Iterable[str]:
-    return (value or "" for value in values)
+def _counted(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    for row in rows:
+        yield row["decision"] or ""
+        if (row["frames"] or 1) > 1:
+            yield _ANIMATION
 
 
 def _log_to_stderr() -> None:
-    """What is told must not come between the rows."""
+    """What is told must not come between the rows, which are UTF-8 in any locale."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")

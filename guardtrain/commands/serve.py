@@ -31,7 +31,7 @@ def run(config: DictConfig) -> None:
     guard = Guard.load(
         settings.guard, revision=settings.revision, checkpoint=settings.checkpoint, device=settings.device
     )
-    judge = ImageJudge(guard, round(settings.max_megapixels * 1e6))
+    judge = ImageJudge(guard, round(settings.max_megapixels * 1e6), settings.frames)
     judge.warm_up()
     service = GuardService(judge, settings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Collection
 from contextlib import closing
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 SHARD_SIZE = 4096
 STORAGE = ("float32", "float16")
 ON_ERROR = ("quarantine", "raise")
+_SHOWN = 3
+
+log = logging.getLogger(__name__)
 
 
 def extract(
@@ -203,7 +207,7 @@ def _write_shards(
     known: Collection[str],
 ) -> None:
     rows = sum(map(len, missing.values()))
-    lost = 0
+    lost, animations = 0, list[int]()
     with (
         reported(progress, plan.rows, plan.rows - rows, what, kind) as advance,
         closing(crew.embed(missing, advance)) as made,
@@ -212,9 +216,16 @@ def _write_shards(
             if set_aside and on_error == "raise":
                 raise _unreadable(set_aside[0])
             lost += sum(each.id not in known for each in set_aside)
+            animations += result.animations
             _write(folder, plan, number, records, result, set_aside, len(missing[number]))
             if lost > quarantine.MOST_SET_ASIDE * (plan.rows - len(known)):
                 break  # and say so, once they are listed
+    if animations:
+        log.warning(
+            "%s: %s embedded by the first frame, of which a label is taken to be: %s%s",
+            what, "1 animation is" if len(animations) == 1 else f"{len(animations):,} animations are",
+            ", ".join(map(str, records.ids[animations[:_SHOWN]])), ", …" if len(animations) > _SHOWN else "",
+        )  # fmt: skip
     if crew.idle_seconds > 1:
         print(
             f"The GPU waited {crew.idle_seconds:.0f} s for images: more processors, smaller images or a nearer "

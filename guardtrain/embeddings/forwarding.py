@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,12 +36,14 @@ class EmbeddedRows:
         matrix: (len(rows), D) float32.
         digests: hex sha256 of each row's file; empty where the source gives no files.
         failures: the rows that could not be read.
+        animations: the rows that are embedded by the first of several frames.
     """
 
     rows: list[int]
     matrix: np.ndarray
     digests: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    animations: list[int] = field(default_factory=list)
 
 
 class Forwarder:
@@ -102,6 +104,7 @@ class Forwarder:
             np.concatenate([part.matrix for part in parts]),
             [digest for part in parts for digest in part.digests],
             [failure for part in parts for failure in part.failures],
+            [row for part in parts for row in part.animations],
         )
 
     def _inputs(self, rows: list[int], contents: list[Future[Any]] | None) -> Inputs:
@@ -140,7 +143,7 @@ class Forwarder:
     def _embedded(self, pieces: list[list[int]]) -> Iterator[EmbeddedRows]:
         def work(rows: list[int], contents: list[Future[Any]] | None) -> EmbeddedRows:
             inputs = self._inputs(rows, contents)
-            return EmbeddedRows(inputs.rows, self.features(inputs), inputs.digests, inputs.failures)
+            return EmbeddedRows(inputs.rows, self.features(inputs), inputs.digests, inputs.failures, inputs.animations)
 
         return self._in_order(pieces, work, 2 * self.workers)
 
@@ -159,7 +162,7 @@ class Forwarder:
         def work(rows: list[int], contents: list[Future[Any]] | None) -> Inputs:
             inputs = self._inputs(rows, contents)
             if isinstance(inputs.batch, torch.Tensor) and self._model.device.type == "cuda":
-                return Inputs(inputs.rows, inputs.batch.pin_memory(), inputs.digests, inputs.failures)
+                return replace(inputs, batch=inputs.batch.pin_memory())
             return inputs
 
         ends = set(np.cumsum(sizes).tolist())
@@ -196,6 +199,7 @@ class Forwarder:
             np.zeros((0, self._model.dim), dtype=np.float32),
             [digest for inputs in waiting for digest in inputs.digests],
             [failure for inputs in waiting for failure in inputs.failures],
+            [row for inputs in waiting for row in inputs.animations],
         )
         batches = [inputs.batch for inputs in waiting if inputs.batch is not None]
         if batches and isinstance(batches[0], list):
@@ -206,7 +210,7 @@ class Forwarder:
 
 def _fetched(rows: EmbeddedRows, features: Any) -> EmbeddedRows:
     matrix = features if isinstance(features, np.ndarray) else features.cpu().numpy()
-    return EmbeddedRows(rows.rows, matrix, rows.digests, rows.failures)
+    return replace(rows, matrix=matrix)
 
 
 def processors() -> int:

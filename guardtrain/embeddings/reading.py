@@ -12,10 +12,11 @@ import numpy as np
 from guardtrain.errors import DataError
 from guardtrain.records import Records
 from guardtrain.sources.base import BatchImageSource, EncodedImageSource, ImageSource
-from guardtrain.sources.decoding import decode, rgb
+from guardtrain.sources.decoding import is_animation, opened, rgb
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     from guardtrain.encoders.encoder import Encoder
 
@@ -42,12 +43,14 @@ class Inputs:
         batch: (len(rows), H, W, 3) uint8 or (len(rows), 3, H, W) float32; texts as a list.
         digests: hex sha256 of each row's file; empty where the source gives no files.
         failures: the other rows.
+        animations: those that could be read, of which there is the first frame.
     """
 
     rows: list[int]
     batch: torch.Tensor | list[str] | None
     digests: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    animations: list[int] = field(default_factory=list)
 
 
 class Reader(Protocol):
@@ -99,12 +102,12 @@ class ImageReader:
         pixels: list[np.ndarray] = []
         digests: list[str] = []
         failures: list[Failure] = []
+        animations: list[int] = []
         for row, content in zip(rows, contents, strict=True):
             try:
                 if isinstance(content, Exception):
                     raise content
-                image = decode(content, self._model.needed) if self.files else rgb(self._source.image(row))
-                pixels.append(self._model.pixels(image))
+                pixels.append(self._model.pixels(self._image(row, content, animations)))
             except MemoryError:
                 raise
             except Exception as error:  # Pillow's plugins, fsspec's file systems and users' sources raise all kinds
@@ -113,7 +116,17 @@ class ImageReader:
             read.append(row)
             if self.files:
                 digests.append(hashlib.sha256(content).hexdigest())
-        return Inputs(read, torch.from_numpy(np.stack(pixels)) if pixels else None, digests, failures)
+        return Inputs(read, torch.from_numpy(np.stack(pixels)) if pixels else None, digests, failures, animations)
+
+    def _image(self, row: int, content: Any, animations: list[int]) -> Image.Image:
+        """The image of a row, or its first frame; then the row is noted."""
+        if not self.files:
+            return rgb(self._source.image(row))
+        with opened(content, self._model.needed) as image:
+            picture = rgb(image)
+            if is_animation(image):
+                animations.append(row)
+        return picture
 
 
 class BatchReader:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from guardtrain.embeddings.forwarding import EmbeddedRows, Forwarder, torch_threads
 from guardtrain.embeddings.reading import Failure, Inputs
 from guardtrain.errors import GuardtrainError
+from guardtrain.guards.looking import UNSEEN
 from guardtrain.guards.predicting import ImageJudge
 from guardtrain.guards.prediction_inputs import InputImage
 from guardtrain.sources.images import read_encoded
@@ -24,6 +26,7 @@ class ImageFiles:
 
     def __init__(self, images: Sequence[InputImage], judge: ImageJudge) -> None:
         self._images, self._judge = images, judge
+        self.seen: dict[int, dict[str, int | None]] = {}  # by row: which frame, of how many
 
     def read(self, row: int) -> bytes:
         """The bytes of the image's file."""
@@ -43,7 +46,9 @@ class ImageFiles:
             try:
                 if isinstance(content, Exception):
                     raise content
-                pixels.append(self._judge.pixels(content))
+                seen = self._judge.look(content)
+                self.seen[row] = seen.columns()
+                pixels.append(seen.pixels)
                 read.append(row)
             except (OSError, ValueError, ImportError, GuardtrainError) as error:  # of disks, file systems and decoders
                 failures.append(Failure(row, reason(error)))
@@ -76,23 +81,30 @@ def judged(
         workers: threads; None for the processors there are.
         advance: told how many images each step was.
     """
-    forwarder = Forwarder(ImageFiles(images, judge), judge.guard.encoder, workers)
+    reader = ImageFiles(images, judge)
+    forwarder = Forwarder(reader, judge.guard.encoder, workers)
     with torch_threads(forwarder.threads), closing(forwarder.run([range(len(images))], advance)) as results:
-        return rows_of(judge, images, next(results), point, explain)
+        return rows_of(judge, images, next(results), reader.seen, point, explain)
 
 
 def rows_of(
-    judge: ImageJudge, images: Sequence[InputImage], embedded: EmbeddedRows, point: str, explain: int
+    judge: ImageJudge,
+    images: Sequence[InputImage],
+    embedded: EmbeddedRows,
+    seen: Mapping[int, Mapping[str, int | None]],
+    point: str,
+    explain: int,
 ) -> list[dict[str, Any]]:
     """A row an image: what the guard says of its embedding, or why there is none."""
     ids = [images[row].id for row in embedded.rows]
     found = judge.guard.predict(embedded.matrix, point=point, explain=explain, ids=ids)
+    found = replace(found, seen=tuple(seen[row] for row in embedded.rows))
     unread = {"probability": None, "decision": None, "point": found.point}
     rows: list[dict[str, Any]] = [{"id": image.id, **unread} for image in images]
     for row, said in zip(embedded.rows, found.rows(), strict=True):
         rows[row] = said
     for failure in embedded.failures:
-        rows[failure.row]["error"] = failure.reason
+        rows[failure.row] |= {"error": failure.reason, **UNSEEN}
         if found.categories is not None:
             rows[failure.row]["categories"] = {}
         if found.category is not None:

@@ -21,9 +21,11 @@ from guardtrain.guards.hub import located
 from guardtrain.guards.inputs import Batch, batches, is_embeddings
 from guardtrain.guards.known_images import KnownImages
 from guardtrain.guards.logits import checked_embeddings, head_function
+from guardtrain.guards.looking import UNSEEN, Seen
 from guardtrain.guards.neighbours import Neighbours
 from guardtrain.guards.operating_points import DECISIONS, OperatingPoint, OperatingPoints
 from guardtrain.guards.predictions import Neighbour, Predictions, decisions
+from guardtrain.sources.frames import DEFAULT_FRAMES, most_frames
 
 if TYPE_CHECKING:
     from guardtrain.encoders.encoder import Encoder
@@ -195,7 +197,13 @@ class Guard:
         return self.category_head.probabilities(checked_embeddings(embeddings, self.spec, self.dim))
 
     def predict(
-        self, inputs: Any, *, point: str | None = None, explain: int = 0, ids: Sequence[str] | None = None
+        self,
+        inputs: Any,
+        *,
+        point: str | None = None,
+        explain: int = 0,
+        ids: Sequence[str] | None = None,
+        frames: str | int = DEFAULT_FRAMES,
     ) -> Predictions:
         """Judge images or embeddings.
 
@@ -205,12 +213,14 @@ class Guard:
             point: the operating point; None for the default one.
             explain: how many of the nearest training images to give with each.
             ids: what the inputs are called; None for their paths, or their places.
+            frames: of an animation: `first`, `all`, or how many, spread evenly, the first and the last among them. It
+                is judged by the likeliest to be unsafe. A PIL image of which a later frame was sought is judged by it.
 
         Returns:
             One judgement an input. An image that cannot be read has an error instead, and the others are judged.
 
         Raises:
-            ConfigError: an operating point that there is not.
+            ConfigError: an operating point that there is not, or `frames` that are nothing of these.
             GuardError: as of `probabilities`, or neighbours of a guard without them.
             EncoderError: images, and the encoder cannot be loaded.
         """
@@ -218,16 +228,18 @@ class Guard:
         near = self.neighbours if explain else None
         names: list[str] = []
         errors: list[str | None] = []
+        seen: list[Seen | None] = []
         logits, neighbours = [np.zeros(0)], list[tuple[Neighbour, ...]]()
         head = self.category_head
         shares = [np.zeros((0, len(head.names)))] if head is not None else []
-        for batch in self._batches(inputs):
+        for batch in self._batches(inputs, most_frames(frames)):
             rows = checked_embeddings(batch.embeddings, self.spec, self.dim)
             logits.append(self._logits(rows))
             if head is not None:
                 shares.append(head.probabilities(rows))
             names += batch.ids
             errors += batch.errors
+            seen += batch.seen
             if near is not None:
                 nearest = iter(near.nearest(rows, explain))
                 neighbours += [() if error else next(nearest) for error in batch.errors]
@@ -248,6 +260,7 @@ class Guard:
             tuple(errors),
             self._by_category(known, judged),
             tuple(neighbours) if near is not None else None,
+            seen=None if is_embeddings(inputs) else tuple(UNSEEN if one is None else one.columns() for one in seen),
         )
         if head is None:
             return found
@@ -280,12 +293,12 @@ class Guard:
             self._known = KnownImages.read(self.path / KNOWN_IMAGES) if there else KnownImages()
         return self._known
 
-    def _batches(self, inputs: Any) -> Iterator[Batch]:
+    def _batches(self, inputs: Any, most: int | None) -> Iterator[Batch]:
         if is_embeddings(inputs):
             rows = checked_embeddings(inputs, self.spec, self.dim)
-            yield Batch([str(i) for i in range(len(rows))], [None] * len(rows), rows)
+            yield Batch([str(i) for i in range(len(rows))], [None] * len(rows), rows, [None] * len(rows))
             return
-        yield from batches(inputs, lambda: self.encoder)
+        yield from batches(inputs, lambda: self.encoder, most, self.logits)
 
     def _logits(self, rows: np.ndarray) -> np.ndarray:
         if self._head is None:

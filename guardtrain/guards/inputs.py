@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from guardtrain.errors import GuardError
+from guardtrain.file_names import path_text
+from guardtrain.guards.looking import Seen, likeliest
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from guardtrain.encoders.encoder import Encoder
+    from guardtrain.sources.frames import Frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +27,13 @@ class Batch:
         ids: what they are called.
         errors: why an image could not be read; None where it could.
         embeddings: (M, D) of those that could.
+        seen: what was looked at of each; None where it could not be read, and for embeddings.
     """
 
     ids: list[str]
     errors: list[str | None]
     embeddings: np.ndarray
+    seen: list[Seen | None]
 
 
 def is_embeddings(inputs: Any) -> bool:
@@ -38,8 +42,16 @@ def is_embeddings(inputs: Any) -> bool:
     return array and not (isinstance(inputs, np.ndarray) and inputs.dtype == np.uint8 and inputs.ndim == 4)
 
 
-def batches(inputs: Any, encoder: Callable[[], Encoder]) -> Iterator[Batch]:
+def batches(
+    inputs: Any, encoder: Callable[[], Encoder], most: int | None, logits: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[Batch]:
     """Embed images of any form, `encoder().batch_size` at a time; see `Guard.predict`.
+
+    Args:
+        inputs: the images.
+        encoder: loads the encoder.
+        most: frames of an animation that are looked at; None for all.
+        logits: of (B, D) embeddings; the frame with the highest stands for its animation.
 
     Raises:
         GuardError: an input that is no image in any form.
@@ -51,25 +63,25 @@ def batches(inputs: Any, encoder: Callable[[], Encoder]) -> Iterator[Batch]:
         _described(item, 0)  # refused before an encoder is loaded
     model = encoder()
     for start in range(0, len(listed), model.batch_size):
-        ids, errors, images = list[str](), list[str | None](), list[Any]()
+        ids, errors, seen = list[str](), list[str | None](), list[Seen | None]()
         for i, item in enumerate(listed[start : start + model.batch_size], start):
             ids.append(_described(item, i))
             try:
-                images.append(_opened(item, model.needed))
+                seen.append(likeliest(_frames(item, model.needed, most), model, logits))
                 errors.append(None)
             except Exception as error:  # of the disk, of a URL's file system, of what is no image
+                seen.append(None)
                 errors.append(_reason(error))
-        yield Batch(ids, errors, _embedded(model, images))
+        yield Batch(ids, errors, _embedded(model, [one.pixels for one in seen if one is not None]), seen)
 
 
-def _embedded(model: Encoder, images: list[Image.Image]) -> np.ndarray:
+def _embedded(model: Encoder, pixels: list[np.ndarray]) -> np.ndarray:
     """(M, D) float32, by the very path that stores are made by."""
     import torch
 
-    if not images:
+    if not pixels:
         return np.zeros((0, model.dim), dtype=np.float32)
-    pixels = torch.from_numpy(np.stack([model.pixels(image) for image in images]))
-    return model.forward(pixels).float().cpu().numpy()
+    return model.forward(torch.from_numpy(np.stack(pixels))).float().cpu().numpy()
 
 
 def _listed(inputs: Any) -> Any:
@@ -81,7 +93,7 @@ def _listed(inputs: Any) -> Any:
 def _described(item: Any, place: int) -> str:
     """What an input is called."""
     if isinstance(item, (str, Path)):
-        return str(item)
+        return path_text(item)
     if isinstance(item, bytes) or hasattr(item, "getbands") or (isinstance(item, np.ndarray) and item.ndim == 3):
         return str(place)
     raise GuardError(
@@ -90,17 +102,30 @@ def _described(item: Any, place: int) -> str:
     )
 
 
-def _opened(item: Any, needed: tuple[int, int]) -> Image.Image:
+def _frames(item: Any, needed: tuple[int, int], most: int | None) -> Iterator[Frame]:
     from PIL import Image
 
-    from guardtrain.sources.decoding import decode, rgb
+    from guardtrain.sources.decoding import is_animation, rgb
+    from guardtrain.sources.frames import Frame, frames_in, frames_of
     from guardtrain.sources.images import read_encoded
 
     if isinstance(item, (str, Path)):
-        return decode(read_encoded(str(item)), needed)
-    if isinstance(item, bytes):
-        return decode(item, needed)
-    return rgb(Image.fromarray(item) if isinstance(item, np.ndarray) else item)
+        yield from frames_of(read_encoded(str(item)), needed, most)
+    elif isinstance(item, bytes):
+        yield from frames_of(item, needed, most)
+    elif isinstance(item, np.ndarray):
+        yield Frame(0, 1, rgb(Image.fromarray(item)))
+    else:
+        unmoved = False
+        with suppress(Exception):  # of a file that was closed, after the frame it stands at was loaded
+            unmoved = is_animation(item) and item.tell() == 0
+        if not unmoved:  # the caller has chosen this frame
+            yield Frame(0, 1, rgb(item))
+            return
+        try:
+            yield from frames_in(item, most)
+        finally:
+            item.seek(0)
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,13 +11,16 @@ from guardtrain.encoders.spec import LOADABLE
 from guardtrain.errors import DataError
 from guardtrain.guards.category_head import named_categories
 from guardtrain.guards.guard import Guard
+from guardtrain.guards.looking import Seen, likeliest
 from guardtrain.guards.operating_points import DECISIONS, Point
 from guardtrain.guards.predictions import Neighbour
-from guardtrain.sources.decoding import FORMATS, MAX_PIXELS, decode
+from guardtrain.sources.decoding import MAX_PIXELS
+from guardtrain.sources.frames import DEFAULT_FRAMES, decoded_pixels, frames_of, most_frames
 
 # Each scan of a progressive JPEG decodes the whole picture again, and a scan can be ten bytes long: of more scans than
 # any camera or editor writes, a small file keeps a processor busy for minutes.
 _MAX_SCANS = 64
+_JPEG = b"\xff\xd8"
 _SCAN = b"\xff\xda"  # in compressed data a byte 0xff is followed by 0, so it counts scans (and those of a thumbnail)
 
 
@@ -76,13 +78,15 @@ class ImageJudge:
     Args:
         guard: the guard. Its encoder is loaded now, if guardtrain can run it.
         max_pixels: of an image, before it is scaled down.
+        frames: of an animation that are looked at; see `Guard.predict`.
 
     Raises:
         EncoderError: the encoder's weights cannot be had, or are others than those of the guard's spec.
     """
 
-    def __init__(self, guard: Guard, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, guard: Guard, max_pixels: int = MAX_PIXELS, frames: str | int = DEFAULT_FRAMES) -> None:
         self.guard = guard
+        self._frames = most_frames(frames)
         self.max_pixels = min(max_pixels, MAX_PIXELS)
         self.reads_images = guard.spec.family in LOADABLE
         if self.reads_images:
@@ -95,7 +99,11 @@ class ImageJudge:
             self.judge(self.embed([np.zeros((height, width, 3), dtype=np.uint8)]))
 
     def pixels(self, content: bytes) -> np.ndarray:
-        """(H, W, 3) uint8: the model's input for an image file.
+        """(H, W, 3) uint8: the model's input for an image file; of an animation the first frame. See `look`."""
+        return self._seen(content, 1).pixels
+
+    def look(self, content: bytes) -> Seen:
+        """What is judged of an image file: of an animation the frame that is likeliest to be unsafe.
 
         Args:
             content: the bytes of a JPEG, PNG, WebP, … file.
@@ -104,10 +112,13 @@ class ImageJudge:
             UnreadableImage: no image, a damaged one, or one that is too large, with the reason.
             EncoderError: the guard reads embeddings of an encoder that guardtrain cannot run.
         """
+        return self._seen(content, self._frames)
+
+    def _seen(self, content: bytes, most: int | None) -> Seen:
         encoder = self.guard.encoder
         try:
-            _refuse_bombs(content, self.max_pixels)
-            return encoder.pixels(decode(content, encoder.needed))
+            _refuse_scans(content)
+            return likeliest(frames_of(content, encoder.needed, most, self.max_pixels), encoder, self.guard.logits)
         except OSError as error:
             raise UnreadableImage(str(error)) from error
         except (ValueError, MemoryError, OverflowError, ZeroDivisionError) as error:
@@ -115,9 +126,8 @@ class ImageJudge:
             raise UnreadableImage(f"it cannot be scaled to the model's size: {reason}") from error
 
     def size(self, content: bytes) -> int:
-        """How many pixels of an image file `pixels` would decode, by its header; 0 for a file that it refuses."""
-        width, height, _ = _header(content)
-        return width * height if width * height <= self.max_pixels else 0
+        """How many pixels of an image file `look` would decode, by its headers; 0 for a file that it refuses."""
+        return decoded_pixels(content, self._frames, self.max_pixels)
 
     def embed(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         """(B, D) float32 embeddings of B inputs that `pixels` gave."""
@@ -154,23 +164,7 @@ def _decided(point: Point, logits: np.ndarray) -> list[str]:
     return [DECISIONS[number] for number in point.decide(logits).tolist()]
 
 
-def _refuse_bombs(content: bytes, max_pixels: int) -> None:
-    """Raise OSError for what would take minutes or gigabytes to decode; the header tells, nothing is decoded."""
-    width, height, kind = _header(content)
-    if width * height > max_pixels:
-        raise OSError(f"too large: {width} × {height} pixels; the limit is {max_pixels:,}")
-    if kind in ("JPEG", "MPO") and (scans := content.count(_SCAN)) > _MAX_SCANS:
+def _refuse_scans(content: bytes) -> None:
+    """Raise OSError for a JPEG that would take minutes to decode; nothing is decoded."""
+    if content.startswith(_JPEG) and (scans := content.count(_SCAN)) > _MAX_SCANS:
         raise OSError(f"a JPEG of {scans} scans; the limit is {_MAX_SCANS}")
-
-
-def _header(content: bytes) -> tuple[int, int, str | None]:
-    """Width, height and format that a file says it has; (0, 0, None) where it says nothing, and `decode` says why."""
-    from PIL import Image
-
-    if not content:
-        return 0, 0, None
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return *image.size, image.format
-    except Exception:
-        return 0, 0, None

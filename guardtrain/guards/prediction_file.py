@@ -42,6 +42,9 @@ def schema(categories: bool, neighbours: bool, named: bool = False) -> pa.Schema
         pa.field("decision", pa.string()),
         pa.field("point", pa.string(), nullable=False),
         pa.field("error", pa.string()),
+        pa.field("frame", pa.int32()),
+        pa.field("frames", pa.int32()),
+        pa.field("frames_judged", pa.int32()),
     ]
     if categories:
         fields.append(pa.field("categories", pa.map_(pa.string(), pa.string())))

@@ -45,6 +45,9 @@ class Predictions:
             None as a whole where the guard names no categories.
         category_names: C categories; empty where the guard names none.
         category_probabilities: (N, C) float64 `P(category | unsafe)`; a row of NaN where an image could not be read.
+        seen: for each input by which `frame` of an animation it is judged (from 0; None for a still image), how many
+            `frames` its file has, and `frames_judged`, how many were looked at; all None where it could not be read.
+            None as a whole for embeddings.
     """
 
     ids: tuple[str, ...]
@@ -57,6 +60,7 @@ class Predictions:
     category: tuple[str | None, ...] | None = None
     category_names: tuple[str, ...] = ()
     category_probabilities: np.ndarray | None = None
+    seen: tuple[Mapping[str, int | None], ...] | None = None
 
     @property
     def flagged(self) -> np.ndarray:
@@ -77,6 +81,8 @@ class Predictions:
                 "point": self.point,
                 "error": self.errors[i],
             }
+            if self.seen is not None:
+                row |= self.seen[i]
             if self.categories is not None:
                 row["categories"] = dict(self.categories[i])
             if self.category is not None and self.category_probabilities is not None:

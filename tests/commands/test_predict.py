@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from PIL import Image
 
 from guardtrain.commands.predict import as_overrides
 from guardtrain.config import PredictConfig
 from guardtrain.config_checks import typed
+from guardtrain.embeddings import EmbeddingStore
 from guardtrain.guards import bulk
 from guardtrain.guards.guard import Guard
+from tests.conftest import ROOT
 from tests.guards.serving.conftest import files, guard, guard_folder
+from tests.sources.animations import animation
 
 __all__ = ["files", "guard", "guard_folder"]
 
@@ -72,6 +81,88 @@ def test_lines_of_json_with_neighbours_at_another_point(
         assert [near["id"] for near in row["neighbours"]] == [near["id"] for near in wanted["neighbours"]]
         assert (row["id"], row["decision"], row["point"]) == (wanted["id"], wanted["decision"], "review")
     assert {row["decision"] for row in rows} >= {"review", None}
+
+
+def test_animations_are_judged_by_their_likeliest_frame(
+    run, guard: Guard, guard_folder: Path, photos: list[str], files: list[bytes]
+) -> None:
+    order = np.argsort(guard.predict(files).probabilities)
+    scenes = [Image.open(io.BytesIO(files[i])).convert("RGB").resize((64, 64)) for i in order]
+    Path("photos/z.gif").write_bytes(animation("GIF", [*(scenes[i % 5] for i in range(19)), scenes[-1]]))
+    Path("photos/zz.webp").write_bytes(animation("WEBP", [scenes[-1], *scenes[:2]]))
+    command = ["predict", f"guard={guard_folder}", "photos", "overwrite=true"]
+    text = run(*command)
+    assert "animations  2, judged by the likeliest of up to 8 frames each (frames=all looks at more)" in text
+    rows = {row["id"]: row for row in pq.read_table("predictions.parquet").to_pylist()}
+    assert len(rows) == len(photos) + 2
+    told = {name: tuple(row[key] for key in ("frame", "frames", "frames_judged")) for name, row in rows.items()}
+    assert told["photos/z.gif"] == (19, 20, 8)
+    assert told["photos/zz.webp"] == (0, 3, 3)
+    assert {told[name] for name in photos if rows[name]["error"] is None} == {(None, 1, 1)}
+    assert {told[name] for name in photos if rows[name]["error"]} == {(None, None, None)}
+    assert rows["photos/z.gif"]["probability"] == pytest.approx(
+        guard.predict("photos/z.gif").probabilities[0], abs=1e-5
+    )
+    text = run(*command, "frames=first")  # other rows, so that nothing of the first is kept
+    assert "animations  2, judged by their first frame" in text
+    first = {row["id"]: row for row in pq.read_table("predictions.parquet").to_pylist()}["photos/z.gif"]
+    assert (first["frame"], first["frames"], first["frames_judged"]) == (0, 20, 1)
+    assert first["probability"] < rows["photos/z.gif"]["probability"]
+    assert "judged by all their frames" in run(*command, "frames=all")
+    assert "frames is 'some'; it is first, all, or" in run(*command, "frames=some", code=2)
+
+
+def test_folders_are_gone_through_once_and_what_is_passed_over_is_said(
+    run, guard_folder: Path, photos: list[str]
+) -> None:
+    Path("photos/notes.txt").write_text("")
+    Path("photos/latest").symlink_to(".")
+    Path("photos/up").symlink_to("..")
+    text = run("predict", f"guard={guard_folder}", "photos", "photos/00.img.png", "photos/*.jpg")
+    assert text.splitlines()[:2] == [
+        "passed over: 1 .txt",
+        "passed over: 3 taken already by another path: photos/latest (is photos), photos/up (is "
+        f"{Path.cwd()}), {Path.cwd()}/photos/03 half.jpg (is photos/03 half.jpg)",
+    ]
+    ids = pq.read_table("predictions.parquet")["id"].to_pylist()
+    assert sorted(ids) == photos
+
+
+@pytest.mark.long
+def test_names_that_are_no_utf8_in_a_locale_that_is_not_utf8(
+    guard_folder: Path, files: list[bytes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "set" / "unsafe"
+    folder.mkdir(parents=True)
+    for name, content in ((b"caf\xe9.png", files[0]), ("é.png".encode(), files[3]), (b"\xff broken.png", b"")):
+        (folder / os.fsdecode(name)).write_bytes(content)
+    names = ["caf\\xe9.png", "é.png", "\\xff broken.png"]
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+
+    def said(*arguments: str | bytes, **environment: str) -> str:
+        command = [sys.executable, "-c", "import guardtrain.cli as c; c.run()", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=plain | environment, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+        return done.stdout.decode()
+
+    judge = ("predict", f"guard={guard_folder}", "out=-")
+    rows = [json.loads(line) for line in said(*judge, "set").splitlines()]
+    assert [row["id"] for row in rows] == [f"set/unsafe/{name}" for name in names]
+    assert [row["error"] for row in rows] == [None, None, "the file is empty"]
+    one = [json.loads(line) for line in said(*judge, b"set/unsafe/caf\xe9.png", "set/unsafe/é.png").splitlines()]
+    assert [row["id"] for row in one] == [row["id"] for row in rows[:2]]
+    # what one locale wrote another goes on with, and a table lists them by these names
+    said("embed", "source=image_folder", "source.root=set", "encoder=demo", "out=store", PYTHONUTF8="1")
+    assert said("embed", "source=image_folder", "source.root=set", "encoder=demo", "out=store")
+    store = EmbeddingStore.open(tmp_path / "store")
+    assert store.metadata()["id"].to_pylist() == [f"unsafe/{name}" for name in names[:2]]
+    assert [(each.id, each.uri, each.reason) for each in store.set_aside()] == [
+        (f"unsafe/{names[2]}", f"set/unsafe/{names[2]}", "the file is empty")
+    ]
+    table = tmp_path / "set" / "list.csv"
+    table.write_text("image\n" + "".join(f"unsafe/{name}\n" for name in names), encoding="utf-8")
+    listed = [json.loads(line) for line in said(*judge, "set/list.csv").splitlines()]
+    assert [row["probability"] for row in listed] == [row["probability"] for row in rows]
 
 
 def test_stdout_holds_rows_and_nothing_else(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from guardtrain.embeddings import EmbeddingStore, StoreSource, embed, store
@@ -17,6 +18,7 @@ from guardtrain.errors import ConfigError, DataError, StoreError
 from guardtrain.records import Records
 from guardtrain.sources import ManifestSource
 from tests.embeddings.fake_encoder import SPEC, EncodedPictures, FakeEncoder, Pictures, expected
+from tests.sources.animations import KINDS, coloured, colours
 
 N = 17
 DAMAGED = {2: b"", 5: b"<html>", 6: b"\x89PNG\r\n\x1a\n", 7: b"no", 8: b"no", 9: b"no", 16: b"GIF89a"}  # 5..9: a shard
@@ -52,6 +54,18 @@ def test_the_rest_is_embedded_and_all_are_accounted_for(tmp_path: Path, caplog: 
     digests = found.records.column("sha256")
     assert len(set(digests)) == len(LEFT)
     assert all(len(digest) == 64 for digest in digests)
+
+
+def test_animations_are_embedded_by_their_first_frame_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = EncodedPictures(N, damaged={i: coloured(kind, 4) for i, kind in zip((1, 4, 8, 16), KINDS, strict=False)})
+    found = run(source, tmp_path).read()
+    assert len(found.records) == N
+    first = FakeEncoder().forward(torch.from_numpy(np.full((1, 4, 4, 3), colours(4)[0], np.uint8))).numpy()
+    assert np.asarray(found.matrix)[1] == pytest.approx(first[0], abs=0.02)
+    (line,) = caplog.messages
+    assert line.endswith("4 animations are embedded by the first frame, of which a label is taken to be: r1, r4, r8, …")
 
 
 def test_sources_without_bytes_have_a_quarantine_too(tmp_path: Path) -> None:

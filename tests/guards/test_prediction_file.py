@@ -9,6 +9,7 @@ import pytest
 from filelock import FileLock
 
 from guardtrain.errors import DataError
+from guardtrain.guards.looking import UNSEEN
 from guardtrain.guards.prediction_file import PredictionFile, schema
 
 PLAN = {"guard": "g", "point": "strict"}
@@ -17,9 +18,10 @@ PLAN = {"guard": "g", "point": "strict"}
 def rows(start: int, count: int) -> list[dict[str, Any]]:
     near = [{"id": "t", "label": 1, "similarity": 0.5, "pair_id": None}]
     judged = {"probability": 0.25, "decision": "safe", "error": None, "categories": {"O1": "safe"}, "neighbours": near}
+    judged |= {"frame": 2, "frames": 5, "frames_judged": 4}
     judged |= {"category": "O1", "category_probabilities": {"O1": 0.75, "O2": 0.25}}
     failed = {"probability": None, "decision": None, "error": "truncated", "categories": {}, "neighbours": []}
-    failed |= {"category": None, "category_probabilities": {}}
+    failed |= {"category": None, "category_probabilities": {}, **UNSEEN}
     return [
         {"id": str(i), "point": "strict", **(failed if i % 3 == 2 else judged)} for i in range(start, start + count)
     ]

@@ -167,6 +167,7 @@ def described(service: GuardService) -> GuardAnswer:
         ],
         categories=list(guard.category_head.names) if guard.category_head is not None else [],
         explains=NEIGHBOURS in guard.about["files"],
+        frames=settings.frames,
         limits=limits,
         about={key: value for key, value in guard.about.items() if key not in _INTERNAL},
     )

@@ -44,6 +44,7 @@ class Batcher(Generic[Raw, Ready, Answer]):
         max_waiting: items that may be unanswered.
         threads: that prepare.
         begin: run by the worker's thread before anything else (thread counts are a thread's own).
+        begin_preparing: run so by each thread that prepares.
         observe: told the size of each batch and the seconds it took.
     """
 
@@ -57,6 +58,7 @@ class Batcher(Generic[Raw, Ready, Answer]):
         max_waiting: int = 256,
         threads: int = 1,
         begin: Callable[[], object] = lambda: None,
+        begin_preparing: Callable[[], object] = lambda: None,
         observe: Callable[[int, float], object] = lambda size, seconds: None,
     ) -> None:
         self._prepare, self._work, self._begin, self._observe = prepare, work, begin, observe
@@ -66,7 +68,7 @@ class Batcher(Generic[Raw, Ready, Answer]):
         self._unanswered = 0
         self._preparing = 0
         self._closed = False
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=begin_preparing)
         self._worker = threading.Thread(target=self._run, name="guard", daemon=True)
         self._worker.start()
 

@@ -73,6 +73,11 @@ class Result(BaseModel):
     neighbours: list[NearImage] = Field(
         default_factory=list, description="The nearest training images, nearest first, if asked for."
     )
+    frame: int | None = Field(
+        default=None, description="Of an animation the frame it is judged by, the likeliest to be unsafe, from 0."
+    )
+    frames: int | None = Field(default=None, description="How many frames the file has; 1 for a still image.")
+    frames_judged: int | None = Field(default=None, description="How many of them were looked at.")
     error: str | None = Field(default=None, description="Why the image cannot be read; then there is nothing else.")
 
 
@@ -116,6 +121,7 @@ class GuardAnswer(BaseModel):
     points: list[PointAnswer]
     categories: list[str] = Field(description="Those it names for an unsafe image; none where it does not.")
     explains: bool = Field(description="Whether it keeps training images, to name the nearest.")
+    frames: str = Field(description="How many frames of an animation are looked at: first, all, or a number.")
     limits: Limits = Field(description="What a request may hold.")
     about: dict[str, Any] = Field(description="The fields of its card: what it was trained on, and how.")
 

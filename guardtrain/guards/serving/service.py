@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from guardtrain.embeddings.forwarding import processors
 from guardtrain.errors import GuardtrainError
+from guardtrain.guards.looking import Seen
 from guardtrain.guards.predicting import ImageJudge, UnreadableImage, Verdicts
 from guardtrain.guards.serving.batching import Batcher, Closed, QueueFull
 from guardtrain.guards.serving.connections import Connections
@@ -20,6 +21,7 @@ from guardtrain.guards.serving.metrics import ServiceMetrics
 from guardtrain.guards.serving.problems import Problem, readable, without_bytes
 from guardtrain.guards.serving.reading import MEGABYTE, Asked, Buffers
 from guardtrain.guards.serving.settings import ServeSettings
+from guardtrain.sources.frames import STILLS
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,19 @@ class _Job:
 
 @dataclass(frozen=True)
 class _ReadyJob:
-    """Pixels (H, W, 3) uint8, or embeddings (N, D)."""
+    """What was seen of an image, or embeddings (N, D)."""
 
-    pixels: np.ndarray | None
+    seen: Seen | None
     embeddings: np.ndarray | None
     explain: int
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """An answer, and of an image by which frame it was judged."""
+
+    verdicts: Verdicts
+    seen: Mapping[str, Any] = field(default_factory=dict)
 
 
 class GuardService:
@@ -57,7 +67,7 @@ class GuardService:
         self.connections = Connections(
             settings.max_connections, settings.headers_s, 2 * settings.timeout_s, self.metrics.connection_ended
         )
-        self.batcher: Batcher[_Job, _ReadyJob, Verdicts] = Batcher(
+        self.batcher: Batcher[_Job, _ReadyJob, _Judged] = Batcher(
             self._prepare,
             self._work,
             max_batch=settings.max_batch,
@@ -65,6 +75,7 @@ class GuardService:
             max_waiting=settings.max_queue,
             threads=settings.decode_threads or min(8, threads),
             begin=lambda: _use_threads(threads),
+            begin_preparing=lambda: _use_threads(1),  # the frames of an animation go through the encoder there
             observe=self._observe,
         )
 
@@ -83,8 +94,8 @@ class GuardService:
         """
         point, explain = self._point(point), self._explain(explain)
         if asked.embeddings is not None:
-            verdicts = await self._judge_embeddings(asked, explain)
-            results = [self._result(str(i), verdicts, i, point, explain) for i in range(len(verdicts))]
+            judged = await self._judge_embeddings(asked, explain)
+            results = [self._result(str(i), judged, i, point, explain) for i in range(len(judged.verdicts))]
             return PredictAnswer(point=point, results=results)
         if not self.judge.reads_images:
             raise Problem(422, f"This guard reads embeddings of {self.guard.spec.label} only; send `embeddings`.")
@@ -94,7 +105,7 @@ class GuardService:
         results, errors = [], []
         for number, (name, content) in enumerate(asked.images):
             outcome = content if isinstance(content, Problem) else next(outcomes)
-            if isinstance(outcome, Verdicts):
+            if isinstance(outcome, _Judged):
                 results.append(self._result(name, outcome, 0, point, explain))
                 continue
             if not isinstance(outcome, UnreadableImage | Problem):
@@ -110,19 +121,20 @@ class GuardService:
 
     async def _refuse_much(self, contents: Sequence[bytes]) -> None:
         """Images that would keep all threads busy beyond the time for an answer are refused before one is decoded."""
-        if len(contents) < 2:  # one has its own limit, which is lower
-            return
         most = self.settings.max_request_megapixels
+        if len(contents) < 2 and STILLS * self.settings.max_megapixels <= most:
+            return  # one has its own limit, which is lower
         found = await asyncio.to_thread(lambda: sum(map(self.judge.size, contents))) / 1e6
         if found > most:
+            what = "The image has" if len(contents) == 1 else f"The {len(contents)} images have"
             raise Problem(
                 413,
-                f"The {len(contents)} images have {found:,.0f} megapixels together; the most of one request is "
-                f"{most:,g}. Send fewer at once, or smaller ones.",
+                f"{what} {found:,.0f} megapixels together; the most of one request is {most:,g}. Send fewer at once, "
+                "or smaller ones; of an animation, all its frames count.",
                 "images",
             )
 
-    async def _judge_embeddings(self, asked: Asked, explain: int) -> Verdicts:
+    async def _judge_embeddings(self, asked: Asked, explain: int) -> _Judged:
         spec = self.guard.spec
         assert asked.embeddings is not None
         if asked.fingerprint not in (None, spec.fingerprint):
@@ -133,11 +145,11 @@ class GuardService:
                 "fingerprint",
             )
         (outcome,) = await self._outcomes([_Job(asked.embeddings, explain)])
-        if isinstance(outcome, Verdicts):
+        if isinstance(outcome, _Judged):
             return outcome
         raise _told(outcome, "embeddings")
 
-    async def _outcomes(self, jobs: Sequence[_Job]) -> list[Verdicts | BaseException]:
+    async def _outcomes(self, jobs: Sequence[_Job]) -> list[_Judged | BaseException]:
         """What became of each job."""
         if not jobs:
             return []
@@ -148,7 +160,7 @@ class GuardService:
         except Closed:
             raise Problem(503, "The service is about to end.") from None
         # on a timeout and where the client went away they are cancelled: nobody waits any more
-        waited: list[asyncio.Future[Verdicts]] = [asyncio.wrap_future(future) for future in futures]
+        waited: list[asyncio.Future[_Judged]] = [asyncio.wrap_future(future) for future in futures]
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 return list(await asyncio.gather(*waited, return_exceptions=True))
@@ -168,7 +180,8 @@ class GuardService:
             raise Problem(422, f"`explain` may be from 0 to {most}.", "explain")
         return number or 0
 
-    def _result(self, name: str, verdicts: Verdicts, i: int, point: str, explain: int) -> Result:
+    def _result(self, name: str, judged: _Judged, i: int, point: str, explain: int) -> Result:
+        verdicts = judged.verdicts
         decisions: dict[str, Any] = {name: values[i] for name, values in verdicts.decisions.items()}
         categories: dict[str, Any] = dict(verdicts.categories[i])
         shares = zip(verdicts.category_names, verdicts.category_probabilities[i].tolist(), strict=True)
@@ -183,27 +196,28 @@ class GuardService:
             category=verdicts.category(point)[i],
             category_probabilities=dict(shares),
             neighbours=[NearImage(**vars(near)) for near in verdicts.neighbours[i][:explain]],
+            **judged.seen,
         )
 
     def _prepare(self, job: _Job) -> _ReadyJob:
         if isinstance(job.content, np.ndarray):
             return _ReadyJob(None, job.content, job.explain)
         started = time.perf_counter()
-        pixels = self.judge.pixels(job.content)
+        seen = self.judge.look(job.content)
         self.metrics.decode_seconds.observe(time.perf_counter() - started)
-        return _ReadyJob(pixels, None, job.explain)
+        return _ReadyJob(seen, None, job.explain)
 
-    def _work(self, jobs: list[_ReadyJob]) -> list[Verdicts]:
+    def _work(self, jobs: list[_ReadyJob]) -> list[_Judged]:
         """All images in one pass of the encoder and one of the head; each request's embeddings by themselves."""
         if len(jobs) > 1 and any(job.embeddings is not None for job in jobs):
             images = [job for job in jobs if job.embeddings is None]
             judged = iter(self._work(images) if images else [])
             return [next(judged) if job.embeddings is None else self._work([job])[0] for job in jobs]
         if jobs[0].embeddings is not None:
-            return [self.judge.judge(jobs[0].embeddings, jobs[0].explain)]
-        embeddings = self.judge.embed([job.pixels for job in jobs if job.pixels is not None])
-        whole = self.judge.judge(embeddings, max(job.explain for job in jobs))
-        return [whole.of(i) for i in range(len(jobs))]
+            return [_Judged(self.judge.judge(jobs[0].embeddings, jobs[0].explain))]
+        seen = [job.seen for job in jobs if job.seen is not None]
+        whole = self.judge.judge(self.judge.embed([one.pixels for one in seen]), max(job.explain for job in jobs))
+        return [_Judged(whole.of(i), one.columns()) for i, one in enumerate(seen)]
 
     def _observe(self, size: int, seconds: float) -> None:
         self.metrics.batch_size.observe(size)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from omegaconf import MISSING
 
 from guardtrain.errors import ConfigError
+from guardtrain.sources.frames import DEFAULT_FRAMES, most_frames
 
 _POSITIVE = (
     "max_batch",
@@ -43,7 +44,10 @@ class ServeSettings:
         max_body_mb: size of a request.
         max_buffered_mb: size of all requests at once; beyond, they are told to come back (429).
         max_images: images (or embeddings) in a request.
-        max_megapixels: of an image, however small its file is.
+        frames: of an animation that are looked at: `first`, `all`, or how many, spread evenly, the first and the last
+            among them. It is judged by the likeliest to be unsafe.
+        max_megapixels: of an image, however small its file is; an animation may have four times as many in all its
+            frames.
         max_request_megapixels: of all images of a request; 32 photographs of a telephone have fewer.
         max_explain: nearest training examples that may be asked for.
         max_connections: open at once. Beyond, those that are held without a request make room; where all have
@@ -69,6 +73,7 @@ class ServeSettings:
     max_body_mb: float = 32.0
     max_buffered_mb: float = 256.0
     max_images: int = 32
+    frames: str = DEFAULT_FRAMES
     max_megapixels: float = 64.0
     max_request_megapixels: float = 400.0
     max_explain: int = 10
@@ -88,6 +93,7 @@ class ServeSettings:
         for name in ("max_wait_ms", "max_explain", "shutdown_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} must be 0 or more; it is {getattr(self, name)}.")
+        most_frames(self.frames)
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be a number from 0 to 65535; it is {self.port}.")
         if self.max_images > self.max_queue:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import struct
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from guardtrain.guards.guard import Guard
@@ -25,6 +27,7 @@ from guardtrain.guards.serving.app import create_app
 from guardtrain.guards.serving.service import GuardService
 from guardtrain.guards.serving.settings import ServeSettings
 from tests.guards.serving.small_guard import POINTS
+from tests.sources.animations import animation, tiny_gif, two_eyes
 
 Files = list[tuple[str, tuple[str, bytes]]]
 Post = Callable[..., Any]
@@ -37,7 +40,7 @@ def serving(guard: Guard) -> Iterator[Callable[..., TestClient]]:
 
     def make(**settings: Any) -> TestClient:
         made = ServeSettings(**{"guard": "scenes", "threads": 1, "decode_threads": 2} | settings)
-        service = GuardService(ImageJudge(guard, round(made.max_megapixels * 1e6)), made)
+        service = GuardService(ImageJudge(guard, round(made.max_megapixels * 1e6), made.frames), made)
         client = TestClient(create_app(service))
         client.__enter__()
         client.service = service  # type: ignore[attr-defined]
@@ -99,6 +102,30 @@ def test_answers_are_the_guards_own(
         )
 
 
+@pytest.mark.parametrize("frames", ["8", "first"])
+def test_animations_are_judged_by_their_likeliest_frame(
+    serving: Callable[..., TestClient], guard: Guard, files: list[bytes], frames: str
+) -> None:
+    scenes = [Image.open(io.BytesIO(content)).convert("RGB").resize((64, 64)) for content in files]
+    order = np.argsort(guard.predict(scenes).probabilities)
+    moving = animation("GIF", [*(scenes[i] for i in order[:6]), scenes[order[-1]]])
+    client = serving(frames=frames)
+    response = client.post("/v1/predict", files=parts([files[0], moving, tiny_gif(500, side=4000), two_eyes()]))
+    still, found, long, eyes = response.json()["results"]
+    assert response.status_code == 200
+    expected = guard.predict(moving, frames=frames)
+    assert found["probability"] == pytest.approx(expected.probabilities[0], abs=1e-5)
+    assert found["decision"] == expected.decision[0]
+    told = [[result[key] for key in ("frame", "frames", "frames_judged")] for result in (still, found, eyes)]
+    assert told == [[None, 1, 1], [6, 7, 7] if frames == "8" else [0, 7, 1], [None, 1, 1]]
+    if frames == "8":
+        assert "an animation too long to go through: 500 frames, 4000 × 4000 pixels" in long["error"]
+        assert [long[key] for key in ("frame", "frames", "frames_judged")] == [None, None, None]
+    else:
+        assert (long["frames"], long["error"]) == (500, None)
+    assert client.get("/v1/guard").json()["frames"] == frames
+
+
 def test_embeddings_are_judged_as_they_are(
     serving: Callable[..., TestClient], guard: Guard, files: list[bytes]
 ) -> None:
@@ -130,7 +157,7 @@ def test_an_image_that_cannot_be_read_does_not_spoil_the_others(
     [
         (b"", "the file is empty"),
         (b"%PDF-1.4 nothing", "not an image of a known format"),
-        (png(9_000, 9_000), "too large: 9000 × 9000 pixels; the limit is 64,000,000"),
+        (png(9_000, 9_000), "too large to decode (9000 × 9000 pixels; the limit is 64,000,000 pixels)"),
         (png(30_000, 30_000), "too large"),
         (png(60_000, 10), "ratio"),
         (b"\xff\xd8\xff\xe0", "not an image"),
@@ -160,7 +187,7 @@ def test_a_request_of_many_large_images_is_refused_before_one_is_decoded(
     mixed = client.post("/v1/predict", files=parts([large, large, png(9_000, 9_000), b"?"]))
     assert [result["error"] is None for result in mixed.json()["results"]] == [True, True, False, False]
     decoded: list[bytes] = []
-    monkeypatch.setattr(client.service.judge, "pixels", decoded.append)  # type: ignore[attr-defined]
+    monkeypatch.setattr(client.service.judge, "look", decoded.append)  # type: ignore[attr-defined]
     for asked in (
         {"files": parts([large, large, large, files[0]])},
         {"json": {"images": [{"data": encoded(large)}] * 3}},
@@ -169,6 +196,9 @@ def test_a_request_of_many_large_images_is_refused_before_one_is_decoded(
         assert refused.status_code == 413
         assert refused.headers["content-type"] == "application/problem+json"
         assert "images have 27 megapixels together; the most of one request is 25" in refused.json()["detail"]
+    moving = client.post("/v1/predict", files=parts([tiny_gif(3, side=3000)]))
+    assert moving.status_code == 413
+    assert "The image has 27 megapixels together" in moving.json()["detail"]
     assert decoded == []
 
 
