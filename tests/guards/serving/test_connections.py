@@ -110,7 +110,7 @@ def first_status(connection: socket.socket) -> int:
 
 
 def test_many_connections_that_never_finish_keep_nobody_out(serving: Serving, files: list[bytes], guard: Guard) -> None:
-    server = serving(max_connections=60)
+    server = serving(max_connections=60, headers_s=3.0, timeout_s=3.0)  # also of a machine that is busy
     heads = [server.connect(HEAD) for _ in range(150)]
     bodies = [server.connect(BODY + b"{") for _ in range(20)]
     expected = guard.predict(files[:3]).probabilities
@@ -250,7 +250,7 @@ def test_an_answer_that_nobody_reads_ends(serving: Serving) -> None:
 def test_where_all_connections_have_requests_a_new_one_is_told(
     serving: Serving, files: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = serving(max_connections=3, timeout_s=WAIT)
+    server = serving(max_connections=3, headers_s=WAIT, timeout_s=WAIT)
     held = threading.Event()
     judge = server.service.judge.judge
     monkeypatch.setattr(server.service.judge, "judge", lambda *a: (held.wait(WAIT), judge(*a))[1])
