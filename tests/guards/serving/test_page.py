@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -12,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from guardtrain import __version__
 from guardtrain.guards.guard import Guard
 from guardtrain.guards.operating_points import ThreeWay
 from guardtrain.guards.serving.page import page
 from guardtrain.guards.serving.service import GuardService
+from tests.sources.animations import animation
 
 WAIT_MS = 60_000
 # No screen, no sandbox for a browser that sees this machine alone, and nothing that it would ask of its makers.
@@ -187,6 +190,19 @@ def test_several_images_are_all_judged(tab: Any, guard: Guard, files: list[bytes
     give(tab, *many)
     tab.locator("#busy", has_text="The other 3 were left out: at most 32 are judged at a time").wait_for()
     assert tab.locator("#list li").count() == service.settings.max_images
+
+
+def test_an_animation_says_by_which_frame_it_was_judged(tab: Any, guard: Guard, files: list[bytes]) -> None:
+    scenes = [Image.open(io.BytesIO(content)).convert("RGB").resize((64, 64)) for content in files]
+    moving = animation("GIF", scenes)
+    give(tab, ("moving.gif", moving))
+    tab.locator("#caption", has_text="moving.gif").wait_for()
+    expected = guard.predict(moving)
+    frame = expected.seen[0]["frame"]
+    assert frame is not None
+    told = f"judged by frame {frame + 1} of 12, the likeliest of 8"
+    assert told in tab.locator("#caption").inner_text()
+    assert told in tab.locator("#busy").text_content()
 
 
 def test_what_it_says_of_itself(tab: Any, guard: Guard, service: GuardService) -> None:
