@@ -51,6 +51,7 @@ EXAMPLES = {
         "guardtrain import-guard laion_nsfw clip_ViT-B-32_openai_binary_nsfw_head.pth",
         "guardtrain import-guard nudenet                                      # its file comes with the package",
         "guardtrain import-guard state_dict head.pth encoder=openai_vit_l14 'kind.layers=[{linear: fc}]'",
+        "guardtrain import-guard sklearn head.skops kind.unsafe=nsfw          # where the classes' names do not say it",
     ],
     "calibrate": [
         "guardtrain calibrate guard=guards/q16 data=photos.csv                 # → guards/q16-calibrated",

@@ -105,13 +105,13 @@ class AttackSettings:
             raise ConfigError(f"confidence is {self.confidence:g}; it must lie between 0 and 1.")
         for name, least, most, what in (
             ("jpeg", 1, 100, "a whole quality from 1 to 100"),
-            ("resize", 0, 4, "a share above 0 and at most 4"),
+            ("resize", 0.01, 4, "a share from 0.01 to 4"),
             ("blur", 0, 1, "a share of the shorter side, 0 to 1"),
-            ("crop", 0, 1, "a share above 0 and at most 1"),
+            ("crop", 0.01, 1, "a share from 0.01 to 1"),
         ):
             for value in getattr(self, name):
                 part = name == "jpeg" and not float(value).is_integer()
-                if not least <= value <= most or (value == 0 and name != "blur") or part:
+                if not least <= value <= most or part:
                     raise ConfigError(f"{name} has {value:g}; each must be {what}.")
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ConfigError(f"{name} has the same strength twice.")

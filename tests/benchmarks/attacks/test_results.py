@@ -90,7 +90,8 @@ def test_the_report_says_what_is_missing_and_what_says_little() -> None:
         ({"epsilon": 8}, "white is 1"),
         ({"jpeg": [0]}, "a whole quality from 1 to 100"),
         ({"jpeg": [75, 75.5]}, "jpeg has 75.5"),
-        ({"crop": [0.0]}, "a share above 0"),
+        ({"crop": [0.0]}, "a share from 0.01"),
+        ({"resize": [0.001]}, "resize has 0.001"),  # less than a pixel of most images
         ({"resize": [0.5, 0.5]}, "the same strength twice"),
         ({"norm": "l1"}, "allowed: linf, l2"),
         ({"block": 0}, "block is 0"),
