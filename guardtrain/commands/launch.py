@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -72,6 +73,7 @@ def launch(command: str, arguments: Sequence[str]) -> int:
         try:
             run(config)
         except GuardtrainError as error:
+            _keep_in_log(str(error))
             raise _UsersToMend(str(error)) from error
 
     try:
@@ -109,6 +111,13 @@ def launch(command: str, arguments: Sequence[str]) -> int:
         traceback.print_exc()
         return _say(command, "this is a bug in guardtrain; please report the lines above.", 1)
     return 0
+
+
+def _keep_in_log(text: str) -> None:
+    """Write why a run failed into the log file in its folder; the terminal is told by the exit."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(logging.LogRecord(__name__, logging.ERROR, __file__, 0, text, None, None))
 
 
 def _is_sweep(parsed: argparse.Namespace) -> bool:

@@ -20,6 +20,7 @@ from scipy import stats
 from guardtrain.cli import main
 from guardtrain.curves.folder import keep_keys
 from guardtrain.curves.results import ResultRow, ResultsTable
+from tests.commands.conftest import SMALL_DATA
 
 ROW = {
     "arm": "replace", "control": "paired", "budget": 128, "ratio": 0.5, "n_real": 64, "n_pair_images": 64,
@@ -308,3 +309,17 @@ def test_a_sweep_is_no_unfinished_run(tmp_path: Path, told: Callable[..., str]) 
 def test_a_value_that_no_run_has_is_named(results: Callable[..., str]) -> None:
     text = results("where={head: [mlp, liner]}", code=2)
     assert "No run has head liner; there are: linear, mlp. Did you mean linear?" in text
+
+
+def test_a_run_that_was_refused_is_no_run_that_goes_on(
+    tmp_path: Path, told: Callable[..., str], run: Callable[..., str]
+) -> None:
+    refused = run("train", *SMALL_DATA, "mixture.budget=9000", f"out={tmp_path}/refused", code=2)
+    reason = "The real pool has 400 images; budget 9000 at ratio 0.5"
+    assert reason in refused
+    text = told(code=2)
+    assert f"{tmp_path}/refused: failed: {reason}" in text
+    assert "the same command goes on" not in text
+    with (tmp_path / "refused/train.log").open("a") as log:
+        log.write("[2026-01-01 00:00:00,000][guardtrain.commands.train][INFO] started again\n")
+    assert "`guardtrain train` has not ended here; the same command goes on" in told(code=2)

@@ -33,6 +33,8 @@ _INSIDE = {"scores", "validation", "checkpoints", "logs", "wandb", "guard", "img
 _LEFT_OUT = ("out", "data_dir", "cache_dir", "memory_gb", "trainer", "logger", "guard", "mixture", "grid", "plot")
 _LEFT_OUT_OF_TUNE = ("space", "sampler", "sampler_seed", "trials", "batch", "timeout", "jobs", "worker", "show")
 _REFERENCE = re.compile(r"\$\{([\w.-]+)\}")
+_ENTRY = re.compile(r"^\[[^\]\n]*\]\[[^\]\n]*\]\[([A-Z]+)\] (.*)$", re.MULTILINE)  # of a run's log
+_LOG_END = 8192  # bytes of a log in which its last entry is looked for
 _DATA_DIR, _NOTHING, _DEEPEST = "${data_dir}", object(), 10
 _TRIAL_COLUMNS = ("trial", "metric", "on", "score", "half_width", "n", "seconds", "failed", "by_seed")
 
@@ -117,7 +119,21 @@ def _read(folder: Path) -> pd.DataFrame | None:
     command = _mapping(_yaml(folder / _COMMAND), "hydra", "job").get("name", "")
     if command not in (TRAIN, CURVE, FINETUNE, TUNE):
         return None
+    if reason := _last_error(folder / f"{command}.log"):
+        raise DataError(f"failed: {reason}")
     raise DataError(f"no results yet: `guardtrain {command}` has not ended here; the same command goes on")
+
+
+def _last_error(log: Path) -> str:
+    """The first line of the error that a run's log ends with; empty where it ends otherwise."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _LOG_END))
+            entries = _ENTRY.findall(file.read().decode("utf-8", "replace"))
+    except OSError:
+        return ""
+    level, text = entries[-1] if entries else ("", "")
+    return str(text) if level == "ERROR" else ""
 
 
 def _results(folder: Path) -> pd.DataFrame:
