@@ -82,14 +82,16 @@ class Picked:
         """What was picked, as it is printed; nothing where there was no choice."""
         if self.metric is None:
             return ""
-        units = f"{self.setting_of} settings" if self.setting_of else f"{self.of} runs"
         lines = [f"picked of {self.of} runs by {self.metric} on {self.on}: {self.value:.3f}"]
-        left = [
-            f"{self.near} of the {units} tell the classes apart as well as the best (AUROC within a standard error)"
-        ]
+        if self.near < (units := self.setting_of or self.of):
+            what = "settings" if self.setting_of else "runs"
+            lines.append(
+                f"  {self.near} of the {units} {what} tell the classes apart as well as the best: their AUROC is within "
+                "a standard error"
+            )
         if self.controls:
-            left.append(f"{self.controls} controls are no candidates unless pick.control names them")
-        lines += ["  " + "; ".join(left), *self.beside, *(f"! {text}" for text in self.behind)]
+            lines.append(f"  {self.controls} controls are no candidates unless pick.control names them")
+        lines += [*self.beside, *(f"! {text}" for text in self.behind)]
         return "\n".join(lines)
 
     @property

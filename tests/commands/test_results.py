@@ -323,3 +323,12 @@ def test_a_run_that_was_refused_is_no_run_that_goes_on(
     with (tmp_path / "refused/train.log").open("a") as log:
         log.write("[2026-01-01 00:00:00,000][guardtrain.commands.train][INFO] started again\n")
     assert "`guardtrain train` has not ended here; the same command goes on" in told(code=2)
+
+
+def test_a_set_beside_that_is_not_the_same_in_all_runs_is_not_shown(tmp_path: Path, told: Callable[..., str]) -> None:
+    for seed in (0, 1):
+        test = {"pairs": {"n": 100}, "alone": {"n": 100, "seed": seed}}
+        _configured(tmp_path / str(seed), f"run-{seed}", {"data": {"name": "scenes", "test": test}}, seed=seed)
+    text = told()
+    assert "left out:\n  'alone' beside 'pairs': there it is 2 different sets\n" in text
+    assert "  data.test.alone.seed  pairs  seeds\n" in text

@@ -107,6 +107,7 @@ def test_both_pools_are_judged_apart_and_the_score_is_the_mean_of_what_is_kept_o
     np.testing.assert_allclose(by_seed, theirs, atol=2e-3)
     np.testing.assert_allclose(by_seed.mean(axis=1), table["score"], rtol=1e-12)
     assert table["score"].tolist() == sorted(table["score"])
+    assert "5 runs: no auroc on 'validation' of scenes (there are: log_loss)" in run("results")
     found = run("results", "metric=log_loss", "test=validation")
     lines = [line.split() for line in found.splitlines() if line.strip()[:3] in ("1  ", "2  ", "3  ")]
     scores = [line[2].partition("±")[0] for line in lines]

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from guardtrain.curves.collecting.contents import contents_of, named_apart
 from guardtrain.curves.collecting.ranking import Ranking, rank
+from guardtrain.curves.results import METRICS
+from guardtrain.curves.tuning.settings import LOG_LOSS
 from guardtrain.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_RUN = ["folder", "run", "seed"]
+_RUN = ["folder", "run"]
 
 
 def rankings(
@@ -50,22 +52,22 @@ def rankings(
         own = there[there["test"] == content.test]
         left_out += _left_out(mine, own, f"no slice '{slice_name}' of {where}")
         known = own[own[metric].notna()] if metric in own else own.iloc[:0]
-        left_out += _left_out(own, known, f"no {metric} on {where}")
+        lost = own[~own["_run"].isin(known["_run"])]
+        theirs = [other for other in (LOG_LOSS, *METRICS) if other in lost and lost[other].notna().any()]
+        left_out += _left_out(own, known, f"no {metric} on {where}", ", ".join(theirs))
         if known.empty:
             continue
         sets = whole[whole["_run"].isin(known["_run"])].groupby("test")["_content"].nunique()
-        beside = [name for name, count in sets.items() if count == 1 and name != content.test]
-        left_out += [
-            f"{name}: {n} different sets in one ranking, not shown beside" for name, n in sets.items() if n > 1
-        ]
+        beside = [other for other, count in sets.items() if count == 1 and other != content.test]
+        left_out += [f"'{other}' beside {where}: there it is {n} different sets" for other, n in sets.items() if n > 1]
         found.append(rank(known, there[there["test"].isin(beside)], settings, metric, name))
     if found:
         return found, left_out
-    on = f"'{test}'" if test is not None else "any test set"
+    on = f" on '{test}'" if test is not None else ""
     slices = sorted(rows.loc[rows["test"].isin([test] if test else tests), "slice"].unique())
     if slice_name not in slices:
-        raise DataError(f"{on.capitalize()} has no slice '{slice_name}'; there are: {', '.join(slices)}.")
-    raise DataError(f"No run has a value of {metric} on {on} ({slice_name}); give metric=… or test=…")
+        raise DataError(f"No run has a slice '{slice_name}'{on}; there are: {', '.join(slices)}.")
+    raise DataError(f"No run has a value of {metric}{on} ({slice_name}); give metric=… or test=…")
 
 
 def _judged(whole: pd.DataFrame, test: str | None) -> pd.DataFrame:

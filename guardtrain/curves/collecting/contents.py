@@ -74,14 +74,14 @@ def _making(test: str, known: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def named_apart(contents: Sequence[Content]) -> list[str]:
-    """A name for each: the data's, and where that does not tell them apart the counts and settings that differ.
+    """A name for each: the data's, and where that does not tell those of one test apart the counts and settings, too.
 
     >>> named_apart([Content("t", "a", (1,), ()), Content("t", "b", (1,), ())])
     ['a', 'b']
     """
     names = []
     for content in contents:
-        others = [other for other in contents if other.data == content.data]
+        others = [other for other in contents if (other.test, other.data) == (content.test, content.data)]
         own, parts = dict(content.settings), [content.data]
         if len({other.counts for other in others}) > 1:
             parts.append(f"{int(content.counts[0] or 0):,} images")

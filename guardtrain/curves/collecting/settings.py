@@ -20,7 +20,8 @@ class CollectSettings:
     Args:
         folders: where runs are looked for, with all folders below; they may be given without `folders=`.
         metric: what is ranked by.
-        test: the test set it is of; null for the only one, else the first with pairs. `validation`: trials of `tune`.
+        test: the test set it is of; null for each run's first with pairs, else its first. `validation`: trials of
+            `tune`. Runs that other images judged under the same name have a ranking of their own.
         slice: of the test set: `all`, a category or a source.
         where: column -> value or list of values to keep, such as `{head: mlp, budget: [512, 1024]}`; settings are
             columns, too: `{loss.l2: 1.0}`.
