@@ -68,7 +68,7 @@ def keep(collected: Collected, where: Mapping[str, Any] | None) -> pd.DataFrame:
         given = list(wanted) if isinstance(wanted, (list, tuple)) else [wanted]
         values = [NULL if value is None else text_of(value) for value in given]
         texts = [text_of(v) for v in rows[name].astype(object).where(rows[name].notna(), None)]
-        there = list(dict.fromkeys(texts))
+        there = sorted(set(texts), key=lambda text: (text is None, str(text)))
         chosen = chosen_values(values, there, f"where: '{name}' of the runs", listed(map(shown, there), 20))
         kept &= np.array([text in chosen for text in texts], dtype=bool)
         if not kept.any():
