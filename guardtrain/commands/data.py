@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from guardtrain.records import Records
     from guardtrain.training.pools import HoldOut, Pools
 
-Line = Callable[[str, Mapping[str, Any]], str]  # a setting's name and value -> what to write on the command line
+Line = Callable[[str, Any], str]  # a setting's name and value -> what to write on the command line
 
 
 def load_pools(settings: AuditConfig | CurveConfig | TrainConfig, say: Callable[[str], None]) -> Pools:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from guardtrain.embeddings.differences import differences
+from guardtrain.embeddings.disputes import DISPUTED, check_disputed, examples
 from guardtrain.embeddings.quarantine import SetAside, described, warn
 from guardtrain.embeddings.rows import StoredRows
 from guardtrain.embeddings.store import EmbeddingStore
 from guardtrain.errors import DataError
 from guardtrain.file_names import path_text
-from guardtrain.records import SCHEMA, Records
+from guardtrain.records import CELLS, SCHEMA, Records
 from guardtrain.sources.cells import text_of
+from guardtrain.sources.labels import LabelsUnclear, read_labels
 from guardtrain.sources.manifest import records_of_split
-from guardtrain.sources.record_columns import as_record_columns
+from guardtrain.sources.record_columns import as_record_columns, with_column
 from guardtrain.sources.tables import listed, near, read_table
 
 _ROW = "__row__"
+_NOT_COMPARED = ("id", "image", "label", _ROW, CELLS)  # of other columns; labels are compared as they are read
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -38,10 +46,14 @@ class StoreSource:
             manifest; a warning counts them.
         manifest_columns: our column -> the manifest's; its `id` is matched with the store's.
         where, split: as in `ManifestSource`, on the joined table.
+        disputed: of rows with one label in the store and another in the manifest: `error`; the `first` counts, which is
+            the store's; the `last`, the manifest's; or `drop` them, and the other halves of their pairs. Of other
+            columns the manifest's count, and a line of the log says how many rows differ.
 
     Raises (on `records`, `embeddings`):
         StoreError: see `EmbeddingStore.open`.
-        DataError: a missing column, labels that are not mapped, or manifest rows the store does not have.
+        DataError: a missing column, labels that are not mapped, or contradict each other, or manifest rows the store
+            does not have.
     """
 
     path: str
@@ -51,6 +63,10 @@ class StoreSource:
     manifest_columns: dict[str, str] = field(default_factory=dict)
     where: dict[str, Any] = field(default_factory=dict)
     split: str | None = None
+    disputed: str = "error"
+
+    def __post_init__(self) -> None:
+        check_disputed(self.disputed)
 
     def records(self) -> Records:
         """The checked records; read once."""
@@ -100,7 +116,10 @@ class StoreSource:
             own = {ours: theirs for ours, theirs in columns.items() if ours != "label"}
             unlabelled = table.drop_columns([name for name in ("label",) if name in names])  # the manifest's count
             stored = _with_id(as_record_columns(unlabelled, columns=own, labels={}, where={}, origin=origin), origin)
-            table = self._joined(stored, self._set_aside(table, columns), origin)
+            joined = self._joined(stored, self._set_aside(table, columns), origin)
+            table = self._settled(
+                joined, stored, self._own_labels(table, columns.get("label", "label"), origin), origin
+            )
         if "label" not in table.column_names:
             raise DataError(
                 f"{origin} has no labels (metadata: {listed(sorted(names), 20)}): name its label column with "
@@ -154,6 +173,50 @@ class StoreSource:
         if "image" not in table.column_names and "image" in stored.column_names:
             table = table.append_column("image", stored["image"].take(pa.array(positions)))
         return table
+
+    def _own_labels(self, table: pa.Table, name: str, origin: str) -> pa.Array | None:
+        """(N,) what the store says of its rows itself; None where it has no labels, or other ones than we know."""
+        for labels in ({}, self.labels):
+            try:
+                return read_labels(table[name], labels, origin, name).labels if name in table.column_names else None
+            except DataError:
+                continue  # it may be of another kind than the manifest's, which is what counts
+        return None
+
+    def _settled(self, joined: pa.Table, stored: pa.Table, labels: pa.Array | None, origin: str) -> pa.Table:
+        """`joined` where it agrees with what the store says of the same rows, or as `disputed` says it shall be."""
+        rows = joined[_ROW].combine_chunks()
+        ids = [str(text_of(name)) for name in joined["id"].to_pylist()]
+        known = [name for name in joined.column_names if name in stored.column_names and name not in _NOT_COMPARED]
+        before = stored.select(known).take(rows)
+        if others := differences(ids, before, joined.select(known)):
+            text = "; ".join(each.text(("", "there ")) for each in others)
+            log.info("%s says otherwise than %s, and counts: %s", f"the manifest {self.manifest}", origin, text)
+        if labels is None or "label" not in joined.column_names:
+            return joined
+        own = pa.table({"label": labels.take(rows)})
+        found = differences(ids, own, joined.select(["label"]))
+        if not found or self.disputed == "last":
+            return joined
+        if self.disputed == "error":
+            raise LabelsUnclear(
+                f"{len(found[0].rows):,} of {len(ids):,} records of the manifest {self.manifest} have another label in "
+                f"{origin}: {examples(found[0], 'there', 'in the manifest')}.",
+                [
+                    (
+                        "Mend those that are wrong, or say what counts: the store's (first), the manifest's (last), or "
+                        "neither (drop)",
+                        [("disputed", value) for value in DISPUTED[1:]],
+                    )
+                ],
+            )
+        agree = np.ones(len(ids), dtype=bool)
+        agree[found[0].rows] = False
+        if self.disputed == "drop":
+            return joined.filter(pa.array(agree & ~_of_broken_pairs(joined, agree)))
+        cells = joined[CELLS].cast(pa.string())
+        told = pc.if_else(pa.array(agree), cells, own["label"].cast(pa.string()))
+        return with_column(with_column(joined, "label", own["label"]), CELLS, told)
 
 
 def _of_broken_pairs(table: pa.Table, there: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ _OF_UNSAFE = {"unsafe", "nsfw", "harmful", "inappropriate", "violation", "violat
 _NOT = {"not", "non", "no", "un", "isnt", "isn"}
 _LISTED = 12  # values that a line to copy maps one by one
 
-Setting = tuple[str, Mapping[str, Any]]  # the name of a source's setting and a value of it
+Setting = tuple[str, Any]  # the name of a source's setting and a value of it
 
 
 class LabelsUnclear(DataError):
@@ -43,7 +43,7 @@ class LabelsUnclear(DataError):
         self.problem, self.steps = problem, tuple(steps)
         super().__init__(self.told(lambda name, value: f"{name}={setting_text(value, spaced=True)}"))
 
-    def told(self, line: Callable[[str, Mapping[str, Any]], str]) -> str:
+    def told(self, line: Callable[[str, Any], str]) -> str:
         """The whole message, each setting as `line` writes it, on a line of its own."""
         parts = [
             f"{sentence}:\n  " + "\nor\n  ".join(line(name, value) for name, value in settings)

@@ -78,6 +78,20 @@ def test_records_that_are_there_with_another_label(run, tmp_path: Path) -> None:
     assert EmbeddingStore.open("s").read().records.labels.tolist() == labels
 
 
+def test_a_manifest_that_contradicts_a_store_comes_with_lines_that_work(run, tmp_path: Path) -> None:
+    write(tmp_path / "s", noise(40), 16)
+    labels = [int(i in (3, 4)) ^ (i % 2) for i in range(40)]
+    Path("m.csv").write_text("id,label\n" + "".join(f"r{i},{label}\n" for i, label in enumerate(labels)))
+    audit = ["audit", "data=stores", "encoder=precomputed", "data.real.path=s", "data.real.manifest=m.csv",
+             "data.pairs=null", "~data.test.counterfactual", "permutations=1", "replicates=100", "folds=2"]  # fmt: skip
+    text = run(*audit, code=2)
+    assert "2 of 40 records of the manifest m.csv have another label in the store s: r3 (1 there, 0 in the" in text
+    lines = [line.strip() for line in text.splitlines() if "data.real.disputed=" in line]
+    assert lines == [f"data.real.disputed={value}" for value in ("first", "last", "drop")]
+    for line, counts in zip(lines, ((20, 20), (20, 20), (19, 19)), strict=True):
+        assert f"unsafe: 1 ({counts[0]}), safe: 0 ({counts[1]})" in run(*audit, line)
+
+
 def test_damage_is_shown_and_said_what_to_do_about(run, tmp_path: Path) -> None:
     write(tmp_path / "s", noise(9), 3)
     text = run("store", "verify", "path=s")
