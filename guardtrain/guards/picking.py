@@ -83,16 +83,21 @@ class Picked:
         if self.metric is None:
             return ""
         lines = [f"picked of {self.of} runs by {self.metric} on {self.on}: {self.value:.3f}"]
-        if self.near < (units := self.setting_of or self.of):
-            what = "settings" if self.setting_of else "runs"
-            lines.append(
-                f"  {self.near} of the {units} {what} tell the classes apart as well as the best: their AUROC is within "
-                "a standard error"
-            )
+        if self._among:
+            lines.append(f"  {self._among}")
         if self.controls:
             lines.append(f"  {self.controls} controls are no candidates unless pick.control names them")
         lines += [*self.beside, *(f"! {text}" for text in self.behind)]
         return "\n".join(lines)
+
+    @property
+    def _among(self) -> str:
+        """How many were compared by the metric, where these are not all."""
+        what, units = ("settings", self.setting_of) if self.setting_of else ("runs", self.of)
+        if self.near >= units:
+            return ""
+        told = "are compared by it, with an AUROC within a standard error of the best"
+        return f"{self.near} of the {units} {what} {told}"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -109,6 +114,7 @@ class Picked:
             f"{text}{self.value:.3f}, which is better than it will be elsewhere, as the best of several always is. The "
             "figures to quote are those on the test sets: they had no part in the choice. Where the same images set "
             "the thresholds, the rates found there are a little too good for the same reason.",
+            *([f"{self._among}."] if self._among else []),
             *self.behind,
         )
 

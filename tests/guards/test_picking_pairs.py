@@ -136,6 +136,9 @@ def test_a_metric_that_is_better_when_lower_chooses_among_those_near_the_best(cu
     picked = curve.pick(metric="brier")
     assert 1 < picked.near == near.sum() < len(keys)
     assert picked.run == keys[near][mean[near, 1].argmin()]
+    told = f"{near.sum()} of the {len(keys)} runs are compared by it, with an AUROC within a standard error of the best"
+    assert f"  {told}" in picked.text.splitlines()
+    assert f"{told}." in picked.notes
 
 
 def test_the_error_of_an_auroc_is_how_much_it_varies_over_images() -> None:
