@@ -180,8 +180,13 @@ def _images(values: Sequence[Values], nobody: str) -> str:
 
 
 def _candidates(results: pd.DataFrame, pick: PickSettings) -> tuple[pd.DataFrame, int]:
-    """A row a run to pick from, and how many runs were left out for being controls that nothing names."""
-    left = results[results["slice_kind"] == "all"].drop_duplicates("run")
+    """A row a run to pick from, and how many runs were left out for being controls that nothing names.
+
+    Of equals the first is picked: the one of fewest images, in whatever order the runs came to their end.
+    """
+    left = (
+        results[results["slice_kind"] == "all"].drop_duplicates("run").sort_values(["budget", "ratio", "seed", "run"])
+    )
     for name in _FILTERS:
         if (wanted := getattr(pick, name)) is None:
             continue

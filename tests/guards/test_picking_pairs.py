@@ -116,6 +116,17 @@ def test_every_metric_picks_a_run_that_is_right_on_pairs_within_noise_of_the_bes
     assert (picked.of, picked.controls, picked.behind) == (len(curve.candidates), 12, ())
 
 
+@pytest.mark.parametrize("best", ["run", "setting"])
+def test_of_equals_the_one_of_fewest_images_is_picked_in_whatever_order_they_ended(curve: Curve, best: str) -> None:
+    """Every run has the same value here, and AUROCs too near to tell apart."""
+    rows = curve.frame[(curve.frame["test"] == "in_domain") & (curve.frame["slice_kind"] == "all")]
+    equal = rows.assign(f1=0.5, auroc=0.9)
+    given = PickSettings(metric="f1", best=best, on="test", test="in_domain")
+    for order in (equal, equal[::-1], equal.sample(frac=1, random_state=0)):
+        run = curve.runs[pick_run(order, curve.pools, curve.runs, curve.folder, given).run]
+        assert (run.point.budget, run.point.ratio, run.point.seed) == (32, 0, 0)
+
+
 def test_the_value_is_the_mean_of_both_pools(curve: Curve) -> None:
     picked = curve.pick(metric="auroc")
     means = {run.key: (curve.auroc(run, "real") + curve.auroc(run, "pairs")) / 2 for run in curve.candidates}
