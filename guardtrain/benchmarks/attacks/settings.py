@@ -103,7 +103,7 @@ class AttackSettings:
             raise ConfigError(f"overshoot is {self.overshoot:g}; it must be 0 or more.")
         if not 0 < self.confidence < 1:
             raise ConfigError(f"confidence is {self.confidence:g}; it must lie between 0 and 1.")
-        for name, least, most, what in (
+        for name, weakest, strongest, what in (
             ("jpeg", 1, 100, "a whole quality from 1 to 100"),
             ("resize", 0.01, 4, "a share from 0.01 to 4"),
             ("blur", 0, 1, "a share of the shorter side, 0 to 1"),
@@ -111,7 +111,7 @@ class AttackSettings:
         ):
             for value in getattr(self, name):
                 part = name == "jpeg" and not float(value).is_integer()
-                if not least <= value <= most or part:
+                if not weakest <= value <= strongest or part:
                     raise ConfigError(f"{name} has {value:g}; each must be {what}.")
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ConfigError(f"{name} has the same strength twice.")
