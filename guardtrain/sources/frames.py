@@ -103,7 +103,6 @@ def frames_in(
     Raises:
         OSError: no frame can be decoded, or there are too many, or too large ones, to go through.
     """
-    image.load()  # the first frame: what follows may be damaged
     if not is_animation(image):
         yield Frame(0, 1, rgb(image))
         return

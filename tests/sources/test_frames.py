@@ -90,6 +90,7 @@ def test_images_of_a_heif_are_gone_through_from_the_one_that_is_meant() -> None:
         assert colour == pytest.approx(colours(3)[number], abs=12)
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF"])
 def test_a_file_that_ends_early_is_judged_by_what_there_is(kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (12, 24, 32, 3), dtype=np.uint8)
