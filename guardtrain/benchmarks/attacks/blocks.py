@@ -148,9 +148,10 @@ def _restarted(
     labels: Tensor,
     seed: int,
 ) -> Attacked:
-    """PGD from several places, the next for those images that still survive as files.
+    """PGD from several places, the next for those images that still survive, as files or unrounded.
 
-    The first candidate is FGSM's point, so that few or short steps never leave more images right than one long step.
+    The first candidate is FGSM's point, so that few or short steps never leave more images right than one long step. A
+    point that fools the guard both ways ends the search; until then one that does so as a file is kept.
     """
     epsilon, options = attack.strength, attack.options
 
@@ -163,7 +164,8 @@ def _restarted(
     with torch.no_grad():
         lowest = target.margins(best.pixels, labels)
     todo = torch.arange(len(labels), device=pixels.device)
-    todo = todo[~fooled_by_file(best.pixels, todo)]
+    by_file = fooled_by_file(best.pixels, todo)
+    todo = todo[~(by_file & (lowest < 0))]
     for turn in range(max(1, options["restarts"])):
         if not len(todo):
             break
@@ -183,12 +185,13 @@ def _restarted(
             start=start,
             settled=lambda now, rows, todo=todo: fooled_by_file(now, todo[rows]),  # type: ignore[misc]
         )
-        settled = fooled_by_file(found.pixels, todo)
+        files, before = fooled_by_file(found.pixels, todo), by_file[todo]
         with torch.no_grad():
             margins = target.margins(found.pixels, labels[todo])
-        taken = settled | (margins < lowest[todo])
+        taken = (files & ~before) | ((margins < lowest[todo]) & (files | ~before))
         best.pixels[todo[taken]], lowest[todo[taken]] = found.pixels[taken], margins[taken]
+        by_file[todo] |= files
         best.steps[todo] += found.steps
         best.flat[todo] |= found.flat
-        todo = todo[~settled]
+        todo = todo[~(by_file[todo] & (lowest[todo] < 0))]
     return best

@@ -9,8 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from guardtrain.benchmarks.attacks import running
+from guardtrain.benchmarks.attacks import blocks, running
+from guardtrain.benchmarks.attacks.blocks import Image
+from guardtrain.benchmarks.attacks.gradient import eight_bit, fgsm
 from guardtrain.benchmarks.attacks.report import trained_notes
 from guardtrain.benchmarks.attacks.results import counted, robust_accuracy
 from guardtrain.benchmarks.attacks.running import IMAGE_COLUMNS, Job, Parts, attack_guard
@@ -83,6 +86,31 @@ def test_few_or_short_steps_leave_no_image_right_that_one_long_step_fools(
     assert not once["right"].all()
     assert not (found["right"] & ~once["right"]).any()
     assert (found["linf"] <= 0.01 + 1e-6).all()
+
+
+def test_a_point_that_fools_the_guard_by_its_rounding_alone_does_not_end_the_search() -> None:
+    """A model that is fooled where pixels fall by two levels, not by FGSM's two and a half; but rounding makes it two."""
+    original = torch.full((2, 3, 4, 4), 100, dtype=torch.uint8)
+    pixels, labels = original.float() / 255, torch.ones(2, dtype=torch.int64)
+
+    def margins(now: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        fallen = (100 - 255 * now).flatten(1)
+        return (1 - fallen + 8 * (fallen - 2).clamp_min(0)).mean(1)
+
+    assert (margins(fgsm(margins, pixels, labels, 0.01).pixels, labels) > 0).all()
+    (attack,) = AttackSettings(attacks=["pgd"], steps=50).plan()
+    images = [Image(name, 1, b"") for name in "ab"]
+    found = blocks._restarted(
+        SimpleNamespace(margins=margins),
+        attack,
+        images,
+        pixels,
+        original,
+        labels,
+        0,  # type: ignore[arg-type]
+    )
+    assert (margins(found.pixels, labels) < 0).all()
+    assert (margins(eight_bit(found.pixels, original, 0.01).float() / 255, labels) < 0).all()
 
 
 def test_images_that_the_guard_was_trained_on_are_not_attacked(loaded: Guard, tmp_path: Path) -> None:
