@@ -124,28 +124,34 @@ def settable(schema: type, config: Any, key: str) -> bool:
     kind: Any = schema
     node = config
     for name in key.split("."):
-        if kind is Any and isinstance(node, DictConfig):
+        if kind is Any and isinstance(node, DictConfig) and name != "_target_":
             if "_target_" in node:
-                kind = _object(node["_target_"])
+                kind = _accepted(node["_target_"])
             elif "hold_out" in node:
                 return name in HOLD_OUT
-        if kind is None:
-            return False  # of a target that cannot be imported
         if get_origin(kind) is dict or kind is Any:
             kind = get_args(kind)[1] if get_args(kind) else Any
             if not dataclasses.is_dataclass(kind) and kind is not Any:
                 return True
         elif dataclasses.is_dataclass(kind):
             kind = _kinds(kind).get(name)
-        elif callable(kind):
-            known = inspect.signature(kind).parameters
-            kind = Any if name in known or any(p.kind is p.VAR_KEYWORD for p in known.values()) else None
+        elif isinstance(kind, Mapping):
+            kind = kind.get(name, kind.get("**"))
         else:
-            return False  # of a number or a text
+            return False  # of a number, a text, or nothing
         if kind is None:
             return False
         node = node._get_node(name, validate_access=False) if isinstance(node, DictConfig) else None
     return True
+
+
+def _accepted(target: Any) -> Any:
+    """What a `_target_` takes: its class, where that is a dataclass, or its parameters by name; `**` is any other."""
+    found = _object(target)
+    if dataclasses.is_dataclass(found) or not callable(found):
+        return found if dataclasses.is_dataclass(found) else {}
+    known = inspect.signature(found).parameters.values()
+    return {("**" if one.kind is one.VAR_KEYWORD else one.name): Any for one in known}
 
 
 def _kinds(schema: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from guardtrain import __version__
 from guardtrain.commands.help import config_groups
 from guardtrain.commands.unmentioned import added, replaces
 from guardtrain.config import SCHEMAS, CurveConfig, TrainConfig
-from guardtrain.config_checks import explain, plain, settable
+from guardtrain.config_checks import explain, plain
 from guardtrain.curves.folder import ENGINE_VERSION
 from guardtrain.errors import ConfigError, GuardtrainError
 from guardtrain.grammar import quoted
@@ -189,8 +189,8 @@ class _Composer:
                     cause = error.__cause__
                     if not isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
                         raise
-                    if settable(SCHEMAS[self.command], config, str(cause.full_key)):
-                        anew, written[text] = replaces(one, config), added(one, config)
+                    if (texts_added := added(self.command, one, config, str(cause.full_key))) is not None:
+                        anew, written[text] = replaces(one, config), texts_added
                         ConfigLoaderImpl._apply_overrides_to_config([_parsed(more) for more in written[text]], config)
                     elif one.key_or_group in self.optional:
                         left_out[one.key_or_group] = explain(cause)

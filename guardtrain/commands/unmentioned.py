@@ -31,30 +31,39 @@ def accepted(command: str, overrides: Sequence[str], error: Exception) -> list[s
         return None
     config: Any = cause.parent_node._get_root()
     missing = str(cause.full_key)
-    if not settable(SCHEMAS[command], config, missing):
-        return None
     for place, text in enumerate(overrides):
         name = text.partition("=")[0]
         sets = f"{missing}.".startswith(f"{name}.") or name.startswith(f"{missing}.")
         if sets and name not in config_groups(command):
-            written = added(OverridesParser.create().parse_override(text), config)
+            one = OverridesParser.create().parse_override(text)
+            if (written := added(command, one, config, missing)) is None:
+                return None
             return [*overrides[:place], *written, *overrides[place + 1 :]]
     return None
 
 
-def added(one: Override, config: DictConfig) -> list[str]:
-    """An override written so that Hydra adds what it sets; see `replaces`."""
-    written = [f"++{one.input_line}"]
-    return [f"~{one.key_or_group}", *written] if replaces(one, config) else written
+def added(command: str, one: Override, config: DictConfig, missing: str) -> list[str] | None:
+    """An override written so that Hydra adds what it sets; None where the command has no such setting.
+
+    Args:
+        command: which.
+        one: the override.
+        config: that it is for.
+        missing: the full name of what the config lacks.
+    """
+    if replaces(one, config):
+        known = settable(SCHEMAS[command], config, one.key_or_group)
+        return [f"{one.key_or_group}=null", f"++{one.input_line}"] if known else None
+    return [f"++{one.input_line}"] if settable(SCHEMAS[command], config, missing) else None
 
 
 def replaces(one: Override, config: DictConfig) -> bool:
     """Whether a mapping takes the place of what is there, where Hydra would put the one into the other.
 
-    It does where it says that it is something else: another `_target_`, or a test set to hold out.
+    It does where it says what it is (a `_target_`, a test set to hold out), and has settings that are not there.
     """
     with open_dict(config):  # else what is not there is an error
         value, there = one.value(), OmegaConf.select(config, one.key_or_group, throw_on_missing=False)
     if not isinstance(value, Mapping) or not isinstance(there, DictConfig) or not there:
         return False
-    return "hold_out" in value or ("_target_" in value and value["_target_"] != there.get("_target_"))
+    return "hold_out" in value or "_target_" in value

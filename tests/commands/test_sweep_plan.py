@@ -60,6 +60,24 @@ def test_a_job_is_composed_as_hydra_does_it(hydras: Any, overrides: list[str]) -
     assert found.settings == typed(expected, SCHEMAS["train"])
 
 
+def test_settings_that_files_do_not_mention_are_added_in_each_job(hydras: Any) -> None:
+    split = "data.test.in_domain={hold_out:real,split:test},{hold_out:real,groups:3}"
+    jobs, _ = _plan(hydras, "data.real.where={kind:x}", split, "head=linear,mlp", "head.name=mine")
+    assert len(jobs) == 4
+    for job in jobs:
+        assert "data.test.in_domain={hold_out:real," in job.label
+        assert "+" not in job.folder.name
+        assert "++data.real.where={kind:x}" in job.overrides
+        at = job.overrides.index("data.test.in_domain=null")
+        assert job.overrides[at + 1].startswith("++data.test.in_domain={hold_out:real,")
+    loader, sweep = hydras  # as a job composes it
+    config = loader.load_sweep_config(sweep, jobs[0].overrides)
+    assert config.data.real.where == {"kind": "x"}
+    assert config.data.test.in_domain == {"hold_out": "real", "split": "test"}
+    assert config.head.name == "mine"
+    assert len({job.key for job in jobs}) == 4
+
+
 def test_a_setting_that_one_swept_option_alone_has_is_set_there(hydras: Any) -> None:
     jobs, said = _plan(hydras, "head=linear,mlp", "head.hidden=[8],[4]", "mixture.seed=0,1")
     assert len(jobs) == 6  # a linear head has no layers to differ in
