@@ -88,7 +88,8 @@ class StoreConfig:
         out: merge, filter, dedup: the new store's folder; filter, dedup: or a record table `NAME.parquet`, which
             `StoreSource` joins with the store as its `manifest`.
         repair: verify: delete damaged shards, so that they can be made again.
-        where: filter: column of the metadata -> value or list of values to keep.
+        where: filter: column of the metadata -> value or list of values to keep; one that no row has is an error,
+            unless it ends in a question mark.
         split: filter: keep train, val or test.
         ids: filter: keep those of a file: one a line, or column `id` of a table.
         halves: filter: of a pair of which one half is kept: `error`, `drop` it too, or `complete` it with the other.

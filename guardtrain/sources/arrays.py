@@ -258,7 +258,7 @@ class _Arrays:
             if other != key and _NAMES.fullmatch(other):
                 names = self.get(other, "names of labels")
                 if names.ndim == 1 and names.dtype.kind in "US" and 2 <= len(names) < rows:
-                    return as_named(column.to_pylist(), [str(text_of(name)) for name in names.tolist()])
+                    return as_named(column, [str(text_of(name)) for name in names.tolist()])
         return column
 
     def column(self, key: str, rows: int, wanted_for: str) -> pa.Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +102,14 @@ def class_names(feature: Any) -> list[str] | None:
     return [str(name) for name in feature.get("names") or []]
 
 
-def as_named(numbers: Iterable[int | None], names: list[str]) -> pa.ChunkedArray:
-    """Numbers as a dictionary column of `names`; those without a name become null."""
-    known = [n if n is not None and 0 <= n < len(names) else None for n in numbers]
-    return pa.chunked_array([pa.DictionaryArray.from_arrays(pa.array(known, pa.int32()), pa.array(names, pa.string()))])
+def as_named(numbers: pa.Array | pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
+    """Whole numbers as a dictionary column of `names`; those without a name become null."""
+    there = pc.and_(pc.greater_equal(numbers, 0), pc.less(numbers, len(names)))
+    places = pc.cast(pc.if_else(there, numbers, pa.scalar(None, numbers.type)), pa.int32())
+    chunks = places.chunks if isinstance(places, pa.ChunkedArray) else [places]
+    texts = pa.array(names, pa.string())
+    kind = pa.dictionary(pa.int32(), pa.string())
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(chunk, texts) for chunk in chunks], kind)
 
 
 def _of_numbers(column: pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
@@ -115,7 +119,7 @@ def _of_numbers(column: pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
             column = pc.cast(column, pa.int64())
         except pa.ArrowInvalid:  # no numbers of classes
             return column
-    return as_named(column.to_pylist(), names) if pa.types.is_integer(column.type) else column
+    return as_named(column, names) if pa.types.is_integer(column.type) else column
 
 
 def _inner(feature: Any) -> Any:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from guardtrain.errors import DataError
 from guardtrain.file_names import path_text
-from guardtrain.records import SAFE, UNSAFE, Records
+from guardtrain.records import CELLS, SAFE, UNSAFE, Records
 from guardtrain.sources.decoding import endings
 from guardtrain.sources.images import files_key, open_image, read_encoded
 from guardtrain.sources.tables import listed
@@ -97,6 +97,7 @@ class ImageFolderSource:
             id=paths,
             image=paths,
             label=[_LABELS[p[0].lower()] for p in parts],
+            **{CELLS: [f"{p[0]}/" for p in parts]},
             category=[p[1] if len(p) > 2 else None for p in parts],
             source=[self.source] * len(paths),
         )

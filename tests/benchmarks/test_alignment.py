@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from guardtrain.benchmarks.alignment import declared_categories, matched
+from guardtrain.benchmarks.alignment import declared_categories, matched, require_there
 from guardtrain.benchmarks.beside import known_as
 from guardtrain.benchmarks.kinds import LaionNsfw, MultiHeaded, SafetyChecker
+from guardtrain.errors import ConfigError
 
 MULTIHEADED = MultiHeaded.origin.url
 
@@ -52,3 +53,12 @@ def test_categories_match_whatever_their_spelling() -> None:
     there = ["Hate", "self harm", "SEXUAL"]
     assert matched(["Sexual", "Self-harm", "Spam"], there) == ("self harm", "SEXUAL")
     assert matched([], there) == ()
+
+
+def test_categories_that_no_data_set_has_are_named_with_their_neighbour() -> None:
+    there = ["Self-Harm", "Hate"]
+    require_there("categories of mine", ["self harm", "HATE", "Spam?"], there)  # as they are matched, in any spelling
+    with pytest.raises(ConfigError, match=r"categories of mine names 'Self-Hrm', .* Did you mean 'Self-Harm'\? They"):
+        require_there("categories of mine", ["Hate", "Self-Hrm"], there)
+    with pytest.raises(ConfigError, match=r"real names 'web', which no data set has\. They have: none\."):
+        require_there("real", ["web"], [])

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from guardtrain.benchmarks.settings import BenchmarkSettings
+from guardtrain.commands import attack
 from guardtrain.commands.arguments import with_null_keys
 from guardtrain.commands.benchmark_data import data_sets
 from guardtrain.commands.data import load_pools
@@ -25,8 +26,10 @@ from guardtrain.config import AuditConfig, conf_dir, register_schemas
 from guardtrain.config_checks import build, typed
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.grammar import setting_text
+from guardtrain.sources import ManifestSource
 from guardtrain.sources.cells import same
 from guardtrain.sources.labels import read_labels
+from guardtrain.training.pools import HoldOut
 from tests.sources.tiny import png
 
 
@@ -68,6 +71,18 @@ def test_a_printed_setting_works_when_it_is_pasted(
     told = [run("embed", "source=manifest", path, f"out=s{i}", setting) for i, setting in enumerate(settings)]
     assert [f"source: 8 labels, {said}\n" in text for text in told].count(True) == 1
     assert all("8 embeddings" in text for text in told)
+
+
+def test_what_is_appended_and_attacked_is_told(
+    run: Callable[..., str], images: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    run("embed", "source=manifest", images("sfw", "nsfw"), "out=s")
+    said = run("store", "append", "path=s", "source=manifest", "source.path=t.csv")
+    assert "source: 8 labels, unsafe: 'nsfw' (4), safe: 'sfw' (4)\n8 of 8 records are there already" in said
+    real = ManifestSource("t.csv", labels={"sfw": 1, "nsfw": 0})
+    with caplog.at_level("INFO"):
+        attack._read({"real": real}, {"held": HoldOut("real", groups=2), "own": ManifestSource("t.csv")}, ["held"])
+    assert caplog.messages == ["data.real: 8 labels, unsafe: 'sfw' (4), safe: 'nsfw' (4)"]
 
 
 def test_keys_that_are_numbers_true_and_null(run: Callable[..., str], images: Callable[..., str]) -> None:

@@ -33,6 +33,7 @@ def test_labels_categories_and_ids_come_from_the_path(tmp_path: Path) -> None:
     records = source.records()
     assert records.ids.tolist() == ["safe/lamp/c.webp", "unsafe/a.png", "unsafe/fire/deep/b.JPG"]
     assert records.labels.tolist() == [0, 1, 1]
+    assert str(records.taken) == "unsafe: unsafe/ (2), safe: safe/ (1)"
     assert records.categories.tolist() == ["lamp", None, "fire"]
     assert set(records.sources) == {"mine"}
     assert isinstance(source, EncodedImageSource)

@@ -24,7 +24,7 @@ class CollectSettings:
             `tune`. Runs that other images judged under the same name have a ranking of their own.
         slice: of the test set: `all`, a category or a source.
         where: column -> value or list of values to keep, such as `{head: mlp, budget: [512, 1024]}`; settings are
-            columns, too: `{loss.l2: 1.0}`.
+            columns, too: `{loss.l2: 1.0}`. A value that no run has is an error, unless it ends in a question mark.
         show: rows that are printed.
         out: a file: every row for .parquet, .csv and .jsonl, the ranked table for .md and .tex; null for none.
     """
