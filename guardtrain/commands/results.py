@@ -44,7 +44,7 @@ def run(config: DictConfig) -> None:
     settings = typed(config, CollectSettings)
 
     from guardtrain.curves.collecting.comparing import rankings
-    from guardtrain.curves.collecting.ranking import export_command, keep, ranking_table, ranking_text
+    from guardtrain.curves.collecting.ranking import as_guard, keep, ranking_table, ranking_text
     from guardtrain.curves.collecting.reading import collect
 
     collected = collect(settings.folders)
@@ -66,7 +66,7 @@ def run(config: DictConfig) -> None:
         show(ranking_text(ranking, settings.show))
         if settings.out is not None and number == len(found) - 1:
             log.info("written   %s", settings.out)
-        log.info("the first as a guard: %s", export_command(ranking))
+        log.info(as_guard(ranking))
 
 
 def _tell(collected: Collected) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NO_CONTROL = "none"  # what the table says of a run without pair images
 CONTROLS = (NO_CONTROL, *MIXTURE_CONTROLS)
+NO_CONTROLS = (NO_CONTROL, MIXTURE_CONTROLS[0])  # real images alone, and whole pairs: what the others are compared with
 SLICE_KINDS = ("all", "category", "source")
 
 # Metric columns and what they are called in tables and on axes.

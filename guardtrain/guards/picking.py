@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from guardtrain.curves.engine import Run
-from guardtrain.curves.results import METRICS, NO_CONTROL
+from guardtrain.curves.results import METRICS, NO_CONTROLS
 from guardtrain.curves.statistics import number_text
 from guardtrain.errors import ConfigError
 from guardtrain.guards.pick_values import Values, error_of, mean_of, on_tests, on_validation
 from guardtrain.guards.settings import PICK_TEST, PickSettings
-from guardtrain.mixtures import CONTROLS
 from guardtrain.training.pools import Pools
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 _FILTERS = ("run", "budget", "ratio", "arm", "control", "seed")
 _SETTING = ["budget", "ratio", "arm", "control"]
 _SHOWN = 20
-_CANDIDATES = (NO_CONTROL, CONTROLS[0])  # what is no control: real images alone, and whole pairs
 _RIGHT = "pair_both_right"
 _NOISE = 2.0  # standard errors, beyond which a run is far behind on pairs
 
@@ -198,7 +196,7 @@ def _candidates(results: pd.DataFrame, pick: PickSettings) -> tuple[pd.DataFrame
             )
     if pick.run is not None or pick.control is not None:
         return left, 0
-    named = left["control"].isin(_CANDIDATES)
+    named = left["control"].isin(NO_CONTROLS)
     if not named.any():
         found = sorted(left["control"].unique())
         raise ConfigError(
@@ -266,7 +264,7 @@ def _short(run: Run) -> str:
     """A run in a few signs: "n 2,048, ρ 0.5, seed 3"."""
     point = run.point
     arm = "" if point.arm == "replace" else f" {point.arm}"
-    control = "" if point.control in _CANDIDATES else f" {point.control}"
+    control = "" if point.control in NO_CONTROLS else f" {point.control}"
     return f"n {point.budget:,}, ρ {point.ratio:g}{arm}{control}, seed {point.seed}"
 
 

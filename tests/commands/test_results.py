@@ -268,6 +268,16 @@ def test_runs_are_ranked_with_those_that_the_same_images_judged(tmp_path: Path, 
     assert (tmp_path / "table.md").read_text().count("ranked on 'alone' of") == 5
 
 
+def test_a_control_is_no_guard_unless_there_is_nothing_else(tmp_path: Path, told: Callable[..., str]) -> None:
+    for key, control, auroc in (("u", "unpaired", 0.9), ("p", "paired", 0.8), ("r", "real", 0.7)):
+        _run(tmp_path, key, 0, auroc, ratio=0.5, control=control)
+    best, command = told("test=pairs"), f"guardtrain export run={tmp_path} pick.run="
+    assert [line[1] for line in _ranked(best)] == ["unpaired", "paired", "real"]
+    assert f"the first that is no control as a guard: {command}p\n" in best
+    named = told("test=pairs", "where={control: [real, unpaired]}")
+    assert f"the first as a guard: {command}u\n" in named
+
+
 def test_a_pool_that_a_test_set_is_held_out_of_makes_it(tmp_path: Path, told: Callable[..., str]) -> None:
     def data(real: str, pairs: str) -> dict[str, Any]:
         test = {"alone": {"hold_out": "real", "fraction": 0.3}}

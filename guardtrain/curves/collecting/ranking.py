@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from guardtrain.curves.collecting.reading import CURVE, NULL, TUNE, Collected
+from guardtrain.curves.results import CONTROLS, METRICS, NO_CONTROLS
 from guardtrain.curves.statistics import half_width, number_text
 from guardtrain.curves.tables import Table, mean_cell
 from guardtrain.curves.tuning.settings import LOG_LOSS, lower_is_better
@@ -177,9 +178,20 @@ def ranking_table(ranking: Ranking) -> Table:
     return Table(caption, f"tab:results-{ranking.metric}", "test set", (ranking.test, *ranking.tests), tuple(rows))
 
 
-def export_command(ranking: Ranking) -> str:
-    """What makes the first row's run a guard, or why nothing does."""
-    row = ranking.frame.iloc[0]
+def as_guard(ranking: Ranking) -> str:
+    """A line that says what makes the first row's run a guard, or why nothing does.
+
+    Controls are what mixtures with pairs are compared with: the first row that is none is taken, where there is one.
+    """
+    frame, which = ranking.frame, "the first"
+    if "control" in frame:
+        none = ~frame["control"].isin(CONTROLS) | frame["control"].isin(NO_CONTROLS)
+        if none.any() and not none.iloc[0]:
+            frame, which = frame[none], "the first that is no control"
+    return f"{which} as a guard: {_export_command(frame.iloc[0])}"
+
+
+def _export_command(row: pd.Series) -> str:
     folder = str(row["folder"])
     if row["kind"] == TUNE:
         if (Path(folder) / "best" / "head.json").is_file():
@@ -211,8 +223,6 @@ def quoted_value(text: str) -> str:
 
 
 def _name(metric: str) -> str:
-    from guardtrain.curves.results import METRICS
-
     return _NAMES.get(metric) or METRICS[metric]
 
 
