@@ -89,7 +89,7 @@ def test_few_or_short_steps_leave_no_image_right_that_one_long_step_fools(
 
 
 def test_a_point_that_fools_the_guard_by_its_rounding_alone_does_not_end_the_search() -> None:
-    """A model that is fooled where pixels fall by two levels, not by FGSM's two and a half; but rounding makes it two."""
+    """A model is fooled where pixels fall by two levels, not by two and a half as with FGSM; rounding makes it two."""
     original = torch.full((2, 3, 4, 4), 100, dtype=torch.uint8)
     pixels, labels = original.float() / 255, torch.ones(2, dtype=torch.int64)
 
