@@ -272,6 +272,7 @@ class PredictConfig:
         max_megapixels: of an image, or of a frame; what is larger counts as unreadable.
         device: auto, cpu, cuda, cuda:1, mps.
         checkpoint: where the encoder's weights lie; null for where they lay when the guard was made.
+        trusted_heads: dotted names of head definitions outside guardtrain that may be imported.
         workers: threads that read, decode and, on the CPU, embed; null for the processors there are.
         part_size: images that are kept at once; what a crash can cost at most.
         progress: a bar; null shows one on a terminal.
@@ -288,6 +289,7 @@ class PredictConfig:
     max_megapixels: float = 89.0
     device: str = "auto"
     checkpoint: str | None = None
+    trusted_heads: list[str] = field(default_factory=list)
     workers: int | None = None
     part_size: int = 2048
     progress: bool | None = None

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import inspect
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import hydra.utils
@@ -22,10 +22,14 @@ from omegaconf.errors import (
 )
 
 from guardtrain.errors import ConfigError
+from guardtrain.own_code import import_target
 from guardtrain.sources.cells import with_text_keys
 from guardtrain.sources.settings import HOLD_OUT
 
 C = TypeVar("C")
+
+_HEAD = ("name", "convex", "bank")  # see guardtrain.training.recipe.HeadDefinition
+_SOURCE = ("records", "content_key")  # see guardtrain.sources.base.Source
 
 
 def typed(config: DictConfig, schema: type[C]) -> C:
@@ -40,10 +44,16 @@ def typed(config: DictConfig, schema: type[C]) -> C:
         merged = OmegaConf.merge(OmegaConf.structured(schema), plainly)
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
-            raise ConfigError(f"These settings have no value yet: {', '.join(missing)}. Give each as NAME=VALUE.")
+            raise ConfigError(without_value(missing))
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
+
+
+def without_value(names: Sequence[str]) -> str:
+    """What to say of settings that must be given and are not."""
+    hint = " Without pairs say data.pairs=null." if any(name.startswith("data.pairs.") for name in names) else ""
+    return f"These settings have no value yet: {', '.join(names)}. Give each as NAME=VALUE.{hint}"
 
 
 def build(node: Any, place: str) -> Any:
@@ -63,8 +73,8 @@ def build(node: Any, place: str) -> Any:
         raise ConfigError(f"{place} must be a mapping with a _target_, the dotted name of what it is; got {node!r}.")
     name = str(node["_target_"])
     try:
-        target = hydra.utils.get_object(name)
-    except Exception as error:
+        target = import_target(name)
+    except ImportError as error:
         raise ConfigError(f"{place}._target_ names '{name}', which cannot be imported: {error}") from error
     arguments = {str(key): value for key, value in node.items() if key != "_target_"}
     if dataclasses.is_dataclass(target):
@@ -73,7 +83,7 @@ def build(node: Any, place: str) -> Any:
             missing = sorted(OmegaConf.missing_keys(merged))
             if missing:
                 raise ConfigError(f"{place} needs a value for {', '.join(missing)}. Give it as {place}.{missing[0]}=…")
-            return OmegaConf.to_object(merged)
+            return _complete(OmegaConf.to_object(merged), name, place)
         except OmegaConfBaseException as error:
             raise ConfigError(explain(error, place)) from error
     allowed = inspect.signature(target).parameters
@@ -81,7 +91,18 @@ def build(node: Any, place: str) -> Any:
         for key in arguments:
             if key not in allowed:
                 raise ConfigError(_unknown(f"{place}.{key}", key, list(allowed)))
-    return hydra.utils.instantiate({"_target_": name, **arguments})
+    return _complete(hydra.utils.instantiate({"_target_": name, **arguments}), name, place)
+
+
+def _complete(made: Any, name: str, place: str) -> Any:
+    """What was built, with all that its place in the config needs: a user's own may lack some."""
+    needed = _HEAD if place == "head" else _SOURCE if place.startswith(("source", "data.")) else ()
+    if lacking := [part for part in needed if not hasattr(made, part)]:
+        raise ConfigError(
+            f"{place}._target_ is {name}, which has no {' and no '.join(lacking)}. A {place.partition('.')[0]} needs "
+            f"{', '.join(needed)}; the README shows one that is complete."
+        )
+    return made
 
 
 def explain(error: Exception, place: str = "") -> str:
@@ -172,13 +193,16 @@ def _kinds(schema: Any) -> dict[str, Any]:
 def _with_mappings(target: Any, arguments: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Arguments whose mappings have text for keys: YAML makes numbers, true and null of such, and so does Hydra.
 
-    A mapping may also be given as the text of one, for names that the command line cannot hold otherwise.
+    One value stands for a list of one. A mapping may also be given as the text of one, for names that the command line
+    cannot hold otherwise.
     """
     made = dict(arguments)
     for name, kind in _kinds(target).items():
         value = made.get(name)
         if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
             made[name] = _with_mappings(kind, value, f"{place}.{name}")
+        if get_origin(kind) is list and isinstance(value, (str, int, float)):
+            made[name] = [value]
         if get_origin(kind) is not dict or value is None:
             continue
         if isinstance(value, str):
@@ -202,8 +226,8 @@ def _read_mapping(text: str, place: str) -> Any:
 
 def _object(name: Any) -> Any:
     try:
-        return hydra.utils.get_object(str(name))
-    except Exception:
+        return import_target(str(name))
+    except ImportError:
         return None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from guardtrain.benchmarks.published import PublishedGuard
 from guardtrain.guards.directory import CARD, HEAD_ONNX
-from guardtrain.guards.head_file import is_known
+from guardtrain.guards.head_file import trust
 
 _TEXT = """---
 {front}
@@ -102,7 +102,7 @@ def write_import_card(folder: Path, published: PublishedGuard, content: Mapping[
         classes=published.classes,
         compared=content["imported"]["compared_with"],
         notes="\n".join(f"- {note}" for note in content["notes"][1:]),
-        trusted="" if is_known(target) else f', trusted_heads=["{target}"]',
+        trusted=trust(target),
         onnx=onnx,
     )
     (folder / CARD).write_text(text.replace("\n\n\n", "\n\n"), encoding="utf-8")

@@ -9,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from guardtrain.benchmarks.scores import Contender, DataSet
 from guardtrain.benchmarks.settings import BenchmarkSettings
+from guardtrain.commands.config_path import hydra_opened, option_files
 from guardtrain.commands.data import hold_out, read_labels
-from guardtrain.config import AuditConfig, conf_dir, register_schemas
+from guardtrain.config import AuditConfig
 from guardtrain.config_checks import build, typed
-from guardtrain.encoders.spec import EncoderSettings, EncoderSpec, external_spec
+from guardtrain.encoders.spec import EncoderSettings, EncoderSpec
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.grammar import setting_text
 from guardtrain.sources.settings import DataSettings
@@ -204,12 +204,8 @@ def _of_config(
 def _composed(config: str, changes: Mapping[str, Any], settings: BenchmarkSettings) -> DataSettings:
     """A data config with changes, as `train` and `curve` would see it."""
     overrides = [f"data={config}", f"data_dir='{settings.data_dir}'"]
-    if GlobalHydra.instance().is_initialized():
+    with hydra_opened():
         whole = compose("audit", overrides)
-    else:
-        register_schemas()
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            whole = compose("audit", overrides)
     OmegaConf.set_struct(whole, False)
     merged = OmegaConf.merge(whole, {"data": dict(changes)})
     assert isinstance(merged, DictConfig)
@@ -218,22 +214,15 @@ def _composed(config: str, changes: Mapping[str, Any], settings: BenchmarkSettin
 
 def _held_out(data: DataSettings, read: Reader) -> tuple[dict[str, tuple[str, ...]], dict[str, Source]]:
     """Ids of the test sets held out of pools, drawn as `train` and `curve` draw them; and the sources of the pools."""
-    from guardtrain.embeddings import Embeddings
-    from guardtrain.training.pools import make_pools
+    from guardtrain.training.pools import pools_of_records
 
     nodes = {"real": data.real, **({} if data.pairs is None else {"pairs": data.pairs})}
     sources = {pool: read(build(node, f"data.{pool}"), pool) for pool, node in nodes.items()}
-    spec = external_spec({"name": "none"}, 1)
-
-    def rows(source: Source) -> Embeddings:  # the draw looks at records alone
-        records = source.records()
-        return Embeddings(records, np.zeros((len(records), 1), np.float32), spec)
-
-    pools = {name: rows(source) for name, source in sources.items()}
     tests = {
         name: hold_out(node, f"data.test.{name}", sources) for name, node in data.test.items() if "hold_out" in node
     }
-    made = make_pools(data.name, pools, tests, seed=data.hold_out_seed)
+    pools = {name: source.records() for name, source in sources.items()}
+    made = pools_of_records(data.name, pools, tests, seed=data.hold_out_seed)
     return {name: tuple(str(one) for one in part.records.ids) for name, part in made.tests.items()}, sources
 
 
@@ -242,9 +231,10 @@ def _made_by(encoder: str, place: str) -> EncoderSpec:
 
     from guardtrain.encoders.resolve import resolve_spec
 
-    if encoder not in _options("encoder"):
-        raise ConfigError(f"{place}.made_by is '{encoder}'; it is one of {', '.join(_options('encoder'))}.")
-    node = yaml.safe_load((conf_dir() / "encoder" / f"{encoder}.yaml").read_text(encoding="utf-8"))
+    options = {path.stem: path for path in option_files("encoder")}
+    if encoder not in options:
+        raise ConfigError(f"{place}.made_by is '{encoder}'; it is one of {', '.join(options)}.")
+    node = yaml.safe_load(options[encoder].read_text(encoding="utf-8"))
     merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(EncoderSettings), node))
     assert isinstance(merged, EncoderSettings)
     return resolve_spec(merged)
@@ -253,7 +243,7 @@ def _made_by(encoder: str, place: str) -> EncoderSpec:
 def _options(group: str) -> list[str]:
     if GlobalHydra.instance().is_initialized():
         return list(GlobalHydra.instance().config_loader().get_group_options(group))
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    return [path.stem for path in option_files(group)]
 
 
 def _stem(path: str) -> str:

@@ -72,19 +72,22 @@ def completions(line: str) -> list[str]:
         return [name for name in SCRIPTS if name.startswith(last)]
     if command not in COMMANDS:
         return []
+    from guardtrain.commands.config_path import own_configs_in, set_own_configs
+
+    set_own_configs(own_configs_in(before))
     actions = ACTIONS.get(command, ()) if len(before) == 2 else ()
     return [f"{name} " for name in actions if name.startswith(last)] + _settings(command, last)
 
 
 def _settings(command: str, word: str) -> list[str]:
     """Config groups, their options, and settings that begin with `word`, from the composed config."""
-    from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.plugins.completion_plugin import CompletionPlugin
 
+    from guardtrain.commands.config_path import hydra_opened
     from guardtrain.commands.help import config_groups
     from guardtrain.commands.options import options_of
-    from guardtrain.config import SCHEMAS, conf_dir, register_schemas
+    from guardtrain.config import SCHEMAS
 
     class Completion(CompletionPlugin):
         """Hydra's answers; the scripts are ours."""
@@ -103,8 +106,7 @@ def _settings(command: str, word: str) -> list[str]:
         def help(command: str) -> str:
             return ""
 
-    register_schemas()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with hydra_opened():
         found = Completion(GlobalHydra.instance().config_loader())._query(command, word)
     # Hydra also offers the groups of other commands, and options that the command refuses.
     groups = config_groups(command)

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from guardtrain.commands.config_path import own_configs
 from guardtrain.config import conf_dir
 
 _GROUP = "experiment"
@@ -39,7 +40,8 @@ def misplaced_experiment(command: str, overrides: Sequence[str]) -> str:
     """Why `experiment=NAME` cannot be composed for `command`, and what can; empty where that is not what was given."""
     given = [one.partition("=")[2] for one in overrides if one.lstrip("+").partition("=")[0] == _GROUP]
     by_owner = {path.stem: found for path in sorted(conf_dir().glob("*.yaml")) if (found := experiments_of(path.stem))}
-    if not given or given[-1] in by_owner.get(command, []):
+    own = own_configs()
+    if not given or given[-1] in by_owner.get(command, []) or (own and (own / _GROUP / f"{given[-1]}.yaml").is_file()):
         return ""
     owners = [owner for owner, names in by_owner.items() if given[-1] in names]
     if not owners:

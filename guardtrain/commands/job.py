@@ -23,10 +23,12 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from guardtrain.commands.config_path import set_own_configs
 from guardtrain.commands.imports import import_quickly
 from guardtrain.curves.folder import RESULTS_FILE
 from guardtrain.errors import GuardtrainError
 from guardtrain.files import replace_file
+from guardtrain.own_code import make_importable, place_in_own
 
 OUTCOME_FILE = "job.json"
 DONE, FAILED, RUNNING = "done", "failed", "running"
@@ -126,6 +128,8 @@ class Job:
         locks: folder of the GPUs' locks.
         driver: the process whose children work on the jobs and end with it, killed or not; None where the launcher sees
             to its processes.
+        own: folders of the user's own modules.
+        configs: folder of the user's own configs.
     """
 
     command: str
@@ -135,11 +139,19 @@ class Job:
     gpus: tuple[str, ...] = ()
     locks: str = ""
     driver: int | None = None
+    own: tuple[str, ...] = ()
+    configs: Path | None = None
 
-    def __call__(self, config: DictConfig) -> None:
+    def settle(self) -> None:
+        """Make this process one in which the job can work, wherever a launcher started it."""
         from guardtrain.commands.launch import prepare_process
 
         prepare_process()
+        make_importable(self.own)
+        set_own_configs(self.configs)
+
+    def __call__(self, config: DictConfig) -> None:
+        self.settle()
         if self.driver is not None:
             _end_with(self.driver)
         self._take_threads()
@@ -168,8 +180,14 @@ class Job:
                 outcome.status, outcome.error = FAILED, str(error)
                 log.error("%s", error)
             except (Exception, SystemExit) as error:
-                outcome.status, outcome.error, outcome.mendable = FAILED, f"{type(error).__name__}: {error}", False
-                log.exception("this is a bug in guardtrain; please report these lines.")
+                outcome.status, outcome.error = FAILED, f"{type(error).__name__}: {error}"
+                own = place_in_own(error)
+                outcome.mendable = bool(own)
+                log.exception(
+                    f"these lines lead to {own}, which is yours."
+                    if own
+                    else "this is a bug in guardtrain; please report these lines."
+                )
         outcome.seconds = time.perf_counter() - started
         return outcome
 

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra import version
@@ -19,11 +20,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from guardtrain.commands.arguments import paths_as_they_are, with_null_keys
+from guardtrain.commands.config_path import set_own_configs
 from guardtrain.commands.experiments import misplaced_experiment
 from guardtrain.commands.unmentioned import accepted
+from guardtrain.commands.values import as_typed
 from guardtrain.config import conf_dir, register_schemas
 from guardtrain.config_checks import explain
 from guardtrain.errors import GuardtrainError
+from guardtrain.own_code import make_importable, place_in_own
 
 INTERRUPTED = 130
 
@@ -58,6 +62,10 @@ def launch(command: str, arguments: Sequence[str]) -> int:
     parser.prog = f"guardtrain {command}"
     parsed = parser.parse_args(list(arguments))
     parsed.overrides = with_null_keys(paths_as_they_are(parsed.overrides))
+    parsed.overrides = as_typed(command, parsed.overrides, sweep=_is_sweep(parsed))
+    set_own_configs(parsed.config_dir)
+    # modules of the user's own lie where the command is run, or beside the folder of their configs
+    make_importable([Path.cwd(), *([Path(parsed.config_dir).absolute().parent] if parsed.config_dir else [])])
     if parsed.multirun and (parsed.cfg or parsed.info):
         return _say(command, "each job of a sweep has its config; to see one, leave -m out and give one value each.", 2)
     for override in parsed.overrides:
@@ -109,6 +117,8 @@ def launch(command: str, arguments: Sequence[str]) -> int:
             text = f"{error.filename}: {error.strerror}. It must be readable, or writable with space left."
             return _say(command, text, 2)
         traceback.print_exc()
+        if own := place_in_own(error):
+            return _say(command, f"the lines above say what went wrong; they lead to {own}, which is yours.", 2)
         return _say(command, "this is a bug in guardtrain; please report the lines above.", 1)
     return 0
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from guardtrain.commands.config_path import option_files, own_configs
 from guardtrain.commands.experiments import experiments_of
-from guardtrain.config import conf_dir
 
 _OF_IMAGES = ("attack", "finetune")  # they change images, or see them anew
 _EMBEDDINGS = ("guardtrain.sources.ArraysSource", "guardtrain.embeddings.StoreSource")
@@ -20,10 +20,10 @@ def options_of(command: str, group: str) -> list[Path]:
     >>> [path.stem for path in options_of("finetune", "experiment")]
     ['perspectivevision_lora']
     """
-    found = sorted((conf_dir() / group).glob("*.yaml"))
+    found = option_files(group)
     if group == "experiment":
         own = experiments_of(command)
-        return [path for path in found if path.stem in own]
+        return [path for path in found if path.stem in own or path.parent.parent == own_configs()]
     if group == "data" and command in _OF_IMAGES:
         return [path for path in found if (_read(path).get("real") or {}).get("_target_") not in _EMBEDDINGS]
     if group == "encoder" and command == "finetune":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,7 +59,11 @@ def run(config: DictConfig) -> None:
     for line in walk.lines():
         log.info("%s", line)
     guard = Guard.load(
-        settings.guard, revision=settings.revision, checkpoint=settings.checkpoint, device=settings.device
+        settings.guard,
+        revision=settings.revision,
+        checkpoint=settings.checkpoint,
+        device=settings.device,
+        trusted_heads=settings.trusted_heads,
     )
     point = guard.points[settings.point or guard.default_point].name
     if settings.explain:
@@ -70,12 +73,8 @@ def run(config: DictConfig) -> None:
 
     judge = ImageJudge(guard, round(settings.max_megapixels * 1e6), settings.frames)
     log.info("guard       %s, point %s, on %s", guard.name, point, guard.spec.label)
-    try:
-        counts = (
-            _to_stdout(settings, judge, point) if settings.out == STDOUT else _to_file(settings, judge, point, total)
-        )
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    counts = _to_stdout(settings, judge, point) if settings.out == STDOUT else _to_file(settings, judge, point, total)
+    if getattr(sys.stdout, "closed_by_reader", False):
         return
     for line in summary(counts, settings.frames):
         log.info("%s", line)
@@ -166,6 +165,8 @@ def _to_stdout(settings: PredictConfig, judge: ImageJudge, point: str) -> Counte
         rows = judged(judge, images, point=point, explain=settings.explain, workers=settings.workers)
         sys.stdout.writelines(json_line(row) for row in rows)
         sys.stdout.flush()
+        if getattr(sys.stdout, "closed_by_reader", False):
+            break
         counts.update(_counted(rows))
     return counts
 

@@ -29,7 +29,11 @@ def run(config: DictConfig) -> None:
     from guardtrain.guards.serving.service import GuardService
 
     guard = Guard.load(
-        settings.guard, revision=settings.revision, checkpoint=settings.checkpoint, device=settings.device
+        settings.guard,
+        revision=settings.revision,
+        checkpoint=settings.checkpoint,
+        device=settings.device,
+        trusted_heads=settings.trusted_heads,
     )
     judge = ImageJudge(guard, round(settings.max_megapixels * 1e6), settings.frames)
     judge.warm_up()

@@ -11,13 +11,16 @@ import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from guardtrain.commands.config_path import own_configs
 from guardtrain.commands.data import load_pools
+from guardtrain.commands.fitting import require_mixture
 from guardtrain.commands.terminal import show
 from guardtrain.commands.tune_configs import TrialConfigs
 from guardtrain.config import TrainConfig, TuneConfig
@@ -26,12 +29,14 @@ from guardtrain.curves.tuning.settings import AUTO, FOLDS, LOG_LOSS, VALIDATION,
 from guardtrain.curves.tuning.space import Parameter, Value
 from guardtrain.errors import ConfigError, EngineError
 from guardtrain.files import replace_file
+from guardtrain.mixtures.settings import MixtureSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from guardtrain.curves.tuning.scoring import Judge
     from guardtrain.curves.tuning.study import Search, Trial
+    from guardtrain.mixtures import Supply
     from guardtrain.training.pools import Pools
 
 log = logging.getLogger(__name__)
@@ -53,7 +58,7 @@ def run(config: DictConfig) -> None:
     score = _scored_on(settings, space)
     folder = Path(settings.out)
     base = configs.first()
-    pools = load_pools(base, log.info)
+    pools = load_pools(base, log.info, partial(_require_mixtures, configs))
 
     from guardtrain.curves.tuning.study import Search
     from guardtrain.curves.tuning.table import TRIALS_FILE, ranked_text, write_trials
@@ -102,6 +107,13 @@ def run(config: DictConfig) -> None:
                 raise ConfigError("No trial has a score, so there is no best one; the table above says why.")
             _train_best(settings, configs, trials[0])
     log.info("%.1f s in all", time.perf_counter() - started)
+
+
+def _require_mixtures(configs: TrialConfigs, supply: Supply) -> None:
+    """Raises MixtureError where a trial could draw more images than there are."""
+    for point, rounding in configs.mixtures():
+        ratio, arm, control = point.drawn
+        require_mixture(MixtureSettings(point.budget, ratio, arm, control, point.seed, rounding), supply)
 
 
 def _search(settings: TuneConfig, search: Search, configs: TrialConfigs, judge: Judge, started: float) -> None:
@@ -229,6 +241,8 @@ def _helpers(settings: TuneConfig, folder: Path) -> Iterator[None]:
         torch.set_num_threads(threads)
     given = [text for text in HydraConfig.get().overrides.task if not text.startswith(("jobs=", "worker=", "out="))]
     command = [sys.executable, "-m", "guardtrain.cli", "tune", *given, f"out={folder}", "jobs=1", "worker=true"]
+    if (configs := own_configs()) is not None:
+        command += ["--config-dir", str(configs)]
     command += ["hydra.output_subdir=null", "hydra/job_logging=terminal", "trainer.progress=false"]
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}

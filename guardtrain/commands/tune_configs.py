@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from guardtrain.commands.config_path import hydra_opened
 from guardtrain.commands.help import config_groups
 from guardtrain.commands.recipe import build_recipe, recipe_settings
-from guardtrain.config import TrainConfig, TuneConfig, conf_dir
+from guardtrain.config import TrainConfig, TuneConfig
 from guardtrain.config_checks import plain, typed
 from guardtrain.curves.collecting.ranking import setting
 from guardtrain.curves.tuning.settings import DEFAULT_SPACE, TuneSettings
@@ -96,7 +95,7 @@ class TrialConfigs:
         chosen = tuple(f"{name}={kept_text(value)}" for name, value in groups.items())
         if chosen not in self._bases:
             texts = [one.text for one in self._given if one.key not in groups]
-            with _hydra():
+            with hydra_opened():
                 self._bases[chosen] = hydra.compose("train", overrides=[*texts, *self._fixed, *chosen])
         return self._bases[chosen]
 
@@ -185,13 +184,3 @@ class TrialConfigs:
                 chosen.append(f"{'+' if self._is_new(config, name) else ''}{name}={kept_text(value)}")
         texts = [one.text for one in self._given if one.key not in groups]
         return shlex.join(["guardtrain", "train", *texts, *self._fixed, *chosen, setting("out", str(out))])
-
-
-@contextmanager
-def _hydra() -> Iterator[None]:
-    """Hydra as this command was started with; of its own in a process that a launcher made."""
-    if GlobalHydra.instance().is_initialized():
-        yield
-        return
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        yield

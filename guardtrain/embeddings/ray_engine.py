@@ -27,6 +27,7 @@ from guardtrain.embeddings.quarantine import SetAside
 from guardtrain.embeddings.worker import Crew, Job, Made, Worker
 from guardtrain.encoders import EncoderSpec
 from guardtrain.errors import EngineError, GuardtrainError
+from guardtrain.own_code import own_modules
 
 DEATHS_A_SHARD = 3  # more, and it is the shard that kills its workers
 _AHEAD = 2  # shards an actor has: the one it embeds and the next, so that it need not wait for the driver
@@ -173,6 +174,8 @@ class _RayCrew:
     def __init__(self, ray: Any, job: Job, engine: RayEngine, size: int) -> None:
         self._ray, self._size, self._storage = ray, size, job.storage
         self._share = max(1, int(engine.cpus_per_actor))
+        for module in own_modules():  # a user's own source goes along whole: its file need not be on other machines
+            ray.cloudpickle.register_pickle_by_value(module)
         self._made = ray.remote(
             num_cpus=engine.cpus_per_actor,
             num_gpus=engine.gpus_per_actor,

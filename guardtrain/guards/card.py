@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from guardtrain.guards.directory import CARD, CATEGORIES_ONNX, GUARD_ONNX, HEAD_ONNX, KNOWN_IMAGES, PROGRAM
+from guardtrain.guards.head_file import trust
 from guardtrain.guards.operating_points import OperatingPoint, ThreeWay
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def write_card(folder: Path, parts: GuardParts, content: Mapping[str, Any]) -> N
         warnings=_warnings(parts),
         shown=parts.points.default if isinstance(parts.points[parts.points.default], OperatingPoint) else None,
         share=content["validation"]["unsafe"] / content["validation"]["images"],
+        trusted=trust(str(content["head"]["_target_"])),
         files={name: (folder / name).is_file() for name in _FILES},
         agreement={item["file"]: item for item in content["agreement"]},
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from guardtrain.errors import GuardError
 from guardtrain.guards.category_head import PREFIX, CategoryHead
 from guardtrain.guards.directory import WEIGHTS
+from guardtrain.own_code import import_target
 
 if TYPE_CHECKING:
     from guardtrain.heads.bank import HeadBank
@@ -27,6 +28,15 @@ def is_known(name: str) -> bool:
     (True, False)
     """
     return name.startswith(_OURS) or name in _IMPORTED
+
+
+def trust(name: str) -> str:
+    """What is said to `Guard.load` besides the path, where the head is of this dotted name.
+
+    >>> trust("guardtrain.heads.LinearHead"), trust("my_head.TinyHead")
+    ('', ', trusted_heads=["my_head.TinyHead"]')
+    """
+    return "" if is_known(name) else f', trusted_heads=["{name}"]'
 
 
 def write_bank(
@@ -66,7 +76,7 @@ def read_bank(folder: Path, config: Mapping[str, Any], trusted: Sequence[str] = 
     if not is_known(name) and name not in trusted:
         raise GuardError(
             f"The head of {folder} is a {name}, which is not part of guardtrain: loading it would import and run that "
-            f"code. If you trust it, say Guard.load(..., trusted_heads=['{name}'])."
+            f"code. If you trust it, say 'trusted_heads=[{name}]'; in Python Guard.load(..., trusted_heads=['{name}'])."
         )
     import safetensors.torch
 
@@ -97,12 +107,13 @@ def _built(definition: Mapping[str, Any]) -> Any:
     Of guardtrain's own modules only the definitions themselves are built, not what these modules import; and arguments
     are taken as they are written: OmegaConf would put environment variables and more in the place of `${...}`.
     """
-    module, _, name = str(definition["_target_"]).rpartition(".")
-    target = getattr(importlib.import_module(module), name)
+    whole = str(definition["_target_"])
+    module, _, name = whole.rpartition(".")
+    target = getattr(importlib.import_module(module), name) if is_known(whole) else import_target(whole)
     arguments = {str(key): value for key, value in definition.items() if key != "_target_"}
     if not isinstance(target, type):
         raise GuardError(f"{definition['_target_']} is no head definition")
-    if is_known(str(definition["_target_"])) and not _is_definition(target):
+    if is_known(whole) and not _is_definition(target):
         raise GuardError(f"{definition['_target_']} is no head definition")
     if "${" in json.dumps(arguments):
         raise GuardError("its settings hold '${', which would be filled in from outside the guard")

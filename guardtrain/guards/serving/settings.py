@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from omegaconf import MISSING
 
@@ -35,6 +35,7 @@ class ServeSettings:
         port: to listen on; 0 takes a free one.
         device: auto, cpu, cuda, cuda:1, mps.
         checkpoint: where the encoder's weights lie; null for where they lay when the guard was made.
+        trusted_heads: dotted names of head definitions outside guardtrain that may be imported.
         threads: of the encoder; null for the processors that this process may run on.
         decode_threads: that read images; null for as many as of the encoder, at most 8.
         max_batch: images a forward pass.
@@ -65,6 +66,7 @@ class ServeSettings:
     port: int = 8000
     device: str = "auto"
     checkpoint: str | None = None
+    trusted_heads: list[str] = field(default_factory=list)
     threads: int | None = None
     decode_threads: int | None = None
     max_batch: int = 32
