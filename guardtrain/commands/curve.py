@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.figure import draw, written
+from guardtrain.commands.fitting import grid_check, overrides_given
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.commands.tracking import job_folder, stores_of, tracked
 from guardtrain.config import CurveConfig
@@ -36,7 +37,7 @@ def run(config: DictConfig) -> None:
     recipe = build_recipe(settings)
     folder = Path(settings.out)
     figures = job_folder(folder)  # in a sweep the jobs share results, and each has a folder of its own for its figure
-    pools = load_pools(settings, log.info)
+    pools = load_pools(settings, log.info, grid_check(settings.grid, overrides_given(), log.info))
 
     from guardtrain.curves.engine import run_curve
     from guardtrain.curves.folder import RESULTS_FILE, keep_keys

@@ -19,26 +19,32 @@ from guardtrain.sources.settings import HOLD_OUT, DataSettings
 if TYPE_CHECKING:
     from guardtrain.embeddings import Embeddings
     from guardtrain.encoders.spec import EncoderSettings
+    from guardtrain.mixtures import Supply
     from guardtrain.records import Records
     from guardtrain.training.pools import HoldOut, Pools
 
 Line = Callable[[str, Any], str]  # a setting's name and value -> what to write on the command line
 
 
-def load_pools(settings: AuditConfig | CurveConfig | TrainConfig, say: Callable[[str], None]) -> Pools:
+def load_pools(
+    settings: AuditConfig | CurveConfig | TrainConfig,
+    say: Callable[[str], None],
+    check: Callable[[Supply], None] | None = None,
+) -> Pools:
     """Pools and test sets of a config.
 
     Args:
         settings: `data`, `encoder` (family `precomputed` where the sources bring their embeddings), `data_dir`, and
             `cache_dir`, where stores of image sources are kept.
         say: tells the user what is embedded and what was there.
+        check: is told, before anything is embedded, how many images there will be to draw from; refuses by raising.
 
     Raises:
         ConfigError: a source or hold-out that is not described rightly.
         DataError, EncoderError: files that are missing or wrong.
     """
     try:
-        return _load_pools(settings.data, settings.encoder, settings.cache_dir, say)
+        return _load_pools(settings.data, settings.encoder, settings.cache_dir, say, check)
     except (DataError, EncoderError) as error:
         folder = settings.data_dir
         if f"{folder}{os.sep}" in str(error) and not Path(folder).is_dir():
@@ -49,6 +55,8 @@ def load_pools(settings: AuditConfig | CurveConfig | TrainConfig, say: Callable[
 
 def sources_of(data: DataSettings) -> tuple[dict[str, Any], dict[str, Any]]:
     """The sources of the pools by name (`real`, perhaps `pairs`), and of each test set its source or its `HoldOut`.
+
+    Without pairs there is no test set that is held out of them.
 
     Raises:
         ConfigError: a source or hold-out that is not described rightly.
@@ -64,11 +72,49 @@ def sources_of(data: DataSettings) -> tuple[dict[str, Any], dict[str, Any]]:
     for name, node in data.test.items():
         place = f"data.test.{name}"
         held_out = isinstance(node, dict) and "hold_out" in node
+        if held_out and node["hold_out"] == "pairs" and data.pairs is None:
+            continue
         tests[name] = hold_out(node, place, sources) if held_out else build(node, place)
+    if not tests:
+        raise ConfigError(
+            "All test sets of data.test are held out of pairs, and data.pairs is null. Name another: "
+            "'data.test={in_domain: {hold_out: real, fraction: 0.3}}'"
+        )
     return sources, tests
 
 
-def _load_pools(data: DataSettings, encoder: EncoderSettings, cache_dir: str, say: Callable[[str], None]) -> Pools:
+def read_supply(
+    data: DataSettings, sources: Mapping[str, Any], tests: Mapping[str, Any], say: Callable[[str], None]
+) -> Supply:
+    """How many images there will be to draw from, by the records alone: nothing is embedded.
+
+    Args:
+        data: the settings.
+        sources, tests: as `sources_of` gives them.
+        say: tells the user what of the labels is taken as unsafe.
+
+    Raises:
+        DataError: files that are missing or wrong, or a test set that shares records with a pool.
+    """
+    from guardtrain.training.pools import HoldOut, pools_of_records
+
+    pools = {name: read_labels(source, f"data.{name}", say) for name, source in sources.items()}
+    for name in data.test.keys() - tests.keys():
+        say(f"data.test.{name} is left out: it is held out of pairs, and there are none")
+    sets = {
+        name: what if isinstance(what, HoldOut) else read_labels(what, f"data.test.{name}", say)
+        for name, what in tests.items()
+    }
+    return pools_of_records(data.name, pools, sets, seed=data.hold_out_seed).supply
+
+
+def _load_pools(
+    data: DataSettings,
+    encoder: EncoderSettings,
+    cache_dir: str,
+    say: Callable[[str], None],
+    check: Callable[[Supply], None] | None,
+) -> Pools:
     sources, tests = sources_of(data)
 
     from guardtrain.training.pools import HoldOut, make_pools
@@ -76,10 +122,9 @@ def _load_pools(data: DataSettings, encoder: EncoderSettings, cache_dir: str, sa
     def embedded(place: str, source: Any) -> Embeddings:
         return embed_source(source, place, encoder, cache_dir, say)
 
-    own = {f"data.{name}": source for name, source in sources.items()}
-    own |= {f"data.test.{name}": what for name, what in tests.items() if not isinstance(what, HoldOut)}
-    for place, source in own.items():  # all of them before anything is embedded
-        read_labels(source, place, say)
+    supply = read_supply(data, sources, tests, say)  # all records are read before anything is embedded
+    if check is not None:
+        check(supply)
     pools = {name: embedded(f"data.{name}", source) for name, source in sources.items()}
     sets = {
         name: what if isinstance(what, HoldOut) else embedded(f"data.test.{name}", what) for name, what in tests.items()

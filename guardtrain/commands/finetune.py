@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from guardtrain.commands.data import load_pools
+from guardtrain.commands.fitting import require_mixture
 from guardtrain.commands.recipe import recipe_settings
 from guardtrain.commands.terminal import show
 from guardtrain.commands.tracking import tracked
@@ -55,7 +57,7 @@ def run(config: DictConfig) -> None:
     log.info(
         "the frozen encoder first: the mixture is drawn from its pools, and its linear probe is where tuning starts"
     )
-    pools = load_pools(settings, log.info)
+    pools = load_pools(settings, log.info, partial(require_mixture, mix))
     encoder = _tuned(settings, pools, folder)
     log.info("encoder   %s", folder / ENCODER_FOLDER)
     log.info("          elsewhere: encoder=%s with --config-dir %s", TUNED_OPTION, folder / "conf")

@@ -19,8 +19,6 @@ from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException
@@ -28,15 +26,16 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
+from guardtrain.commands.config_path import own_configs, search_path
 from guardtrain.commands.job import DONE, OUTCOME_FILE, RUNNING, Job, Outcome, is_done, make_ready
 from guardtrain.commands.sweep_plan import Planned, grid_size, optional_settings, plan
 from guardtrain.commands.sweep_progress import Progress, tell_failed
 from guardtrain.commands.unmentioned import accepted
-from guardtrain.config import conf_dir
 from guardtrain.curves.collecting.ranking import setting
 from guardtrain.curves.folder import RESULTS_FILE
 from guardtrain.errors import ConfigError, EngineError
 from guardtrain.files import only_process
+from guardtrain.own_code import own_folders
 
 _GROUP = "hydra/launcher"
 _PLUGINS = {  # by what is in a launcher's name: the extra that installs its plugin, and the plugin's module
@@ -62,11 +61,7 @@ def run_sweep(command: str, parsed: argparse.Namespace) -> int | None:
         has a sweeper of its own (`hydra/sweeper=…`), which chooses jobs by what others gave; nothing is done then.
     """
     _require_launcher(parsed.overrides)
-    search = create_config_search_path(str(conf_dir()))
-    if parsed.config_dir:
-        folder = Path(parsed.config_dir).absolute()
-        search.prepend(provider="command-line", path=f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
-    hydra = Hydra.create_main_hydra2(command, search)
+    hydra = Hydra.create_main_hydra2(command, search_path())
     try:
         mode = [] if _MULTIRUN in parsed.overrides else [_MULTIRUN]
         config = _compose(command, hydra, parsed.config_name or command, [*parsed.overrides, *mode])
@@ -122,12 +117,13 @@ def _run(command: str, hydra: Hydra, config: DictConfig) -> int:
         given += [str(override) for override in config.hydra.overrides.task]
         loader = cast(ConfigLoaderImpl, hydra.config_loader)
         with _processes_made_ready(command, config, base, grid_size(loader, given)):
-            jobs = plan(command, loader, config, base, given, _say)
+            jobs, left_out = plan(command, loader, config, base, given, _say)
         missing = [job for job in jobs if not is_done(job.folder, job.key)]
         if len(missing) < len(jobs):
             _say(f"{len(jobs) - len(missing)} of them are done already")
         failed = _launch(command, hydra, config, base, missing) if missing else []
     counts = f"{len(missing) - len(failed)} done, {len(jobs) - len(missing)} skipped, {len(failed)} failed"
+    counts += f", {left_out} left out: there are too few images for them" if left_out else ""
     print(f"{counts}{':' if failed else ''}   ({time.perf_counter() - started:.1f} s in all)")
     tell_failed(base, [job for job, _ in failed])
     if OmegaConf.select(config, "logger.kind") == "wandb" and any(base.glob(f"*/{_OFFLINE}")):
@@ -137,7 +133,7 @@ def _run(command: str, hydra: Hydra, config: DictConfig) -> int:
         if command == "curve" and (base / RESULTS_FILE).is_file():  # its jobs share one
             print(f"in one figure: guardtrain plot {shlex.quote(setting('results', str(base)))} all_runs=true")
     if not failed:
-        return 0
+        return 2 if left_out else 0
     return 2 if all(outcome is not None and outcome.mendable for _, outcome in failed) else 1
 
 
@@ -187,7 +183,8 @@ def _launch(
         print(f"{len(jobs)} jobs go to SLURM; what it has to say of them: {base / '.submitit'}", flush=True)
     sweep = uuid.uuid4().hex
     keys = {job.folder.name: job.key for job in jobs}
-    task = Job(command, sweep, keys, threads, gpus, str(base), os.getpid() if kind == _JOBLIB else None)
+    driver = os.getpid() if kind == _JOBLIB else None
+    task = Job(command, sweep, keys, threads, gpus, str(base), driver, own_folders(), own_configs())
     callbacks = Callbacks(config)
     callbacks.on_multirun_start(config=config, config_name=config.hydra.job.config_name)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)

@@ -22,16 +22,19 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from guardtrain import __version__
+from guardtrain.commands.fitting import grid_check, require_mixture
 from guardtrain.commands.help import config_groups
 from guardtrain.commands.unmentioned import added, replaces
 from guardtrain.config import SCHEMAS, CurveConfig, TrainConfig
-from guardtrain.config_checks import explain, plain
+from guardtrain.config_checks import explain, plain, without_value
 from guardtrain.curves.folder import ENGINE_VERSION
-from guardtrain.errors import ConfigError, GuardtrainError
+from guardtrain.errors import ConfigError, GuardtrainError, MixtureError
 from guardtrain.grammar import quoted
+from guardtrain.mixtures import Supply
 
 RESUMED = ("train", "curve")  # commands whose jobs are skipped where they are done, and embed before all
 ONE_RUN = ("train", "finetune", "tune")  # commands that keep one head or search a folder: each job gets its own
+_OF_MIXTURES = (*RESUMED, "finetune")  # commands whose settings say how many images a job draws
 _NO_RESULT = ("out", "cache_dir", "data_dir", "memory_gb", "logger")  # settings that change no result
 _EXPERIMENT = "experiment"  # the group that chooses among the others
 _LONGEST = 180  # characters of a folder's name; file systems allow 255 bytes
@@ -66,7 +69,7 @@ class _Composed:
         taken: what of the overrides it took.
         overrides: the same as Hydra takes them.
         left_out: why not the others, by setting.
-        settings: its settings as objects; None for a command whose jobs are not skipped.
+        settings: its settings as objects; None for a command that draws no mixtures.
     """
 
     config: DictConfig
@@ -102,10 +105,11 @@ def plan(
     base: Path,
     given: Sequence[str],
     say: Callable[[str], None],
-) -> list[Planned]:
+) -> tuple[list[Planned], int]:
     """Every job of the grid, composed: a value that is wrong is refused before anything is run.
 
-    On the way each source is embedded once for each encoder it is needed with.
+    Jobs that there are too few images for are left out. On the way each source is embedded once for each encoder it is
+    needed with.
 
     Args:
         command: which.
@@ -115,8 +119,12 @@ def plan(
         given: all overrides of its jobs, swept or not.
         say: tells the user, a line a call.
 
+    Returns:
+        The jobs, and how many are left out.
+
     Raises:
         ConfigError: a value that is wrong, or a setting that no job has.
+        MixtureError: there are too few images for any job.
     """
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(given))
     swept = {one.get_key_element() for one in parsed if one.is_sweep_override()}
@@ -144,14 +152,16 @@ def plan(
         say(f"{name} is set where there is one: {count} of {len(grid)} jobs have none")
     if len(found) < len(grid):
         say(f"{len(found)} of the {len(grid)} differ")
-    keys = _keys(command, [composed.settings for composed, _ in found.values()])
+    sources = _Sources(say)
+    fitting = _those_that_fit(found, sources)
+    keys = _keys(command, [composed.settings for composed, _ in fitting.values()], sources)
     jobs = []
-    for (folder, (composed, label)), key in zip(found.items(), keys, strict=True):
+    for (folder, (composed, label)), key in zip(fitting.items(), keys, strict=True):
         ends = [f"hydra.sweep.dir={quoted(str(base))}", f"hydra.sweep.subdir={quoted(folder.name)}"]
         ends += [f"out={quoted(str(folder))}"] if command in ONE_RUN else []
         log = folder / f"{composed.config.hydra.job.name}.log"
         jobs.append(Planned([*composed.overrides, *ends], folder, label or folder.name, log, key))
-    return jobs
+    return jobs, len(found) - len(fitting)
 
 
 @dataclass
@@ -220,7 +230,7 @@ class _Composer:
         if texts not in self._bases:
             config = self.loader.load_sweep_config(self.sweep, list(texts))
             checked = None
-            if self.command in RESUMED:
+            if self.command in _OF_MIXTURES:
                 data = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
                 data.pop("hydra")
                 try:
@@ -241,7 +251,7 @@ def _set(config: DictConfig, one: Override, anew: bool) -> None:
 def _as_objects(config: DictConfig) -> Any:
     """As `typed` makes them, of a config whose types are checked."""
     if missing := sorted(OmegaConf.missing_keys(config)):
-        raise ConfigError(f"These settings have no value yet: {', '.join(missing)}. Give each as NAME=VALUE.")
+        raise ConfigError(without_value(missing))
     try:
         return OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
@@ -265,7 +275,75 @@ def folder_name(name: str) -> str:
     return (name if short == name else f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:8]}") or "job"
 
 
-def _keys(command: str, jobs: Sequence[CurveConfig | TrainConfig | None]) -> Iterator[str]:
+@dataclass
+class _Sources:
+    """The sources of jobs, read once: what of their labels is unsafe is said, and how many images there are known."""
+
+    say: Callable[[str], None]
+    _read: dict[str, tuple[dict[str, Any], Supply] | None] = field(default_factory=dict)
+
+    def supply(self, settings: CurveConfig | TrainConfig) -> Supply | None:
+        """How many images a job's pools hold; None where that cannot be known: the job will say why, in its log."""
+        found = self._of(settings)
+        return None if found is None else found[1]
+
+    def placed(self, settings: CurveConfig | TrainConfig) -> dict[str, Any] | None:
+        """The sources that are embedded, by their place in the config; None where they cannot be read."""
+        found = self._of(settings)
+        return None if found is None else found[0]
+
+    def _of(self, settings: CurveConfig | TrainConfig) -> tuple[dict[str, Any], Supply] | None:
+        from guardtrain.commands.data import read_supply, sources_of
+
+        key = json.dumps(plain(settings)["data"], sort_keys=True, default=str)
+        if key not in self._read:
+            try:
+                sources, tests = sources_of(settings.data)
+                own = {f"data.test.{name}": source for name, source in tests.items() if hasattr(source, "records")}
+                placed = {**{f"data.{name}": source for name, source in sources.items()}, **own}
+                self._read[key] = placed, read_supply(settings.data, sources, tests, self.say)
+            except (GuardtrainError, OSError):
+                self._read[key] = None
+        return self._read[key]
+
+
+def _those_that_fit(found: dict[Path, tuple[_Composed, str]], sources: _Sources) -> dict[Path, tuple[_Composed, str]]:
+    """Without the jobs that there are too few images for, which are told with the settings that fit.
+
+    Raises:
+        MixtureError: nothing is left.
+    """
+    reasons: dict[str, list[str]] = {}  # why jobs are left out, with what is swept of them
+    fitting = {}
+    for folder, (composed, label) in found.items():
+        if reason := _lacks(composed, sources):
+            reasons.setdefault(reason, []).append(label)
+        else:
+            fitting[folder] = composed, label
+    if found and not fitting:
+        raise MixtureError("There are too few images for this. " + "\n".join(reasons))
+    for reason, labels in reasons.items():
+        more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+        sources.say(f"left out: {labels[0]}{more}: {reason}")
+    return fitting
+
+
+def _lacks(composed: _Composed, sources: _Sources) -> str:
+    """Why there are too few images for a job; empty where there are enough, or nobody knows."""
+    settings = composed.settings
+    if settings is None or (supply := sources.supply(settings)) is None:
+        return ""
+    try:
+        if isinstance(settings, CurveConfig):
+            grid_check(settings.grid, composed.taken, lambda _: None)(supply)
+        else:
+            require_mixture(settings.mixture, supply)
+    except MixtureError as error:
+        return str(error)
+    return ""
+
+
+def _keys(command: str, jobs: Sequence[CurveConfig | TrainConfig | None], sources: _Sources) -> Iterator[str]:
     """The resume keys of jobs; on the way each source is embedded once for each encoder it is needed with.
 
     A key covers all settings that change a result, the embeddings and the columns of the records, and the engine's
@@ -273,14 +351,14 @@ def _keys(command: str, jobs: Sequence[CurveConfig | TrainConfig | None]) -> Ite
     """
     states: dict[str, str] = {}
     for settings in jobs:
-        if settings is None:
+        if settings is None or command not in RESUMED:
             yield uuid.uuid4().hex
             continue
         about = plain(settings)
         needs = json.dumps([about["data"], about["encoder"], about["cache_dir"]], sort_keys=True, default=str)
         if needs not in states:
             try:
-                states[needs] = _data_state(settings)
+                states[needs] = _data_state(settings, sources)
             except (GuardtrainError, OSError):
                 states[needs] = uuid.uuid4().hex  # its jobs will say so themselves, each in its log
         deciding = {name: value for name, value in about.items() if name not in (*_NO_RESULT, "encoder")}
@@ -288,18 +366,15 @@ def _keys(command: str, jobs: Sequence[CurveConfig | TrainConfig | None]) -> Ite
         yield hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _data_state(settings: CurveConfig | TrainConfig) -> str:
+def _data_state(settings: CurveConfig | TrainConfig, sources: _Sources) -> str:
     """Hex sha256 over embeddings, their encoder and the records, embedded now where they are not in the cache."""
-    from guardtrain.commands.data import embed_source, read_labels, sources_of
+    from guardtrain.commands.data import embed_source
 
-    sources, tests = sources_of(settings.data)
-    own = {f"data.test.{name}": source for name, source in tests.items() if hasattr(source, "records")}
+    if (placed := sources.placed(settings)) is None:
+        return uuid.uuid4().hex
     digest = hashlib.sha256()
-    placed = {**{f"data.{name}": source for name, source in sources.items()}, **own}
     for place, source in placed.items():
-        read_labels(source, place, print)
-    for place, source in placed.items():
-        part = embed_source(source, place, settings.encoder, settings.cache_dir, print)
+        part = embed_source(source, place, settings.encoder, settings.cache_dir, sources.say)
         digest.update(f"{place} {part.spec.fingerprint} {part.matrix.shape}".encode())
         for column in part.records.table.columns:
             digest.update(json.dumps(column.to_pylist(), default=str).encode())

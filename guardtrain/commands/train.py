@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from guardtrain.commands.data import load_pools
+from guardtrain.commands.fitting import require_mixture
 from guardtrain.commands.imports import import_quickly
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.commands.tracking import stores_of, tracked
@@ -45,7 +47,7 @@ def run(config: DictConfig) -> None:
     _import_packages(settings)
     recipe = build_recipe(settings)
     folder = Path(settings.out)
-    pools = load_pools(settings, log.info)
+    pools = load_pools(settings, log.info, partial(require_mixture, mix))
 
     from guardtrain.commands.export import GUARD_FOLDER
     from guardtrain.curves.engine import plan_single

@@ -6,7 +6,7 @@ extrapolated: what lies outside the measured budgets is censored, and is printed
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,6 +58,8 @@ class Estimate:
         >>> Estimate(2.94, 2.1, float("inf"), floor=0.1, ceiling=4.0).text(1)
         '2.9 [2.1, ≥ 4.0]'
         """
+        if np.isnan([self.value, self.low, self.high]).all():
+            return "–"
         value, low, high = (self._bound(number, digits) for number in (self.value, self.low, self.high))
         if np.isinf(self.value) and self.low == self.value == self.high:
             return value
@@ -136,6 +138,12 @@ class LineReplicates:
             boot.confidence,
         )
 
+    def at(self, budgets: np.ndarray) -> LineReplicates:
+        """The same at some of its budgets."""
+        kept = np.isin(self.budgets, budgets)
+        columns = ("budgets", "n_images", "n_real", "n_pairs", "mean", "replicates")
+        return replace(self, **{name: getattr(self, name)[kept] for name in columns})
+
     @property
     def curves(self) -> np.ndarray:
         """(K, 1 + B): the mean curve, then the replicates."""
@@ -179,15 +187,18 @@ def area(line: LineReplicates) -> Estimate:
 
 
 def area_difference(a: LineReplicates, b: LineReplicates) -> Estimate:
-    """`area(a) - area(b)`, paired replicate by replicate.
+    """`area(a) - area(b)` over the budgets that both have, paired replicate by replicate.
+
+    Undefined where these are fewer than two.
 
     Raises:
-        DataError: other budgets on one side than on the other, or another number of replicates.
+        DataError: another number of replicates on one side.
     """
     _check_paired(a, b)
-    if not np.array_equal(a.budgets, b.budgets):
-        raise DataError(f"Areas compare over the same budgets; they are {a.budgets.tolist()} and {b.budgets.tolist()}.")
-    return estimate_of(_areas(a) - _areas(b), a.confidence)
+    common = np.intersect1d(a.budgets, b.budgets)
+    if len(common) < 2:
+        return Estimate(np.nan, np.nan, np.nan, undefined=1.0, confidence=a.confidence)
+    return estimate_of(_areas(a.at(common)) - _areas(b.at(common)), a.confidence)
 
 
 def budget_needed(line: LineReplicates, target: float) -> Estimate:

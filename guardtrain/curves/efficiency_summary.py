@@ -81,7 +81,7 @@ def measure_efficiency(frame: pd.DataFrame, boot: PointReplicates) -> list[HeadE
         boot: its bootstrap on one test set.
 
     Raises:
-        DataError: no real data alone, or lines with other budgets than it has.
+        DataError: no real data alone.
     """
     lines = lines_of(boot.points)
     out = []
@@ -148,9 +148,11 @@ def efficiency_text(
     what, whose = (f"{len(heads)} heads", " of the same head") if len(heads) > 1 else (f"{heads[0].head} head", "")
     title = f"Data efficiency, {METRICS[METRIC]} on '{test}' · {what} · against real only{whose}"
     blocks = [_table(title, rows)]
+    ragged = any(set(part.multipliers) != set(head.budgets) for head in heads for part in head.lines)
+    shared = ", of the budgets that both have" if ragged else ""
     note = (
         "  ×: how many times as many real images do as well ('≥': more than were tried). Area: mean gain over\n"
-        "  log2 n. Brackets: 95 % bootstrap intervals over seeds and test groups."
+        f"  log2 n{shared}. Brackets: 95 % bootstrap intervals over seeds and test groups."
     )
     told = outlook_lines(boot) if outlook else []
     if told:

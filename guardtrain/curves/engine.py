@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from guardtrain.curves.folder import ENGINE_VERSION, RESULTS_FILE, SCORES_FOLDER, VALIDATION_FOLDER
-from guardtrain.curves.grid import GridPoint, GridSettings, grid_points
+from guardtrain.curves.grid import GridPoint, GridSettings, supplied
 from guardtrain.curves.results import NO_CONTROL, ResultRow, ResultsTable, run_key
 from guardtrain.curves.scores import ScoresFolder
 from guardtrain.curves.validation import ValidationScores
-from guardtrain.errors import DataError
+from guardtrain.errors import DataError, MixtureError
 from guardtrain.heads import HeadBank
 from guardtrain.metrics import record_pairs, record_slices, sliced_guard_metrics
 from guardtrain.mixtures import ARMS, Mixer, Mixture, Pool
@@ -52,11 +52,17 @@ class Run:
 
 
 def plan_runs(pools: Pools, grid: GridSettings, recipe_settings: Mapping[str, Any], mixer: Mixer) -> list[Run]:
-    """Every run of the grid with its mixture; counts that do not work out are refused before anything is trained.
+    """Every run of the grid that there are images for, with its mixture.
 
     The resume key covers the data's digest, the mixture, and all of `recipe_settings` that changes the numbers.
+
+    Raises:
+        MixtureError: counts that do not work out, or a grid of which nothing fits.
     """
-    return [_planned(pools, point, grid.rounding, recipe_settings, mixer) for point in grid_points(grid)]
+    points, lacking = supplied(grid, mixer.supply)
+    if not points:
+        raise MixtureError(next(iter(lacking.values())))
+    return [_planned(pools, point, grid.rounding, recipe_settings, mixer) for point in points]
 
 
 def plan_single(pools: Pools, mixture: Mapping[str, Any], recipe_settings: Mapping[str, Any]) -> Run:
@@ -226,8 +232,7 @@ def train_run(
 
 def _worded(point: GridPoint) -> str:
     """A run in words: "seed 0, budget 64, ratio 0.5 paired (replace)"."""
-    mixture = "real only" if point.control == NO_CONTROL else f"ratio {point.ratio:g} {point.control} ({point.arm})"
-    return f"seed {point.seed}, budget {point.budget}, {mixture}"
+    return f"seed {point.seed}, budget {point.budget}, {point.images}"
 
 
 def make_mixer(pools: Pools) -> Mixer:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from guardtrain.curves.results import NO_CONTROL
 from guardtrain.errors import ConfigError
-from guardtrain.mixtures import ARMS, CONTROLS, ROUNDINGS, Mixer, Mixture, counts
+from guardtrain.mixtures import ARMS, CONTROLS, ROUNDINGS, Mixer, Mixture, Supply, counts
 
 
 @dataclass
@@ -65,12 +65,20 @@ class GridPoint:
     arm: str
     control: str
 
+    @property
+    def images(self) -> str:
+        """What it draws, in words: "real only", "ratio 0.5 paired (replace)"."""
+        return "real only" if self.control == NO_CONTROL else f"ratio {self.ratio:g} {self.control} ({self.arm})"
+
+    @property
+    def drawn(self) -> tuple[float, str, str]:
+        """Ratio, arm and control as mixtures know them: at ratio 0 any control gives the same."""
+        return self.ratio, self.arm, CONTROLS[0] if self.control == NO_CONTROL else self.control
+
     def mixture(self, mixer: Mixer, rounding: str = "exact") -> Mixture:
         """The images of this run. Raises MixtureError where the pools cannot supply them."""
-        control = CONTROLS[0] if self.control == NO_CONTROL else self.control  # at ratio 0 any gives the same
-        return mixer.mix(
-            budget=self.budget, ratio=self.ratio, arm=self.arm, control=control, seed=self.seed, rounding=rounding
-        )
+        ratio, arm, control = self.drawn
+        return mixer.mix(budget=self.budget, ratio=ratio, arm=arm, control=control, seed=self.seed, rounding=rounding)
 
 
 def grid_points(settings: GridSettings) -> Iterator[GridPoint]:
@@ -86,6 +94,19 @@ def grid_points(settings: GridSettings) -> Iterator[GridPoint]:
                         if (arm, control) == ("replace", "real"):
                             continue  # n(1-ρ) real + nρ more real is the real-only run
                         yield GridPoint(seed, budget, ratio, arm, control)
+
+
+def supplied(settings: GridSettings, supply: Supply) -> tuple[list[GridPoint], dict[GridPoint, str]]:
+    """The runs of `settings` that there are images for; and those of the first seed that there are none for, with why.
+
+    Raises:
+        MixtureError: shares that are not whole numbers of pairs.
+    """
+    every = list(grid_points(settings))
+    first = [point for point in every if point.seed == settings.first_seed]
+    lacks = {point: supply.lacks(point.budget, *point.drawn, settings.rounding) for point in first}
+    lacking = {point: why for point, why in lacks.items() if why}
+    return [point for point in every if replace(point, seed=settings.first_seed) not in lacking], lacking
 
 
 def check_counts(settings: GridSettings) -> None:

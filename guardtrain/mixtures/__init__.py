@@ -1,9 +1,11 @@
 """Which images a run sees: splits, orderings, budgets, ratios, arms and controls, as pure index arithmetic."""
 
-from guardtrain.mixtures.mixing import ARMS, CONTROLS, ROUNDINGS, Mixer, Mixture, counts, mix
+from guardtrain.mixtures.counting import ARMS, CONTROLS, ROUNDINGS, counts
+from guardtrain.mixtures.mixing import Mixer, Mixture, mix
 from guardtrain.mixtures.ordering import order_pairs, order_real, order_unpaired
 from guardtrain.mixtures.pool import Pool
 from guardtrain.mixtures.splitting import folds, hold_out
+from guardtrain.mixtures.supply import Supply
 
 __all__ = [
     "ARMS",
@@ -12,6 +14,7 @@ __all__ = [
     "Mixer",
     "Mixture",
     "Pool",
+    "Supply",
     "counts",
     "folds",
     "hold_out",

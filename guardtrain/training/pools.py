@@ -11,10 +11,10 @@ from functools import cached_property
 import numpy as np
 
 from guardtrain.embeddings import Embeddings
-from guardtrain.encoders.spec import EncoderSpec, require_same
+from guardtrain.encoders.spec import EncoderSpec, external_spec, require_same
 from guardtrain.errors import ConfigError, DataError
-from guardtrain.metrics import record_pairs
-from guardtrain.mixtures import Mixture, Pool, hold_out
+from guardtrain.mixtures import Mixture, Pool, Supply, hold_out
+from guardtrain.records import Records
 
 _BLOCK_ROWS = 8192  # rows read at once of what lies in a store
 # What of a record decides which mixtures it is drawn for, how it is judged, and in which slices.
@@ -74,6 +74,12 @@ class Pools:
         """The encoder all of it comes from."""
         return self.real.spec
 
+    @property
+    def supply(self) -> Supply:
+        """How many images there are to draw from."""
+        of_pairs = None if self.pairs is None else self.pairs.records.pair_ids
+        return Supply(len(self.real), None if of_pairs is None else len({one for one in of_pairs if one is not None}))
+
     @cached_property
     def matrix(self) -> np.ndarray:
         """`(N_real + N_pairs, D)` float32: the real pool's rows, then the pair pool's."""
@@ -127,6 +133,8 @@ class Pools:
     def _partners(self) -> np.ndarray:
         """`(N_pairs,)` int64 row, in the pair pool, of the other half of each record; -1 where there is none."""
         assert self.pairs is not None
+        from guardtrain.metrics import record_pairs  # which imports torch, and sizes are asked for without it
+
         safe, unsafe = record_pairs(self.pairs.records)
         partners = np.full(len(self.pairs.records), -1, dtype=np.int64)
         partners[safe], partners[unsafe] = unsafe, safe
@@ -200,6 +208,25 @@ def make_pools(
     whole = Pools(name, remaining["real"], remaining.get("pairs"), sets, marked)
     _check(whole)
     return whole
+
+
+def pools_of_records(
+    name: str, pools: Mapping[str, Records], tests: Mapping[str, Records | HoldOut], *, seed: int
+) -> Pools:
+    """What `make_pools` makes of the same records when they are embedded, for whoever asks which or how many they are.
+
+    Its embeddings are nothing but zeros.
+
+    Raises:
+        DataError: see `make_pools`.
+    """
+    spec = external_spec({"name": "none"}, 1)
+
+    def part(records: Records) -> Embeddings:
+        return Embeddings(records, np.zeros((len(records), 1), np.float32), spec)
+
+    sets = {test: what if isinstance(what, HoldOut) else part(what) for test, what in tests.items()}
+    return make_pools(name, {pool: part(records) for pool, records in pools.items()}, sets, seed=seed)
 
 
 def _trainable(part: Embeddings) -> Embeddings:

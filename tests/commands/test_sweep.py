@@ -28,9 +28,11 @@ SWEEP = ["train", "-m", "mixture.budget=16,32,64", *FIXED]
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Path:
-    """Four jobs, one of which fails: its budget is more than there are images."""
+    """Four jobs, one of which fails: a folder lies where its head is to be described."""
     folder = tmp_path_factory.mktemp("sweep")
-    assert main(["train", "-m", "mixture.budget=16,32,64,90000", *FIXED, f"out={folder}"]) == 2
+    named = ",".join(sorted([*(one for one in FIXED if not one.startswith("logger")), "mixture.budget=48"]))
+    (folder / named.replace("guard=false", "guard=False") / "head.json").mkdir(parents=True)
+    assert main(["train", "-m", "mixture.budget=16,32,64,48", *FIXED, f"out={folder}"]) == 2
     return folder
 
 
@@ -53,12 +55,18 @@ def test_a_failed_job_stops_no_other_and_is_listed_with_its_log(
     folder = _again(swept, tmp_path)
     for budget in (16, 32):
         assert (_job(folder, f"budget={budget}") / "head.safetensors").is_file()
-    text = run("train", "-m", "mixture.budget=16,32,90000", *FIXED, f"out={folder}", code=2)
-    log = _job(folder, "budget=90000") / "train.log"
+    text = run("train", "-m", "mixture.budget=16,32,48", *FIXED, f"out={folder}", code=2)
+    log = _job(folder, "budget=48") / "train.log"
     assert "0 done, 2 skipped, 1 failed" in text
     reason = next(line for line in text.splitlines() if line.strip().startswith(str(log)))
     assert reason.partition(": ")[2] in log.read_text()
-    assert "90000" in reason.partition(": ")[2].replace(",", "")
+    assert f"Is a directory: '{log.parent}/head.json'" in reason
+    # one that there are too few images for is none of those that failed
+    text = run("train", "-m", "mixture.budget=16,90000", *FIXED, f"out={folder}", code=2)
+    assert "left out: mixture.budget=90000: The real pool has 400 images" in text
+    assert "0 done, 1 skipped, 0 failed, 1 left out: there are too few images for them" in text
+    text = run("train", "-m", "mixture.budget=9000,90000", *FIXED, f"out={folder}", code=2)
+    assert "There are too few images for this. The real pool has 400 images; budget 9000 at ratio 0.5" in text
 
 
 def test_only_what_is_missing_or_changed_is_done_again(run: Callable[..., str], swept: Path, tmp_path: Path) -> None:

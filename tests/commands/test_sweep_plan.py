@@ -17,7 +17,8 @@ from guardtrain.commands.sweep_plan import Planned, _Composer, folder_name, opti
 from guardtrain.commands.sweep_progress import tell_failed
 from guardtrain.config import SCHEMAS, conf_dir, register_schemas
 from guardtrain.config_checks import typed
-from guardtrain.errors import ConfigError
+from guardtrain.errors import ConfigError, MixtureError
+from tests.commands.conftest import SMALL_DATA
 
 NO_IMAGES = ["data=manifest", "data.real.path=nowhere.csv", "data.pairs.path=nowhere.csv"]  # nothing is embedded
 
@@ -33,7 +34,8 @@ def hydras() -> Any:
 
 def _plan(hydras: Any, *given: str) -> tuple[list[Planned], str]:
     lines: list[str] = []
-    jobs = plan("train", *hydras, Path("out"), [*given, *NO_IMAGES], lines.append)
+    jobs, left_out = plan("train", *hydras, Path("out"), [*given, *NO_IMAGES], lines.append)
+    assert not left_out
     return jobs, "\n".join(lines)
 
 
@@ -102,10 +104,30 @@ def test_a_wrong_value_is_refused_before_anything_runs(hydras: Any) -> None:
         _plan(hydras, "mixture.ratio=0.5,much")
 
 
+def test_jobs_that_there_are_too_few_images_for_are_known_before_anything_is_embedded(
+    hydras: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guardtrain.commands.data.embed_source", None)
+    loader, _ = hydras
+    lines: list[str] = []
+
+    def planned(command: str, *given: str) -> tuple[list[Planned], int]:
+        sweep = loader.load_configuration(command, ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+        return plan(command, loader, sweep, Path("out"), [*SMALL_DATA, *given], lines.append)
+
+    jobs, left_out = planned("finetune", "mixture.budget=16,64,900", "mixture.seed=0,1")
+    assert ([job.label for job in jobs][-1], left_out) == ("mixture.budget=64 mixture.seed=1", 2)
+    said = "left out: mixture.budget=900 mixture.seed=0 and 1 more: The real pool has 400 images; budget 900 at ratio"
+    assert next(line for line in lines if line.startswith(said)).endswith("The most that fits: mixture.budget=800")
+    assert planned("finetune", "mixture.budget=800,900", "head=linear")[1] == 1
+    with pytest.raises(MixtureError, match=r"too few .*The most at which all of it fits: grid\.budgets=\[16,200\]"):
+        planned("curve", "grid.budgets=[16,400],[16,9000]", "grid.ratios=[0,0.5,1]", "grid.controls=[paired,unpaired]")
+
+
 def test_each_search_of_a_sweep_has_its_own_folder(hydras: Any) -> None:
     loader, _ = hydras
     sweep = loader.load_configuration("tune", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
-    jobs = plan("tune", loader, sweep, Path("out"), ["head=linear,mlp"], print)
+    jobs, _ = plan("tune", loader, sweep, Path("out"), ["head=linear,mlp"], print)
     assert [job.overrides[-1] for job in jobs] == ["out='out/head=linear'", "out='out/head=mlp'"]
 
 
