@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 COMMANDS = {
     "curve": "the data-efficiency curve: a grid of mixtures, budgets and seeds → results, statistics, figure",
@@ -43,6 +43,7 @@ ACTIONS = {"store": ("info", "verify", "append", "merge", "filter", "dedup")}
 _REWRITTEN = {"predict": "predict", "import-guard": "import_guard", "benchmark": "benchmark", "calibrate": "benchmark"}
 
 USAGE = "guardtrain COMMAND [SETTING=VALUE ...]"
+_HELP = ("-h", "--help", "--help-all")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in [name for name, value in os.environ.items() if name.startswith("GUARDTRAIN_") and not value]:
         del os.environ[name]  # an empty one says nothing: as a folder it would be the working folder
     _print_anything()
-    if not given or given[0] in ("-h", "--help", "help"):
+    if len(given) > 1 and given[0] == "help":
+        given = [*given[1:], "--help"]
+    if not given or given[0] in (*_HELP, "help"):
         print(_help())
         return 0
     if given[0] in ("-V", "--version"):
@@ -66,14 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         import difflib
 
-        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        every = [*COMMANDS, *PLAIN_COMMANDS]
+        near = difflib.get_close_matches(command, every, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        print(f"guardtrain: there is no command '{command}'.{hint} Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
+        print(f"guardtrain: there is no command '{command}'.{hint} Commands: {', '.join(every)}.", file=sys.stderr)
         return 2
-    if any(argument in ("-h", "--help") for argument in rest):
+    if asked := [argument for argument in rest if argument in _HELP]:
+        from guardtrain.commands.config_path import own_configs_in
         from guardtrain.commands.help import command_help
 
-        print(command_help(command, COMMANDS[command]))
+        whole = "--help-all" in asked
+        print(command_help(command, COMMANDS[command], whole=whole, own=own_configs_in(rest)))
         return 0
     if command in ACTIONS and rest and "=" not in rest[0] and not rest[0].startswith(("-", "~", "+")):
         rest = [f"action={rest[0]}", *rest[1:]]
@@ -98,12 +104,50 @@ def _print_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+class _UntilClosed(io.TextIOWrapper):
+    """Standard output or error until whoever reads it (`| head`) has seen enough; from then on nowhere.
+
+    Attributes:
+        closed_by_reader: whether that has come.
+    """
+
+    closed_by_reader = False
+
+    @classmethod
+    def of(cls, stream: TextIO) -> TextIO:
+        """The same stream, that no longer fails when its reader is gone; what is no file is left as it is."""
+        if type(stream) is not io.TextIOWrapper:
+            return stream
+        about = stream.encoding, stream.errors, stream.line_buffering, stream.write_through
+        encoding, errors, line_buffering, write_through = about
+        return cls(stream.detach(), encoding, errors, line_buffering=line_buffering, write_through=write_through)
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            self._let_go()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.closed_by_reader = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+
+
 def run() -> NoReturn:
     """The console script: `main`, then an exit that does not wait for a second and a half while torch frees itself.
 
     Exit handlers (of logging, of W&B) are run and the output is flushed; only the freeing of memory is left to the
-    operating system, which is quicker at it.
+    operating system, which is quicker at it. Whoever reads the output may go before its end.
     """
+    sys.stdout = sys.__stdout__ = _UntilClosed.of(sys.stdout)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _UntilClosed.of(sys.stderr)  # type: ignore[misc]
     code = main()
     if "torch" not in sys.modules:
         sys.exit(code)
@@ -127,7 +171,8 @@ def _help() -> str:
             "commands:",
             *lines,
             "",
-            "guardtrain COMMAND --help       its config groups and settings",
+            "guardtrain COMMAND --help       examples, and the settings that people change",
+            "guardtrain COMMAND --help-all   all its settings and options, each with what it is",
             "guardtrain COMMAND --cfg job    the composed config, without running it",
             "guardtrain COMMAND -m A=1,2     one job for each value (a sweep)",
         ]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
 import subprocess
 import sys
 
@@ -8,6 +10,7 @@ import pytest
 
 from guardtrain import __version__
 from guardtrain.cli import COMMANDS, main
+from guardtrain.commands.examples import COMMON
 from guardtrain.config import SCHEMAS
 
 
@@ -40,22 +43,49 @@ def test_help_and_version_import_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_help_of_a_command_shows_groups_settings_and_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_a_command_begins_with_examples_and_has_more_to_tell(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
-    assert COMMANDS[command] in text
-    assert "settings (SETTING=VALUE):" in text
-    assert f"  guardtrain {command}" in text.partition("examples:")[2]
+    assert main(["help", command, "--help-all"]) == 0
+    whole = capsys.readouterr().out
+    examples = f"\n\nexamples:\n  guardtrain {command}"
+    for each in (text, whole):
+        assert COMMANDS[command] in each
+        assert each.index(examples) < 250
+        assert max(map(len, each.splitlines())) <= 120
+    assert len(text.splitlines()) <= 60
+    told = [
+        re.findall(r"^  ([\w.]+)(?: {2}|$)", each.partition("SETTING=VALUE")[2], flags=re.M) for each in (text, whole)
+    ]
+    assert set(told[0]) <= set(told[1])
+    for name in COMMON.get(command, []):
+        assert name in told[0]
     if command == "curve":
-        for part in ("* scenes", "* demo", "  mlp", "grid.budgets", "loss.l2", "optimizer.steps", "[300]", "cache_dir"):
+        for part in ("*scenes", "*demo", ", mlp", "grid.budgets", "loss.l2"):
             assert part in text
-    assert max(map(len, text.splitlines())) <= 120
+        for part in ("* scenes", "* demo", "  mlp", "grid.budgets", "loss.l2", "optimizer.steps", "[300]", "cache_dir"):
+            assert part in whole
+        assert "an intercept of their own (offset), for MLPs" in " ".join(whole.split()), "a sentence to its end"
+
+
+@pytest.mark.parametrize("arguments", [["train", "--help-all"], ["curve", "--cfg", "job"], ["completion", "bash"]])
+def test_whoever_has_seen_enough_of_the_output_may_go(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "guardtrain", *arguments]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["curv"], "there is no command 'curv'. Did you mean 'curve'?"),
+        (["doctr"], "there is no command 'doctr'. Did you mean 'doctor'?"),
+        (["compltion"], "Did you mean 'completion'? Commands: curve, train, "),
         (["curve", "grid.seeds=abc"], "grid.seeds: Value 'abc' of type 'str' could not be converted to Integer."),
         (["curve", "grid.budgetz=[1]"], "no setting 'grid.budgetz'. Did you mean 'budgets'?"),
         (["curve", "head=foo"], "Available options in 'head':\n\tclap\n\tgda"),

@@ -1,4 +1,4 @@
-"""`guardtrain COMMAND --help`: config groups from the files under conf/, settings from the schema's docstrings."""
+"""`guardtrain COMMAND --help` and `--help-all`: options from the files under conf/, settings from docstrings."""
 
 from __future__ import annotations
 
@@ -10,146 +10,84 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
-from omegaconf import MISSING, DictConfig, OmegaConf
+from hydra import compose
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from guardtrain.cli import ACTIONS
+from guardtrain.commands.config_path import hydra_opened, set_own_configs
+from guardtrain.commands.examples import COMMON, EXAMPLES
 from guardtrain.commands.options import options_of
-from guardtrain.config import SCHEMAS, conf_dir, register_schemas
-
-EXAMPLES = {
-    "curve": [
-        "guardtrain curve                                        # the embedded scenes, a minute on a laptop",
-        "guardtrain curve head=mlp grid.seeds=10",
-        "guardtrain curve experiment=masks data_dir=PATH         # real features, real counterfactual pairs",
-        "guardtrain curve data=manifest data.real.path=real.csv data.pairs.path=pairs.csv encoder=openai_vit_b32",
-    ],
-    "train": [
-        "guardtrain train mixture.budget=512 mixture.ratio=0.5",
-        "guardtrain train head=mlp selection=cross_validation logger=wandb",
-    ],
-    "tune": [
-        "guardtrain tune mixture.budget=512                      # loss.l2, by cross-validation inside the budget",
-        "guardtrain tune head=mlp 'space={head.hidden: [[64],[256,64]]}' trials=128 batch=32",
-        "guardtrain tune 'space={mixture.ratio: [0,0.25,0.5]}' metric=pair_both_right jobs=2",
-        "guardtrain tune 'space={head: [linear,mlp], head.dropout: {low: 0, high: 0.5, when: {head: mlp}}}'",
-    ],
-    "finetune": [
-        "guardtrain finetune mixture.budget=512 mixture.ratio=0.5",
-        "guardtrain finetune -m experiment=perspectivevision_lora mixture.seed=0,1,2",
-        "guardtrain finetune data=unsafebench encoder=openai_vit_b32 lora=clip_lora mixture.ratio=0",
-    ],
-    "export": [
-        "guardtrain export run=outputs/train/scenes",
-        "guardtrain export run=outputs/train/scenes '+points.high={kind: recall, target: 0.95}'",
-        "guardtrain export run=outputs/train/scenes review.enabled=true neighbours=true whole=true",
-        "guardtrain export run=outputs/curve/scenes pick.metric=auroc pick.best=setting out=guards/scenes",
-    ],
-    "import-guard": [
-        "guardtrain import-guard q16 prompts_ViT-B-32.p                       # → guards/q16",
-        "guardtrain import-guard multiheaded checkpoints/multi-headed out=guards/multiheaded",
-        "guardtrain import-guard laion_nsfw clip_ViT-B-32_openai_binary_nsfw_head.pth",
-        "guardtrain import-guard nudenet                                      # its file comes with the package",
-        "guardtrain import-guard state_dict head.pth encoder=openai_vit_l14 'kind.layers=[{linear: fc}]'",
-        "guardtrain import-guard sklearn head.skops kind.unsafe=nsfw          # where the classes' names do not say it",
-    ],
-    "calibrate": [
-        "guardtrain calibrate guard=guards/q16 data=photos.csv                 # → guards/q16-calibrated",
-        "guardtrain calibrate guard=org/name data=photos out=mine '+points.high={kind: recall, target: 0.95}'",
-    ],
-    "push": [
-        "guardtrain push guard=outputs/train/scenes/guard repo=org/name",
-        "guardtrain push guard=outputs/finetune/scenes/guard repo=org/name weights=true   # with the tuned encoder",
-    ],
-    "attack": [
-        "guardtrain attack guards=[outputs/train/scenes/guard] samples=100",
-        "guardtrain attack guards=[mine,theirs] data=manifest data.real.path=a.csv data.pairs.path=b.csv",
-        "guardtrain attack guards=[mine] attacks=[jpeg,resize,crop] jpeg=[90,50] point=strict",
-    ],
-    "benchmark": [
-        "guardtrain benchmark guards=[outputs/guard,guards/q16,guards/laion-nsfw] data=mine.csv",
-        "guardtrain benchmark guards=[outputs/guard,org/name] data=[unsafebench,photos] compare_with=mine",
-        "guardtrain benchmark guards=[mine] data=photos vlm=openai_compatible vlm.model=NAME vlm.base_url=URL",
-        "guardtrain benchmark guards=[outputs/guard] 'data={theirs: {path: other.csv, columns: {label: unsafe}}}'",
-    ],
-    "embed": [
-        "guardtrain embed source=image_folder source.root=photos out=stores/photos encoder=openai_vit_b32",
-        "guardtrain embed source=manifest source.path=records.csv out=stores/mine",
-    ],
-    "store": [
-        "guardtrain store info path=stores/photos",
-        "guardtrain store verify path=stores/photos             # exit code 2 if anything is wrong",
-        "guardtrain store append path=stores/photos source=manifest source.path=more.csv",
-        "guardtrain store merge 'paths=[stores/a,stores/b]' out=stores/ab",
-        "guardtrain store filter path=stores/ab 'where={category: fire}' halves=complete out=stores/fire",
-        "guardtrain store filter path=stores/ab split=test out=test.parquet   # a record table, no new store",
-        "guardtrain store dedup path=stores/ab out=stores/distinct",
-    ],
-    "plot": [
-        "guardtrain plot results=outputs/curve/scenes",
-        "guardtrain plot results=outputs/curve/scenes 'plot.panels=[{test: counterfactual, metric: auroc}]'",
-        "guardtrain plot results=outputs/curve/scenes plot=paper plot.width=3.3",
-    ],
-    "results": [
-        "guardtrain results                                      # all that is under outputs",
-        "guardtrain results outputs/train metric=pair_both_right 'where={head: mlp}'",
-        "guardtrain results sweeps outputs/curve test=in_domain out=table.md",
-        "guardtrain results outputs/tune test=validation metric=log_loss out=trials.csv",
-    ],
-    "audit": [
-        "guardtrain audit                                        # the embedded scenes",
-        "guardtrain audit data=masks encoder=precomputed data_dir=PATH",
-    ],
-    "predict": [
-        "guardtrain predict guard=outputs/guard photos                       # → predictions.parquet",
-        "guardtrain predict guard=outputs/guard point=strict out=- 'photos/*.jpg' | jq .decision",
-        "guardtrain predict guard=outputs/guard inputs=[records.csv] explain=3 out=predictions.jsonl",
-    ],
-    "serve": [
-        "guardtrain serve guard=outputs/guard                    # and open the address it tells",
-        "guardtrain serve guard=org/name host=0.0.0.0 port=8080 max_batch=64 device=cuda",
-        "curl -F image=@photo.jpg 'http://127.0.0.1:8000/v1/predict?point=strict'",
-    ],
-    "ingest": [
-        "guardtrain ingest data_dir=PATH                         # the published SMID scores",
-        "guardtrain ingest published=table published.path=scores.csv published.name=theirs",
-    ],
-    "scenes": ["guardtrain scenes out=scenes pool=test n=200"],
-}
+from guardtrain.config import SCHEMAS, conf_dir
 
 WIDTH = 100
 _RESOLVED = ("out", "data_dir", "cache_dir")  # the explanation says what they default to
 
 
-def command_help(command: str, summary: str) -> str:
-    """The help text of `command`."""
+def command_help(command: str, summary: str, *, whole: bool = False, own: str | None = None) -> str:
+    """The help text of `command`: examples first, then what most people set; or all that there is.
+
+    Args:
+        command: which.
+        summary: what it does, in a line.
+        whole: every setting, and what each option of a config group is.
+        own: the folder of the user's own configs.
+    """
+    set_own_configs(own)
     action = f"{{{'|'.join(ACTIONS[command])}}} " if command in ACTIONS else ""
+    groups = config_groups(command)
+    group = "[GROUP=OPTION] " if groups else ""
+    settings = _settings(SCHEMAS[command])
+    common = COMMON.get(command)
+    short = common is not None and not whole
     lines = [
         f"guardtrain {command}: {summary}",
         "",
-        f"usage: guardtrain {command} {action}[GROUP=OPTION] [SETTING=VALUE] ...",
+        f"usage: guardtrain {command} {action}{group}[SETTING=VALUE] ...",
+        "",
+        "examples:",
+        *[f"  {example}" for example in EXAMPLES[command]],
         "",
     ]
-    groups = config_groups(command)
-    if groups:
-        lines.append("config groups (GROUP=OPTION; * is the default):")
-        for group, default in groups.items():
-            lines.append(f"  {group}")
-            for path in options_of(command, group):
-                mark = "*" if path.stem == default else " "
-                lines += _entry(f"   {mark} {path.stem}", first_comment(path), 28)
-        lines.append("")
-    lines.append("settings (SETTING=VALUE):")
+    if short and common is not None:
+        texts = dict(settings)
+        shown = [(name, texts[name]) for name in common]
+        lines.append(f"the settings that people change (SETTING=VALUE; all {len(settings)} with --help-all):")
+    else:
+        required = _required(SCHEMAS[command])
+        shown = sorted(settings, key=lambda one: one[0] not in required)
+        lines.append("settings (SETTING=VALUE):")
     composed = _composed(command)
-    own = _settings(SCHEMAS[command])
-    for name, text in sorted(own, key=lambda one: one[0] not in _required(SCHEMAS[command])):
-        value = "" if name in _RESOLVED else OmegaConf.select(composed, name, throw_on_missing=False, default="")
-        # a mapping (a source) is in its group's file, too long to repeat here
-        shown = "" if value == "" or isinstance(value, DictConfig) else f"[{_short(value)}] "
-        lines += _entry(f"  {name}", shown + text, 30)
-    lines += ["", "examples:", *[f"  {example}" for example in EXAMPLES[command]], ""]
-    lines.append(f"guardtrain {command} --cfg job shows the composed config; -m A=1,2 runs one job for each value.")
+    for name, text in shown:
+        lines += _entry(f"  {name}", f"{_default(composed, name)}{text}", 30)
+    if groups:
+        about = "" if whole else "; what each is: --help-all"
+        lines += ["", f"config groups (GROUP=OPTION; * is the default{about}):"]
+    for name, default in groups.items():
+        lines += _options(command, name, default) if whole else _named(command, name, default)
+    lines += ["", f"guardtrain {command} --cfg job shows the composed config; -m A=1,2 runs one job for each value."]
     return "\n".join(lines)
+
+
+def _options(command: str, group: str, default: str | None) -> list[str]:
+    """The options of a group, each with what it is."""
+    lines = [f"  {group}"]
+    for path in options_of(command, group):
+        lines += _entry(f"   {'*' if path.stem == default else ' '} {path.stem}", first_comment(path), 28)
+    return lines
+
+
+def _named(command: str, group: str, default: str | None) -> list[str]:
+    """The options of a group by their names alone."""
+    names = [f"{'*' * (path.stem == default)}{path.stem}" for path in options_of(command, group)]
+    return _entry(f"  {group}", ", ".join(names), 16)
+
+
+def _default(composed: DictConfig, name: str) -> str:
+    """What a setting is by itself, in brackets; empty where its explanation says so."""
+    value = "" if name in _RESOLVED else OmegaConf.select(composed, name, throw_on_missing=False, default="")
+    if value == "" or isinstance(value, DictConfig):  # a mapping (a source) is in its group's file, too long for here
+        return ""
+    return f"{_short(value)} " if isinstance(value, ListConfig) else f"[{_short(value)}] "
 
 
 def config_groups(command: str) -> dict[str, str | None]:
@@ -166,19 +104,26 @@ def config_groups(command: str) -> dict[str, str | None]:
 
 
 def first_comment(path: Path) -> str:
-    """What the YAML file says of itself in its first comment (after a `@package` line)."""
-    for line in path.read_text().splitlines():
-        if line.startswith("#") and "@package" not in line:
-            return line.lstrip("# ").strip()
-        if line.strip() and not line.startswith("#"):
-            break
-    return ""
+    """What a YAML file says of itself in its first comment (after a `@package` line).
+
+    A next line that begins with a small letter goes on with the sentence.
+    """
+    lines: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = line.lstrip("# ").strip()
+        if "@package" in line and not lines:
+            continue
+        if not line.startswith("#") or (lines and not text[:1].islower()):
+            if lines or line.strip():
+                break
+            continue
+        lines.append(text)
+    return " ".join(lines)
 
 
 def _composed(command: str) -> DictConfig:
     """The command's config as it is without overrides."""
-    register_schemas()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with hydra_opened():
         return compose(command)
 
 
