@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from guardtrain.curves.results import METRICS
-from guardtrain.curves.scores import ScoresFolder
+from guardtrain.curves.scores import Scores, ScoresFolder
 from guardtrain.curves.statistics import CONFIDENCE, LINE, check_metric, one_baseline, select, summarise
 from guardtrain.errors import DataError
-from guardtrain.metrics.checks import checked, checked_pairs
+from guardtrain.metrics.checks import checked_labels, checked_pairs, checked_probs
 from guardtrain.metrics.functional import both_right_of, margin_of, ranking_of
 from guardtrain.metrics.slices import record_pairs
 
@@ -103,7 +103,7 @@ def over_seeds(
 
 
 def resample(
-    scores: np.ndarray,
+    scores: Scores,
     labels: np.ndarray,
     groups: np.ndarray,
     pairs: PairColumns,
@@ -114,7 +114,7 @@ def resample(
     """`metric` of R runs on B test sets, each made of as many groups as there are, drawn with replacement.
 
     Args:
-        scores: (R, N) float probabilities.
+        scores: (R, N) of the runs.
         labels: (N,) 0 safe, 1 unsafe.
         groups: (N,) names or numbers; images of one group are drawn together.
         pairs: columns of the safe and of the unsafe halves, each (P,) int.
@@ -127,7 +127,8 @@ def resample(
         DataError: as `weighted_metric`, or a pair whose halves are in two groups.
 
     >>> image, none = np.arange(3), np.zeros(0, int)
-    >>> args = image[None] / 2, np.array([0, 1, 1]), image, (none, none), "accuracy", 4, np.random.default_rng(0)
+    >>> scores = Scores.of_probabilities(image[None] / 2)
+    >>> args = scores, np.array([0, 1, 1]), image, (none, none), "accuracy", 4, np.random.default_rng(0)
     >>> resample(*args).shape
     (1, 4)
     """
@@ -146,7 +147,7 @@ def group_index(groups: np.ndarray, pairs: PairColumns) -> tuple[np.ndarray, int
 
 
 def weighted_metric(
-    scores: np.ndarray, labels: np.ndarray, pairs: PairColumns, group: np.ndarray, draws: np.ndarray, metric: str
+    scores: Scores, labels: np.ndarray, pairs: PairColumns, group: np.ndarray, draws: np.ndarray, metric: str
 ) -> np.ndarray:
     """`metric` on test sets in which every image of group g stands `draws[g, b]` times, without making them.
 
@@ -163,32 +164,53 @@ def weighted_metric(
         (R, B) float64, equal to the metric on the physically repeated images; NaN where it is undefined.
 
     Raises:
-        DataError: an unknown metric, scores outside [0, 1], other labels, shapes that do not match.
+        DataError: an unknown metric, probabilities outside [0, 1], other labels, shapes that do not match.
     """
     if metric not in BOOTSTRAP_METRICS:
         raise DataError(f"Metric '{metric}' cannot be resampled; those that can: {', '.join(BOOTSTRAP_METRICS)}.")
-    probs, checked_labels = checked(torch.as_tensor(np.ascontiguousarray(scores)), torch.as_tensor(labels))
-    safe, unsafe = checked_pairs(pairs, probs.shape[1], probs.device)
+    truth = checked_labels(torch.as_tensor(labels))
+    values = torch.as_tensor(np.ascontiguousarray(_VALUES.get(metric, _probabilities)(scores)))
+    if labels.shape != values.shape[1:]:
+        raise DataError(
+            f"Scores are (R, N) for labels (N,); they have shapes {tuple(values.shape)} and {labels.shape}."
+        )
+    safe, unsafe = checked_pairs(pairs, values.shape[1], values.device)
     if group.shape != labels.shape or (len(group) and not 0 <= group.min() <= group.max() < len(draws)):
         raise DataError(
             f"Groups are (N,) numbers below the {len(draws)} rows of the draws; they have shape {group.shape} for "
             f"{len(labels)} images and go up to {group.max() if len(group) else '–'}."
         )
-    out = np.full((len(probs), draws.shape[1]), np.nan)
+    out = np.full((len(values), draws.shape[1]), np.nan)
     width = max(1, _BLOCK_BYTES // (8 * max(1, len(group))))
-    for first in range(0, len(probs), _RUNS_AT_ONCE):
+    for first in range(0, len(values), _RUNS_AT_ONCE):
         rows = slice(first, first + _RUNS_AT_ONCE)
         if metric == "auroc":
-            _auroc(probs[rows].numpy(), checked_labels.numpy(), group, draws, width, out[rows])
+            _auroc(values[rows].numpy(), truth.numpy(), group, draws, width, out[rows])
             continue
         if metric in _PAIR_TERMS:
-            terms, unit = _PAIR_TERMS[metric](probs[rows][:, safe], probs[rows][:, unsafe]), group[safe.numpy()]
+            terms, unit = _PAIR_TERMS[metric](values[rows][:, safe], values[rows][:, unsafe]), group[safe.numpy()]
         elif metric == "accuracy":
-            terms, unit = ((probs[rows] >= 0.5) == checked_labels.bool()).double(), group
+            terms, unit = ((values[rows] >= 0.5) == truth.bool()).double(), group
         else:
-            terms, unit = (probs[rows].double() - checked_labels).square(), group
+            terms, unit = (values[rows].double() - truth).square(), group
         _means(terms.numpy(), unit, draws, out[rows])
     return out
+
+
+def _probabilities(scores: Scores) -> np.ndarray:
+    return checked_probs(torch.from_numpy(scores.probabilities)).numpy()
+
+
+def _order(scores: Scores) -> np.ndarray:
+    return scores.ranked
+
+
+def _log_odds(scores: Scores) -> np.ndarray:
+    return scores.log_odds
+
+
+# What a metric is computed of, where that is not probabilities.
+_VALUES = {"auroc": _order, "pair_ranking": _order, "pair_margin": _log_odds}
 
 
 def interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
@@ -259,7 +281,7 @@ def bootstrap_points(
         raise DataError(f"The results have no test set '{test}'; they have: {', '.join(frame['test'].unique())}.")
     summarise(rows, metric)  # refuses mixed experiments
     folder = scores if isinstance(scores, ScoresFolder) else ScoresFolder(scores)
-    keys, probs, records = folder.read(test)
+    keys, kept, records = folder.read(test)
     place = {key: index for index, key in enumerate(keys.tolist())}
     if missing := [run for run in rows["run"] if run not in place]:
         raise DataError(f"{folder.path} has no scores on '{test}' of {len(missing)} runs, such as {missing[0]}.")
@@ -268,7 +290,7 @@ def bootstrap_points(
     group_rng, seed_rng = np.random.default_rng(seed).spawn(2)
     draws = np.ones((n_groups, replicates + 1), dtype=np.uint16)  # the first column is the test set as it is
     draws[:, 1:] = group_draws(n_groups, replicates, group_rng)
-    values = weighted_metric(probs[[place[run] for run in rows["run"]]], records.labels, pairs, group, draws, metric)
+    values = weighted_metric(kept[[place[run] for run in rows["run"]]], records.labels, pairs, group, draws, metric)
 
     seeds, seed_of_row = np.unique(rows["seed"], return_inverse=True)
     seeds_drawn = seed_draws(len(seeds), replicates, seed_rng)
@@ -337,11 +359,11 @@ def _means(terms: np.ndarray, unit: np.ndarray, draws: np.ndarray, out: np.ndarr
 
 
 def _auroc(
-    probs: np.ndarray, labels: np.ndarray, group: np.ndarray, draws: np.ndarray, width: int, out: np.ndarray
+    scores: np.ndarray, labels: np.ndarray, group: np.ndarray, draws: np.ndarray, width: int, out: np.ndarray
 ) -> None:
-    """Weighted AUROC of (R, N) `probs` into (R, B) `out`, `width` replicates at a time."""
+    """Weighted AUROC of (R, N) `scores` into (R, B) `out`, `width` replicates at a time."""
     safe, unsafe = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
-    orders = np.argsort(probs[:, safe], axis=1)
+    orders = np.argsort(scores[:, safe], axis=1)
     for first in range(0, draws.shape[1], width):
         block = draws[:, first : first + width].astype(np.float64)
         of_safe, of_unsafe = block[group[safe]], block[group[unsafe]]
@@ -349,8 +371,8 @@ def _auroc(
         below = np.zeros((len(safe) + 1, block.shape[1]))  # weight of the k lowest safe images, (K + 1, B)
         for run, order in enumerate(orders):
             np.cumsum(of_safe[order], axis=0, out=below[1:])
-            ascending = probs[run, safe[order]]
-            less, up_to = (np.searchsorted(ascending, probs[run, unsafe], side) for side in ("left", "right"))
+            ascending = scores[run, safe[order]]
+            less, up_to = (np.searchsorted(ascending, scores[run, unsafe], side) for side in ("left", "right"))
             won = np.einsum("ib,ib->b", of_unsafe, below[less])
             if tied := np.flatnonzero(up_to > less).tolist():
                 won += np.einsum("ib,ib->b", of_unsafe[tied], below[up_to[tied]] - below[less[tied]]) / 2

@@ -239,7 +239,7 @@ class ReliabilityDisplay(_PointsDisplay):
         )
 
     def _line(self, point: PointScores, ax: Axes, style: dict[str, Any], label: str) -> None:
-        predicted, unsafe, share = reliability(point.scores, point.labels)
+        predicted, unsafe, share = reliability(point.scores.probabilities, point.labels)
         x, _ = over_rows(predicted)
         y, half = over_rows(unsafe)
         filled = np.isfinite(x)
@@ -286,7 +286,7 @@ class RocDisplay(_PointsDisplay):
         return f"{super().caption()} Curves are averaged at each false-positive rate; the dotted line is chance."
 
     def _line(self, point: PointScores, ax: Axes, style: dict[str, Any], label: str) -> None:
-        mean, half = over_rows(roc(point.scores, point.labels, _RATES))
+        mean, half = over_rows(roc(point.scores.ranked, point.labels, _RATES))
         ax.plot(_RATES, mean, label=label, color=style["color"], ls=style["linestyle"], lw=1.1, zorder=2)
         low, high = np.clip(mean - half, 0, 1), np.clip(mean + half, 0, 1)
         ax.fill_between(_RATES, low, high, color=style["color"], alpha=0.14, lw=0)

@@ -15,11 +15,11 @@ import torch
 from guardtrain.curves.folder import ENGINE_VERSION, RESULTS_FILE, SCORES_FOLDER, VALIDATION_FOLDER
 from guardtrain.curves.grid import GridPoint, GridSettings, supplied
 from guardtrain.curves.results import NO_CONTROL, ResultRow, ResultsTable, run_key
-from guardtrain.curves.scores import ScoresFolder
+from guardtrain.curves.scores import Scores, ScoresFolder
 from guardtrain.curves.validation import ValidationScores
 from guardtrain.errors import DataError, MixtureError
 from guardtrain.heads import HeadBank
-from guardtrain.metrics import record_pairs, record_slices, sliced_guard_metrics
+from guardtrain.metrics import record_pairs, record_slices
 from guardtrain.mixtures import ARMS, Mixer, Mixture, Pool
 from guardtrain.training.batches import RunPlan
 from guardtrain.training.fit import fit_bank
@@ -146,14 +146,14 @@ def run_curve(
         fitted = fit_bank(
             recipe, embeddings, labels, plans, memory_gb=memory_gb, folder=checkpoints, loggers=loggers, label=title
         )
-        probabilities = score_tests(fitted, pools)
+        scored = score_tests(fitted, pools)
         kept = np.flatnonzero(~fitted.failed)
         set_aside += [run for run, failed in zip(batch, fitted.failed, strict=True) if failed]
         # scores first: a row in the table promises that its scores are there
         keys = [batch[r].key for r in kept]
         validation.write(keys, fitted, kept)
-        scores.write(keys, {test: values[kept] for test, values in probabilities.items()})
-        table.append(_rows(batch, fitted, probabilities, pools, recipe.label))
+        scores.write(keys, {test: values[kept] for test, values in scored.items()})
+        table.append(_rows(batch, fitted, scored, pools, recipe.label))
         shutil.rmtree(checkpoints, ignore_errors=True)
         finished += len(batch)
         size = max(1, int(len(batch) * SECONDS_PER_COMMIT / max(fitted.seconds, 1e-3)))
@@ -257,14 +257,16 @@ def run_plan(
     return RunPlan(rows, mixture.seed, folds=folds, split=mixture.n_real, pairs=pairs)
 
 
-def score_tests(fitted: FittedBank, pools: Pools) -> dict[str, np.ndarray]:
-    """`(R, N)` float32 probabilities for each test set, a block at a time where it lies in a store."""
+def score_tests(fitted: FittedBank, pools: Pools) -> dict[str, Scores]:
+    """The scores of R heads on the N images of each test set, a block at a time where it lies in a store.
+
+    NaN for heads that failed.
+    """
     scored = {}
     for test, part in pools.tests.items():
         blocks = (part.matrix[start : start + _TEST_ROWS] for start in range(0, len(part), _TEST_ROWS))
-        scored[test] = np.concatenate(
-            [fitted.probabilities(torch.from_numpy(np.array(b, dtype=np.float32))).numpy() for b in blocks], axis=1
-        )
+        logits = [fitted.logits(torch.from_numpy(np.array(block, dtype=np.float32))).numpy() for block in blocks]
+        scored[test] = Scores.of_logits(np.concatenate(logits, axis=1))
     return scored
 
 
@@ -274,25 +276,19 @@ def metric_column(metric: str) -> str:
 
 
 def _rows(
-    runs: Sequence[Run], fitted: FittedBank, probabilities: Mapping[str, np.ndarray], pools: Pools, head: str
+    runs: Sequence[Run], fitted: FittedBank, scored: Mapping[str, Scores], pools: Pools, head: str
 ) -> Iterator[ResultRow]:
     for test, part in pools.tests.items():
         records = part.records
         safe, unsafe = record_pairs(records)
         slices = record_slices(records)
-        metrics = sliced_guard_metrics(
-            torch.from_numpy(probabilities[test]),
-            torch.from_numpy(records.labels.astype(np.int64)),
-            (safe, unsafe),
-            slices,
-            fpr=FALSE_POSITIVE_RATE,
-        )
+        kept = np.flatnonzero(~fitted.failed).tolist()
+        metrics = scored[test][kept].sliced_metrics(records.labels, (safe, unsafe), slices, fpr=FALSE_POSITIVE_RATE)
         for (kind, name), values in metrics.items():
             mask = slices[kind, name]
             n_pairs = int((mask[safe] & mask[unsafe]).sum())
-            for r, run in enumerate(runs):
-                if fitted.failed[r]:
-                    continue
+            for place, r in enumerate(kept):
+                run = runs[r]
                 yield ResultRow(
                     run=run.key,
                     head=head,
@@ -316,5 +312,5 @@ def _rows(
                     seconds=fitted.seconds / len(runs),
                     encoder=pools.spec.fingerprint,
                     data=pools.name,
-                    **{metric_column(metric): float(column[r]) for metric, column in values.items()},
+                    **{metric_column(metric): float(column[place]) for metric, column in values.items()},
                 )

@@ -11,7 +11,7 @@ import numpy as np
 
 from guardtrain.bins import bin_of
 from guardtrain.curves.results import CONTROLS
-from guardtrain.curves.scores import ScoresFolder
+from guardtrain.curves.scores import Scores, ScoresFolder
 from guardtrain.curves.statistics import Line, half_width, lines_of, select, share_text
 from guardtrain.curves.summary import whole_slices
 from guardtrain.errors import ConfigError, DataError
@@ -53,7 +53,7 @@ class PointScores:
     Args:
         head, line, budget, test: which point.
         labels: (N,) 0 safe, 1 unsafe.
-        scores: (S, N) float probabilities of being unsafe, a row a seed.
+        scores: (S, N), a row a seed.
         metrics: mean over seeds and half of its 95 % Student t interval, of `LEGEND_METRICS`.
     """
 
@@ -62,7 +62,7 @@ class PointScores:
     budget: int
     test: str
     labels: np.ndarray
-    scores: np.ndarray
+    scores: Scores
     metrics: dict[str, tuple[float, float]]
 
 
@@ -96,7 +96,7 @@ def point_scores(
     folder = scores if isinstance(scores, ScoresFolder) else ScoresFolder(scores)
     out = []
     for test in wanted:
-        keys, probs, records = folder.read(test)
+        keys, kept, records = folder.read(test)
         place = {key: index for index, key in enumerate(keys.tolist())}
         rows = chosen[chosen["test"] == test]
         if without := [run for run in rows["run"] if run not in place]:
@@ -111,19 +111,19 @@ def point_scores(
                         "and a seed: they differ in their recipe. Select the runs of one."
                     )
                 metrics = {name: _mean(own[name].to_numpy(float)) for name in LEGEND_METRICS}
-                at = probs[[place[run] for run in own["run"]]]
+                at = kept[[place[run] for run in own["run"]]]
                 budget = int(own["budget"].iloc[0])
                 out.append(PointScores(str(head), line, budget, test, records.labels, at, metrics))
     return out
 
 
-def reliability(scores: np.ndarray, labels: np.ndarray, n_bins: int = N_BINS) -> tuple[np.ndarray, ...]:
+def reliability(probabilities: np.ndarray, labels: np.ndarray, n_bins: int = N_BINS) -> tuple[np.ndarray, ...]:
     """What a reliability diagram draws (Niculescu-Mizil and Caruana, ICML 2005), for S runs at once.
 
     Bins are [i/n, (i+1)/n), the last with 1: those of the calibration error.
 
     Args:
-        scores: (S, N) float in [0, 1].
+        probabilities: (S, N) float in [0, 1].
         labels: (N,) 0 safe, 1 unsafe.
         n_bins: how many, K.
 
@@ -131,14 +131,14 @@ def reliability(scores: np.ndarray, labels: np.ndarray, n_bins: int = N_BINS) ->
         Mean probability, share unsafe, and share of the images in each bin, each (S, K) float64; the first two are NaN
         in an empty bin. `Σ_k share |mean - unsafe|` is the calibration error.
     """
-    bins = bin_of(scores, n_bins).clip(max=n_bins - 1)
-    flat = (bins + n_bins * np.arange(len(scores))[:, None]).ravel()
-    shape = (len(scores), n_bins)
+    bins = bin_of(probabilities, n_bins).clip(max=n_bins - 1)
+    flat = (bins + n_bins * np.arange(len(probabilities))[:, None]).ravel()
+    shape = (len(probabilities), n_bins)
     count = np.bincount(flat, minlength=shape[0] * n_bins).reshape(shape)
-    predicted = np.bincount(flat, scores.ravel().astype(np.float64), shape[0] * n_bins).reshape(shape)
-    unsafe = np.bincount(flat, np.tile(labels, len(scores)), shape[0] * n_bins).reshape(shape)
+    predicted = np.bincount(flat, probabilities.ravel().astype(np.float64), shape[0] * n_bins).reshape(shape)
+    unsafe = np.bincount(flat, np.tile(labels, len(probabilities)), shape[0] * n_bins).reshape(shape)
     size = np.where(count > 0, count, np.nan)
-    return predicted / size, unsafe / size, count / scores.shape[1]
+    return predicted / size, unsafe / size, count / probabilities.shape[1]
 
 
 def roc(scores: np.ndarray, labels: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -148,7 +148,7 @@ def roc(scores: np.ndarray, labels: np.ndarray, at: np.ndarray) -> np.ndarray:
     Letters 27(8), 2006, section 7).
 
     Args:
-        scores: (S, N) float.
+        scores: (S, N) float: logits, or what else ranks.
         labels: (N,) 0 safe, 1 unsafe, both there.
         at: (G,) false-positive rates, ascending in [0, 1].
 

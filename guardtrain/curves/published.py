@@ -26,7 +26,7 @@ import pyarrow as pa
 from guardtrain.curves.folder import RESULTS_FILE, SCORES_FOLDER, keep_keys
 from guardtrain.curves.repeats import DESIGNS, POOLED, published_encoder
 from guardtrain.curves.results import METRICS, NO_CONTROL, ResultRow, ResultsTable, run_key
-from guardtrain.curves.scores import ScoresFolder
+from guardtrain.curves.scores import Scores, ScoresFolder
 from guardtrain.curves.statistics import CONFIDENCE, check_metric, one_baseline, summarise
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.mixtures import ARMS
@@ -211,7 +211,7 @@ def _write(runs: Sequence[_Run], published: Published, folder: Path, with_scores
     done = table.done()
     missing = [run for run in runs if run[0] not in done]
     if missing and with_scores:
-        values = {published.name: np.stack([scores for _, _, scores, _ in missing])}
+        values = {published.name: Scores.of_probabilities(np.stack([scores for _, _, scores, _ in missing]))}
         ScoresFolder(folder / SCORES_FOLDER).write([key for key, *_ in missing], values)
     design = POOLED if with_scores and published.design == "folds" else published.design
     table.append(_result_rows(missing, published, design))
@@ -276,9 +276,7 @@ def seed_replicates(
 
 def _result_rows(entries: Sequence[_Run], published: Published, design: str) -> list[ResultRow]:
     """Rows of runs; those that scored the same images are measured together."""
-    import torch
-
-    from guardtrain.metrics import record_pairs, record_slices, sliced_guard_metrics
+    from guardtrain.metrics import record_pairs, record_slices
 
     nothing: dict[str, Any] = {"lr": np.nan, "l2": np.nan, "steps": 0, "seconds": 0.0}  # nobody told us
     by_images: dict[bytes, list[int]] = {}
@@ -289,9 +287,9 @@ def _result_rows(entries: Sequence[_Run], published: Published, design: str) -> 
         images = entries[members[0]][1]
         records = published.records.take(images)
         labels, pairs = records.labels, record_pairs(records)
-        probs = torch.from_numpy(np.stack([entries[i][2] for i in members]))
         slices = record_slices(records)
-        metrics = sliced_guard_metrics(probs, torch.from_numpy(labels.astype(np.int64)), pairs, slices)
+        scores = Scores.of_probabilities(np.stack([entries[i][2] for i in members]))
+        metrics = scores.sliced_metrics(labels, pairs, slices)
         halves = [half.numpy() for half in pairs]
         for (kind, name), values in metrics.items():
             mask = slices[kind, name]

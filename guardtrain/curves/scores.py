@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -18,7 +19,100 @@ from guardtrain.errors import DataError
 from guardtrain.files import replace_file
 from guardtrain.records import Records
 
+if TYPE_CHECKING:
+    from guardtrain.metrics.checks import Pairs
+
+_LOGITS, _PROBABILITIES = "logits", "scores"  # what the arrays of a part are called
 _PART = re.compile(r"part-(\d{6})\.npz")
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The scores of R heads on N images. Only logits rank what is sure: probabilities in float32 are 1 from 17 on.
+
+    Args:
+        ranked: (R, N) float, a head's logits or its probabilities of being unsafe.
+        logits: (R,) bool, whose are logits.
+
+    >>> Scores.of_logits(np.array([[-20.0, 20.0]])).probabilities.round(6).tolist()
+    [[0.0, 1.0]]
+    """
+
+    ranked: np.ndarray
+    logits: np.ndarray
+
+    @classmethod
+    def of_logits(cls, values: np.ndarray) -> Scores:
+        """Of logits `(R, N)`."""
+        return cls(values, np.ones(len(values), dtype=bool))
+
+    @classmethod
+    def of_probabilities(cls, values: np.ndarray) -> Scores:
+        """Of probabilities `(R, N)` whose logits are not known: of hard answers, or of what others published."""
+        return cls(values, np.zeros(len(values), dtype=bool))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Scores]) -> Scores:
+        """The heads of several scores of the same images."""
+        return cls(np.concatenate([p.ranked for p in parts]), np.concatenate([p.logits for p in parts]))
+
+    def __len__(self) -> int:
+        return len(self.ranked)
+
+    def __getitem__(self, heads: Any) -> Scores:
+        """Those of some heads: a slice, numbers or a mask."""
+        return Scores(self.ranked[heads], self.logits[heads])
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(R, N) of being unsafe, of the type of `ranked`."""
+        from scipy.special import expit
+
+        return np.where(self.logits[:, None], expit(self.ranked), self.ranked)
+
+    @property
+    def log_odds(self) -> np.ndarray:
+        """(R, N) float64 logits; where only probabilities are known, of these clipped as `pair_margin` does it."""
+        from scipy.special import logit
+
+        from guardtrain.metrics.functional import MARGIN_CLIP
+
+        values = self.ranked.astype(np.float64)
+        return np.where(self.logits[:, None], values, logit(values.clip(MARGIN_CLIP, 1 - MARGIN_CLIP)))
+
+    def sliced_metrics(
+        self,
+        labels: np.ndarray,
+        pairs: Pairs | None,
+        slices: Mapping[tuple[str, str], np.ndarray],
+        **options: float,
+    ) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+        """`guardtrain.metrics.sliced_guard_metrics` of these scores, by logits where they are known.
+
+        Args:
+            labels: (N,) 0 safe, 1 unsafe.
+            pairs, slices: as there.
+            options: `threshold` and `fpr`.
+
+        Returns:
+            for each slice every metric, (R,) float64.
+        """
+        import torch
+
+        from guardtrain.metrics import sliced_guard_metrics
+
+        out: dict[tuple[str, str], dict[str, np.ndarray]] = {key: {} for key in slices}
+        for known in (True, False):
+            own = np.flatnonzero(self.logits == known)
+            if not len(own) and (known or len(self)):
+                continue
+            part = self[own]
+            logits = torch.from_numpy(part.ranked) if known else None
+            probs, truth = torch.from_numpy(part.probabilities), torch.from_numpy(labels.astype(np.int64))
+            for key, found in sliced_guard_metrics(probs, truth, pairs, slices, logits=logits, **options).items():
+                for name, column in found.items():
+                    out[key].setdefault(name, np.full(len(self), np.nan))[own] = column.numpy()
+        return out
 
 
 class ScoresFolder:
@@ -27,8 +121,9 @@ class ScoresFolder:
     Args:
         path: the folder; it need not exist yet.
 
-    A part holds `run_keys` (R,), `tests` (T,), `digests` (T,) of the test records, and `scores_0` … `scores_{T-1}`
-    (R, N_t) float32; nothing in it is pickled. Parts appear whole or not at all, from any number of processes.
+    A part holds `run_keys` (R,), `tests` (T,), `digests` (T,) of the test records, and `logits_0` … `logits_{T-1}`
+    (R, N_t) float32, or `scores_0` … of probabilities where logits are not known; nothing in it is pickled. Parts
+    appear whole or not at all, from any number of processes.
     Write a bank's scores before its results rows: what the table calls done then always has its scores.
     """
 
@@ -62,18 +157,20 @@ class ScoresFolder:
                     return
             replace_file(path, lambda temporary: pq.write_table(table, temporary))
 
-    def write(self, run_keys: Sequence[str] | np.ndarray, scores: Mapping[str, np.ndarray]) -> Path:
+    def write(self, run_keys: Sequence[str] | np.ndarray, scores: Mapping[str, Scores]) -> Path:
         """Add the scores of R runs as one part file.
 
         Args:
             run_keys: (R,) strings, no two equal.
-            scores: for each test set (R, N) probabilities of being unsafe, columns in the order of its records.
+            scores: for each test set those of the runs, columns in the order of its records; all by logits or all by
+                probabilities.
 
         Returns:
             The part's path.
 
         Raises:
-            DataError: a wrong shape, a score outside [0, 1], a repeated run key, or a test set without records.
+            DataError: a wrong shape, logits that are not finite, a probability outside [0, 1], a repeated run key, or a
+                test set without records.
         """
         keys = np.asarray([str(k) for k in run_keys], dtype=np.str_)
         if len(np.unique(keys)) != len(keys):
@@ -84,7 +181,8 @@ class ScoresFolder:
         digests = []
         for index, (test, values) in enumerate(scores.items()):
             records = self._records(test)
-            arrays[f"scores_{index}"] = _checked(values, test, len(keys), len(records))
+            kind = _LOGITS if values.logits.all() else _PROBABILITIES
+            arrays[f"{kind}_{index}"] = _checked(values, test, len(keys), len(records))
             digests.append(records.digest())
         arrays["digests"] = np.asarray(digests, dtype=np.str_)
         with self._lock:
@@ -94,11 +192,11 @@ class ScoresFolder:
             replace_file(path, lambda temporary: _save(temporary, arrays))
         return path
 
-    def read(self, test: str) -> tuple[np.ndarray, np.ndarray, Records]:
+    def read(self, test: str) -> tuple[np.ndarray, Scores, Records]:
         """All scores on `test`, in the order they were written; of a run key written twice, the first counts.
 
         Returns:
-            Run keys (R,) of strings, probabilities (R, N) float32, and the N records.
+            Run keys (R,) of strings, the scores (R, N) float32, and the N records.
 
         Raises:
             DataError: no such test set, a damaged part, or a part scored on other records.
@@ -106,7 +204,7 @@ class ScoresFolder:
         records = self._records(test)
         digest = records.digest()
         keys: list[np.ndarray] = []
-        scores: list[np.ndarray] = []
+        scores = [Scores.of_logits(np.zeros((0, len(records)), dtype=np.float32))]
         for part in self._parts():
             try:
                 with np.load(part, allow_pickle=False) as arrays:
@@ -120,14 +218,15 @@ class ScoresFolder:
                             "holds; restore that file, or move the part away."
                         )
                     keys.append(arrays["run_keys"])
-                    scores.append(arrays[f"scores_{index}"])
+                    if f"{_LOGITS}_{index}" in arrays:
+                        scores.append(Scores.of_logits(arrays[f"{_LOGITS}_{index}"]))
+                    else:
+                        scores.append(Scores.of_probabilities(arrays[f"{_PROBABILITIES}_{index}"]))
             except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
                 raise DataError(f"The scores in {part} cannot be read ({error}); move the file away.") from None
-        if not keys:
-            return np.zeros(0, dtype="<U16"), np.zeros((0, len(records)), dtype=np.float32), records
-        all_keys = np.concatenate(keys)
+        all_keys = np.concatenate([np.zeros(0, dtype="<U16"), *keys])
         first = np.sort(np.unique(all_keys, return_index=True)[1])
-        return all_keys[first], np.concatenate(scores)[first], records
+        return all_keys[first], Scores.joined(scores)[first], records
 
     def _records_path(self, test: str) -> Path:
         return self.path / f"test-{quote(test, safe='')}.parquet"  # a test name may hold a slash
@@ -151,16 +250,19 @@ class ScoresFolder:
         return sorted(p for p in self.path.iterdir() if _PART.fullmatch(p.name))
 
 
-def _checked(values: np.ndarray, test: str, runs: int, images: int) -> np.ndarray:
-    array = np.asarray(values, dtype=np.float32)
+def _checked(scores: Scores, test: str, runs: int, images: int) -> np.ndarray:
+    array = np.asarray(scores.ranked, dtype=np.float32)
     if array.shape != (runs, images):
         raise DataError(
             f"Scores on test set '{test}' have shape {array.shape}; needed: {(runs, images)} (runs, test records)."
         )
-    if not ((array >= 0) & (array <= 1)).all():  # False for NaN too
+    if scores.logits.all():
+        if not np.isfinite(array).all():
+            raise DataError(f"Logits on test set '{test}' must be finite; some are not.")
+    elif scores.logits.any() or not ((array >= 0) & (array <= 1)).all():  # False for NaN too
         raise DataError(
             f"Scores on test set '{test}' must be probabilities in [0, 1]; found {np.nanmin(array):g} to "
-            f"{np.nanmax(array):g}{' and NaN' if np.isnan(array).any() else ''}. Logits go through a sigmoid first."
+            f"{np.nanmax(array):g}{' and NaN' if np.isnan(array).any() else ''}. Logits go in as Scores.of_logits."
         )
     return array
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from guardtrain.curves.scores import ScoresFolder
+from guardtrain.curves.scores import Scores, ScoresFolder
 from guardtrain.embeddings import Embeddings
 from guardtrain.errors import DataError
 from guardtrain.mixtures import Mixture
@@ -56,21 +56,22 @@ class ValidationScores:
         for name, part in self.parts.items():
             self._folder.write_test_records(self._names[name], part.records)
         matrices = {name: torch.from_numpy(np.array(p.matrix[:], dtype=np.float32)) for name, p in self.parts.items()}
-        scores = {self._names[name]: fitted.probabilities(matrix).numpy()[kept] for name, matrix in matrices.items()}
+        scores = {
+            self._names[name]: Scores.of_logits(fitted.logits(matrix).numpy()[kept])
+            for name, matrix in matrices.items()
+        }
         self._folder.write(run_keys, scores)
 
-    def read(self, name: str, run_keys: Sequence[str]) -> np.ndarray:
-        """(R, N) float32 probabilities of these runs on the images `parts[name]`.
+    def read(self, name: str, run_keys: Sequence[str]) -> Scores:
+        """The scores (R, N) of these runs on the images `parts[name]`.
 
         Raises:
             DataError: runs without scores there, or a damaged file.
         """
-        keys, scores = np.zeros(0, dtype="<U16"), np.zeros((0, len(self.parts[name])), dtype=np.float32)
         by_ids = f"{name}-{self.parts[name].records.digest()[:12]}"  # what older curves call them
-        for called in (by_ids, self._names[name]):
-            if called in self._folder.tests():
-                more = self._folder.read(called)
-                keys, scores = np.concatenate([keys, more[0]]), np.concatenate([scores, more[1]])
+        there = self._folder.tests()
+        found = [self._folder.read(called) for called in (by_ids, self._names[name]) if called in there]
+        keys = [key for more, _, _ in found for key in more.tolist()]
         place = {str(key): row for row, key in enumerate(keys)}
         if missing := sum(key not in place for key in run_keys):
             raise DataError(
@@ -78,7 +79,7 @@ class ValidationScores:
                 "an older guardtrain, or records with split: val changed since. Run it again into another folder "
                 "(out=PATH), or pick on a test set (pick.on=test pick.test=NAME): the guard's card says so then."
             )
-        return scores[[place[key] for key in run_keys]]
+        return Scores.joined([scores for _, scores, _ in found])[[place[key] for key in run_keys]]
 
 
 def used_groups(pools: Pools, mixture: Mixture) -> np.ndarray:

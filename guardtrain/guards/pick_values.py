@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from guardtrain.curves.engine import FALSE_POSITIVE_RATE, Run, metric_column
 from guardtrain.curves.folder import VALIDATION_FOLDER
 from guardtrain.curves.results import METRICS
+from guardtrain.curves.scores import Scores
 from guardtrain.curves.validation import PAIRS, REAL, ValidationScores, unseen
 from guardtrain.errors import DataError
-from guardtrain.metrics import record_pairs, sliced_guard_metrics
+from guardtrain.metrics import record_pairs
 from guardtrain.records import Records
 from guardtrain.training.pools import Pools
 
@@ -102,8 +102,8 @@ def on_validation(pools: Pools, runs: Sequence[Run], folder: Path) -> tuple[list
     for name, part in scores.parts.items():
         judges = [(every[name], np.ones(len(runs), dtype=bool))] if shared else []
         judges = judges or [(mask, seeds == seed) for seed, mask in by_seed[name].items()]
-        probabilities = scores.read(name, [run.key for run in runs])
-        found.append(_measured(_POOLS[name], part.records, probabilities, judges, runs))
+        judged = scores.read(name, [run.key for run in runs])
+        found.append(_measured(_POOLS[name], part.records, judged, judges, runs))
     return found, f"no run {'' if shared else 'of the same seed '}to pick from"
 
 
@@ -126,22 +126,22 @@ def on_tests(results: pd.DataFrame, runs: Sequence[str]) -> list[Values]:
 def _measured(
     name: str,
     records: Records,
-    probabilities: np.ndarray,
+    scores: Scores,
     judges: Sequence[tuple[np.ndarray, np.ndarray]],
     runs: Sequence[Run],
 ) -> Values:
-    """Every metric of runs with probabilities `(R, N)`: `judges` are images (N,) with the runs (R,) they judge."""
+    """Every metric of runs with scores `(R, N)`: `judges` are images (N,) with the runs (R,) they judge."""
     import pandas as pd
 
-    labels, pairs = torch.from_numpy(records.labels.astype(np.int64)), record_pairs(records)
+    pairs = record_pairs(records)
     values = {column: np.full(len(runs), np.nan) for column in METRICS}
     counts = np.zeros((len(runs), len(_COUNTS)), dtype=np.int64)
     for images, judged in judges:
-        measured = sliced_guard_metrics(
-            torch.from_numpy(probabilities[judged]), labels, pairs, {("all", "all"): images}, fpr=FALSE_POSITIVE_RATE
+        measured = scores[judged].sliced_metrics(
+            records.labels, pairs, {("all", "all"): images}, fpr=FALSE_POSITIVE_RATE
         )["all", "all"]
         for metric, column in measured.items():
-            values[metric_column(metric)][judged] = column.numpy()
+            values[metric_column(metric)][judged] = column
         whole = images[pairs[0].numpy()] & images[pairs[1].numpy()]
         counts[judged] = int(images.sum()), int(records.labels[images].sum()), int(whole.sum())
     return Values(name, pd.DataFrame(values, index=[run.key for run in runs]), counts)

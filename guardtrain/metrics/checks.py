@@ -29,6 +29,18 @@ def checked_probs(probs: Tensor) -> Tensor:
     return probs
 
 
+def checked_logits(logits: Tensor, probs: Tensor) -> Tensor:
+    """`logits` as float32 or float64, on the device of `probs`; raises DataError for NaN or another shape."""
+    if logits.shape != probs.shape or not logits.is_floating_point():
+        raise DataError(
+            f"Logits must be floats of the shape of the probabilities, {tuple(probs.shape)}; they are {logits.dtype} "
+            f"of {tuple(logits.shape)}."
+        )
+    if logits.isnan().any():
+        raise DataError("Logits must not be NaN; training diverged.")
+    return (logits if logits.dtype in (torch.float32, torch.float64) else logits.float()).to(probs.device)
+
+
 def checked(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(R, N) probabilities and (N,) labels, the labels as int64 on the same device; raises DataError."""
     if probs.ndim != 2 or labels.shape != probs.shape[1:]:

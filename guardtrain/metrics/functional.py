@@ -1,8 +1,9 @@
 """Metrics of R heads at once on one set of images: probabilities (R, N) and labels (N,) in, (R,) float64 out.
 
 Label 1 (unsafe) is the positive class, and an image is called unsafe from the threshold on: `p >= threshold`.
-Inputs are probabilities; logits are refused with `DataError`, never guessed at. A metric that is not defined, because
-a class or all images or all pairs are missing, is NaN: a small slice must not stop a report.
+Inputs are probabilities; logits are refused with `DataError`, never guessed at: they are given by name, `logits=`, to
+what ranks, since probabilities in float32 are all 1 from a logit of 17 on. A metric that is not defined, because a
+class or all images or all pairs are missing, is NaN: a small slice must not stop a report.
 """
 
 from __future__ import annotations
@@ -49,24 +50,40 @@ class Ranking:
         return self.n_positive > 0 and self.n_negative > 0
 
 
-def rank(probs: Tensor, labels: Tensor) -> Ranking:
-    """Sort once for `auroc`, `average_precision` and `recall_at_fpr`; arguments are checked ones."""
-    # The bits of floats in [0, 1] are ordered as the floats are and leave the two top bits free; shifting also drops
-    # the sign of -0.0. With the label as the lowest bit, one sort of whole numbers does: on a CPU many times faster
-    # than sorting with indices.
-    integer = torch.int32 if probs.dtype == torch.float32 else torch.int64
-    keys = (probs.detach().view(integer) << 1) | labels.to(integer)
-    keys = torch.from_numpy(np.sort(keys.numpy(), axis=1)) if keys.device.type == "cpu" else keys.sort(dim=1).values
-    positive = (keys & 1).bool()
-    score = keys >> 1
-    n = keys.shape[1]
+def rank(scores: Tensor, labels: Tensor) -> Ranking:
+    """Sort once for `auroc`, `average_precision` and `recall_at_fpr`.
+
+    Args:
+        scores: (R, N) float without NaN: probabilities or logits.
+        labels: (N,) 0 safe, 1 unsafe.
+    """
+    score, positive = _sorted(scores.detach(), labels)
+    n = scores.shape[1]
     first = torch.ones_like(positive)
     first[:, 1:] = score[:, 1:] != score[:, :-1]
     # The first place of each run of equal scores: the nearest marked place at or before this one.
-    start = torch.where(first, torch.arange(n, device=keys.device), 0).cummax(dim=1).values
+    start = torch.where(first, torch.arange(n, device=scores.device), 0).cummax(dim=1).values
     n_positive = labels.sum()
     tp = n_positive - (positive.cumsum(1) - positive.long()).gather(1, start)
     return Ranking(positive, tp, n - start - tp)
+
+
+def _sorted(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(R, N) each head's scores from low to high, as numbers with their order and ties, and the labels with them."""
+    low, high = torch.aminmax(scores) if scores.numel() else (0, 1)
+    # The bits of floats are ordered as the floats are. With the label as the lowest bit, one sort of whole numbers
+    # does: on a CPU many times faster than sorting with indices.
+    if low >= 0 and high <= 1:  # the two top bits are free, and shifting drops the sign of -0.0
+        bits = scores.view(torch.int32 if scores.dtype == torch.float32 else torch.int64)
+    elif scores.dtype == torch.float32:
+        bits = (scores + 0.0).view(torch.int32).long()
+        bits = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # negative floats are ordered the other way round
+    else:
+        order = scores.argsort(dim=1)
+        return scores.gather(1, order), labels.bool()[order]
+    keys = (bits << 1) | labels.to(bits.dtype)
+    keys = torch.from_numpy(np.sort(keys.numpy(), axis=1)) if keys.device.type == "cpu" else keys.sort(dim=1).values
+    return keys >> 1, (keys & 1).bool()
 
 
 def _undefined(probs: Tensor) -> Tensor:
@@ -253,9 +270,9 @@ def pair_margin(probs: Tensor, pairs: Pairs) -> Tensor:
     """Mean over pairs of logit(p unsafe half) - logit(p safe half), in nats: the log odds ratio of the flipped feature.
 
     The input is probabilities like everywhere; they are clipped to [1e-6, 1 - 1e-6], where float32 sigmoids
-    begin to saturate, so that one pair contributes at most 27.6. In logits the margin is what the head's direction
-    makes of the pair's difference, whatever its bias; as a difference of probabilities it would shrink wherever both
-    are sure.
+    begin to saturate, so that one pair contributes at most 27.6; `guard_metrics` with `logits=` clips nothing. In
+    logits the margin is what the head's direction makes of the pair's difference, whatever its bias; as a difference of
+    probabilities it would shrink wherever both are sure.
 
     Arguments, result and errors as for `pair_both_right`.
 
@@ -263,7 +280,7 @@ def pair_margin(probs: Tensor, pairs: Pairs) -> Tensor:
     3.0
     """
     safe, unsafe = _halves(probs, pairs)
-    return margin_of(safe, unsafe).mean(1)
+    return margin_of(log_odds(safe), log_odds(unsafe)).mean(1)
 
 
 def _halves(probs: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
@@ -284,5 +301,10 @@ def ranking_of(safe: Tensor, unsafe: Tensor) -> Tensor:
 
 
 def margin_of(safe: Tensor, unsafe: Tensor) -> Tensor:
-    """Per pair the difference of logits: the terms of `pair_margin`, float64."""
-    return torch.logit(unsafe.double(), MARGIN_CLIP) - torch.logit(safe.double(), MARGIN_CLIP)
+    """Per pair the difference of its logits: the terms of `pair_margin`, float64."""
+    return unsafe.double() - safe.double()
+
+
+def log_odds(probs: Tensor) -> Tensor:
+    """The logits of probabilities that are clipped to [1e-6, 1 - 1e-6], float64."""
+    return torch.logit(probs.double(), MARGIN_CLIP)

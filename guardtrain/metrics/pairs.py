@@ -11,7 +11,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from guardtrain.errors import DataError
 from guardtrain.metrics.checks import checked_labels, checked_probs
-from guardtrain.metrics.functional import both_right_of, margin_of, ranking_of
+from guardtrain.metrics.functional import both_right_of, log_odds, margin_of, ranking_of
 
 
 class _PairMetric(Metric):
@@ -125,4 +125,4 @@ class PairMargin(_PairMetric):
     """
 
     def _terms(self, safe: Tensor, unsafe: Tensor) -> Tensor:
-        return margin_of(safe, unsafe)
+        return margin_of(log_odds(safe), log_odds(unsafe))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guardtrain.errors import DataError
 from guardtrain.metrics import functional as F
-from guardtrain.metrics.checks import Pairs, checked, checked_pairs
+from guardtrain.metrics.checks import Pairs, checked, checked_logits, checked_pairs
 
 METRICS = (
     "auroc",
@@ -29,7 +29,13 @@ _BLOCK = 4_000_000  # scores worked on at once: about 0.3 GB of temporaries
 
 
 def guard_metrics(
-    probs: Tensor, labels: Tensor, pairs: Pairs | None = None, *, threshold: float = 0.5, fpr: float = 0.05
+    probs: Tensor,
+    labels: Tensor,
+    pairs: Pairs | None = None,
+    *,
+    logits: Tensor | None = None,
+    threshold: float = 0.5,
+    fpr: float = 0.05,
 ) -> dict[str, Tensor]:
     """Every metric of `METRICS` for every head, from one sort of its scores.
 
@@ -37,6 +43,9 @@ def guard_metrics(
         probs: (R, N) float in [0, 1].
         labels: (N,) 0 safe, 1 unsafe.
         pairs: columns of the safe and of the unsafe halves, each (P,) int; None for no pairs.
+        logits: (R, N) float, of which `probs` are the sigmoid: what ranks, and the margin of pairs, is taken of them.
+            A probability in float32 is 1 from a logit of 17 on, and images that are sure would tie. None where they
+            are not known; then probabilities rank, and margins are of clipped ones, see `pair_margin`.
         threshold: from which on an image is called unsafe, for f1, accuracy and pair_both_right.
         fpr: the false-positive rate that recall_at_fpr allows.
 
@@ -46,7 +55,8 @@ def guard_metrics(
         all without images.
 
     Raises:
-        DataError: probabilities outside [0, 1], other labels than 0 and 1, indices or shapes that do not fit.
+        DataError: probabilities outside [0, 1], logits that are NaN, other labels than 0 and 1, indices or shapes that
+            do not fit.
 
     >>> pairs = torch.tensor([0]), torch.tensor([1])
     >>> metrics = guard_metrics(torch.tensor([[0.2, 0.9]]), torch.tensor([0, 1]), pairs)
@@ -58,16 +68,35 @@ def guard_metrics(
     halves = checked_pairs(halves, probs.shape[1], probs.device)
     if not len(probs):
         return {name: probs.new_empty(0, dtype=torch.float64) for name in METRICS}
+    if logits is not None:
+        logits = checked_logits(logits, probs)
+    size = max(1, _BLOCK // max(1, probs.shape[1]))
     blocks = [
-        _block(block, labels, halves, threshold, fpr) for block in probs.split(max(1, _BLOCK // max(1, probs.shape[1])))
+        _block(
+            probs[start : start + size],
+            None if logits is None else logits[start : start + size],
+            labels,
+            halves,
+            threshold,
+            fpr,
+        )
+        for start in range(0, len(probs), size)
     ]
     return {name: torch.cat([block[name] for block in blocks]) for name in METRICS}
 
 
 def _block(
-    probs: Tensor, labels: Tensor, pairs: tuple[Tensor, Tensor], threshold: float, fpr: float
+    probs: Tensor,
+    logits: Tensor | None,
+    labels: Tensor,
+    pairs: tuple[Tensor, Tensor],
+    threshold: float,
+    fpr: float,
 ) -> dict[str, Tensor]:
-    ranking = F.rank(probs, labels)
+    ranked = probs if logits is None else logits
+    ranking = F.rank(ranked, labels)
+    safe, unsafe = (ranked[:, half] for half in pairs)
+    odds = (F.log_odds(safe), F.log_odds(unsafe)) if logits is None else (safe, unsafe)
     values = (
         F.auroc_of(ranking),
         F.average_precision_of(ranking),
@@ -77,8 +106,8 @@ def _block(
         F.brier(probs, labels),
         F.ece(probs, labels),
         F.pair_both_right(probs, pairs, threshold),
-        F.pair_ranking(probs, pairs),
-        F.pair_margin(probs, pairs),
+        F.ranking_of(safe, unsafe).mean(1),
+        F.margin_of(*odds).mean(1),
     )
     return dict(zip(METRICS, values, strict=True))
 
@@ -89,6 +118,7 @@ def sliced_guard_metrics(
     pairs: Pairs | None,
     slices: Mapping[tuple[str, str], np.ndarray | Tensor],
     *,
+    logits: Tensor | None = None,
     threshold: float = 0.5,
     fpr: float = 0.05,
 ) -> dict[tuple[str, str], dict[str, Tensor]]:
@@ -99,7 +129,7 @@ def sliced_guard_metrics(
         labels: (N,) 0 safe, 1 unsafe.
         pairs: columns of the safe and of the unsafe halves, each (P,) int; None for no pairs.
         slices: (kind, name) to a mask (N,) bool; `record_slices` makes them.
-        threshold, fpr: as for `guard_metrics`.
+        logits, threshold, fpr: as for `guard_metrics`.
 
     Returns:
         for each slice what `guard_metrics` returns.
@@ -118,12 +148,13 @@ def sliced_guard_metrics(
                 f"The mask of slice {key} must be bool of shape ({n},); it is {mask.dtype} of {tuple(mask.shape)}."
             )
         if bool(mask.all()):
-            result[key] = guard_metrics(probs, labels, halves, threshold=threshold, fpr=fpr)
+            result[key] = guard_metrics(probs, labels, halves, logits=logits, threshold=threshold, fpr=fpr)
             continue
         inside = None
         if halves is not None:
             column = mask.cumsum(0) - 1  # where a column of the whole stands in the slice
             whole = mask[halves[0]] & mask[halves[1]]
             inside = (column[halves[0][whole]], column[halves[1][whole]])
-        result[key] = guard_metrics(probs[:, mask], labels[mask], inside, threshold=threshold, fpr=fpr)
+        own = None if logits is None else logits[:, mask]
+        result[key] = guard_metrics(probs[:, mask], labels[mask], inside, logits=own, threshold=threshold, fpr=fpr)
     return result

@@ -59,7 +59,7 @@ def test_the_main_job_end_to_end(run) -> None:
     # the scores kept beside the table give its metrics again
     keys, scores, records = ScoresFolder(out / "scores").read("counterfactual")
     whole = frame[(frame["test"] == "counterfactual") & (frame["slice_kind"] == "all")].set_index("run")
-    for key, row in zip(keys, scores, strict=True):
+    for key, row in zip(keys, scores.ranked, strict=True):
         assert whole.loc[key, "auroc"] == pytest.approx(roc_auc_score(records.labels, row), abs=1e-9)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from guardtrain.curves.folder import RESULTS_FILE, SCORES_FOLDER
 from guardtrain.curves.results import ResultRow, ResultsTable
-from guardtrain.curves.scores import ScoresFolder
+from guardtrain.curves.scores import Scores, ScoresFolder
 from guardtrain.metrics import record_pairs, record_slices, sliced_guard_metrics
 from guardtrain.records import Records
 
@@ -110,6 +110,6 @@ def scored_curve(
                         **{named.get(m, m): float(v[0]) for m, v in values.items()},
                     )
                 )
-    scores.write(keys, {name: np.array(values) for name, values in kept.items()})
+    scores.write(keys, {name: Scores.of_probabilities(np.array(values)) for name, values in kept.items()})
     table.append(rows)
     return table.read(), folder / SCORES_FOLDER

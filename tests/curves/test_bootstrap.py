@@ -29,11 +29,12 @@ from guardtrain.curves.bootstrap import (
     seed_weights,
     weighted_metric,
 )
-from guardtrain.curves.scores import ScoresFolder
+from guardtrain.curves.scores import Scores, ScoresFolder
 from guardtrain.curves.statistics import select
 from guardtrain.errors import DataError
 from guardtrain.records import Records
 
+of = Scores.of_probabilities
 NO_PAIRS = np.zeros(0, int), np.zeros(0, int)
 PAIRED = {"control": "paired", "ratio": 0.5}
 UNPAIRED = {"control": "unpaired", "ratio": 0.5}
@@ -79,16 +80,26 @@ def _repeated(sample: dict[str, Any], column: int, metric: str) -> np.ndarray:
 @given(sample=samples())
 @settings(max_examples=60, deadline=None)
 def test_weights_are_repetitions(metric: str, sample: dict[str, Any]) -> None:
-    ours = weighted_metric(**sample, metric=metric)
+    ours = weighted_metric(**sample | {"scores": of(sample["scores"])}, metric=metric)
     expected = np.stack([_repeated(sample, b, metric) for b in range(4)], axis=1)
     np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_what_ranks_is_taken_of_logits() -> None:
+    """Probabilities of these logits are all 1: only their order says which image is the safer one."""
+    labels, halves = np.array([0, 1]), (np.array([0]), np.array([1]))
+    logits = np.array([[30.0, 40.0]], dtype=np.float32)
+    args = labels, halves, np.zeros(2, dtype=int), np.ones((1, 1))
+    for metric, value in (("auroc", 1), ("pair_ranking", 1), ("pair_margin", 10), ("pair_both_right", 0)):
+        assert weighted_metric(Scores.of_logits(logits), *args, metric).item() == value
+    assert weighted_metric(of(1 / (1 + np.exp(-logits))), *args, "auroc").item() == 0.5
 
 
 @pytest.mark.parametrize("metric", BOOTSTRAP_METRICS)
 def test_blocks_do_not_change_the_result(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     halves = np.arange(0, 40, 2), np.arange(1, 40, 2)
-    args = rng.random((7, 40), np.float32), np.arange(40) % 2, halves, np.arange(40) // 2, group_draws(20, 11, rng)
+    args = of(rng.random((7, 40), np.float32)), np.arange(40) % 2, halves, np.arange(40) // 2, group_draws(20, 11, rng)
     whole = weighted_metric(*args, metric)
     monkeypatch.setattr(bootstrap, "_RUNS_AT_ONCE", 3)
     monkeypatch.setattr(bootstrap, "_BLOCK_BYTES", 8 * 40 * 4)
@@ -102,13 +113,13 @@ def test_pairs_stay_whole_and_are_drawn_as_one() -> None:
     scores = np.r_[base * 0.9, base * 0.9 + 0.05][None].astype(np.float32)
     labels, groups = np.repeat([0, 1], 30), np.tile([f"p{i}" for i in range(30)], 2)
     pairs = np.arange(30), np.arange(30, 60)
-    assert (resample(scores, labels, groups, pairs, "pair_ranking", 50, rng) == 1).all()
+    assert (resample(of(scores), labels, groups, pairs, "pair_ranking", 50, rng) == 1).all()
     # As many safe as unsafe images in every replicate: a head that calls all unsafe is right half the time, always.
-    assert (resample(np.ones_like(scores), labels, groups, pairs, "accuracy", 50, rng) == 0.5).all()
-    alone = resample(np.ones_like(scores), labels, np.arange(60), NO_PAIRS, "accuracy", 50, rng)
+    assert (resample(of(np.ones_like(scores)), labels, groups, pairs, "accuracy", 50, rng) == 0.5).all()
+    alone = resample(of(np.ones_like(scores)), labels, np.arange(60), NO_PAIRS, "accuracy", 50, rng)
     assert alone.std() > 0.03
     with pytest.raises(DataError, match=r"halves of 30 pairs are in two groups each \(such as '0' and '30'\)"):
-        resample(scores, labels, np.arange(60), pairs, "pair_ranking", 5, rng)
+        resample(of(scores), labels, np.arange(60), pairs, "pair_ranking", 5, rng)
 
 
 def test_draws_sum_to_the_number_of_units_and_follow_the_generator() -> None:
@@ -171,7 +182,7 @@ def curve(frames: Any, tmp_path: Path) -> tuple[Any, ScoresFolder, np.ndarray]:
     folder = ScoresFolder(tmp_path / "scores")
     folder.write_test_records("pairs", records)
     shuffled = rng.permutation(len(frame))  # scores are found by run, not by place
-    folder.write(frame["run"].to_numpy()[shuffled], {"pairs": scores[shuffled]})
+    folder.write(frame["run"].to_numpy()[shuffled], {"pairs": of(scores[shuffled])})
     return frame, folder, scores
 
 
@@ -198,10 +209,10 @@ def test_one_draw_of_seeds_and_groups_for_all_points(curve: Any) -> None:
     frame, folder, _ = curve
     keys, scores, records = folder.read("pairs")
     rows = frame.set_index("run").loc[keys]
-    same = np.stack([scores[np.flatnonzero(rows["seed"] == seed)[0]] for seed in rows["seed"]])
+    same = np.stack([scores.ranked[np.flatnonzero(rows["seed"] == seed)[0]] for seed in rows["seed"]])
     copy = ScoresFolder(folder.path.parent / "same")
     copy.write_test_records("pairs", records)
-    copy.write(keys, {"pairs": same})
+    copy.write(keys, {"pairs": of(same)})
     boot = bootstrap_points(frame, copy, "pairs", "auroc", 50)
     assert np.ptp(boot.replicates, axis=0).max() < 1e-12
     assert np.ptp(boot.replicates[0]) > 0.01
@@ -245,7 +256,7 @@ def test_refusals(curve: Any, frames: Any) -> None:
     with pytest.raises(DataError, match="No point"):
         bootstrap_difference(boot, {"control": "real"}, UNPAIRED)
     with pytest.raises(DataError, match="Groups are"):
-        weighted_metric(np.zeros((1, 2)), np.array([0, 1]), NO_PAIRS, np.array([0, 5]), np.ones((2, 3)), "auroc")
+        weighted_metric(of(np.zeros((1, 2))), np.array([0, 1]), NO_PAIRS, np.array([0, 5]), np.ones((2, 3)), "auroc")
     assert group_index(np.array(["b", "a", "b"]), NO_PAIRS)[1] == 2
 
 
@@ -261,7 +272,7 @@ def test_nominal_95_percent_intervals_of_a_difference_cover() -> None:
         right = ndtri(level)[:, None, None] * spread + image + seed + rng.normal(0, 0.8, (2, seeds, groups)) > 0
         scores = right.reshape(-1, groups).astype(np.float32)
         ones, names = np.ones(groups, int), np.arange(groups)
-        values = resample(scores, ones, names, NO_PAIRS, "accuracy", replicates, rng).reshape(2, seeds, replicates)
+        values = resample(of(scores), ones, names, NO_PAIRS, "accuracy", replicates, rng).reshape(2, seeds, replicates)
         draws, observed = seed_draws(seeds, replicates, rng), right.mean(axis=2)
         arms = [over_seeds(values[arm], observed[arm], draws) for arm in (0, 1)]
         low, high = interval(arms[1] - arms[0])

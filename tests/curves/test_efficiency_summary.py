@@ -10,7 +10,7 @@ from guardtrain.curves.bootstrap import bootstrap_points
 from guardtrain.curves.efficiency import LineReplicates, data_multiplier
 from guardtrain.curves.efficiency_summary import efficiency_text
 from guardtrain.curves.results import ResultRow, ResultsTable
-from guardtrain.curves.scores import ScoresFolder
+from guardtrain.curves.scores import Scores, ScoresFolder
 from guardtrain.curves.statistics import Line
 from guardtrain.metrics import auroc, pair_both_right, record_pairs
 from guardtrain.records import Records
@@ -69,7 +69,7 @@ def curve(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path]
                         data="toy",
                     )
                 )
-    scores.write(keys, {"pairs": np.array(values, dtype=np.float32)})
+    scores.write(keys, {"pairs": Scores.of_probabilities(np.array(values, dtype=np.float32))})
     table.append(rows)
     return table.read(), folder / "scores"
 

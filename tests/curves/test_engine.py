@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import metrics as sk
 
 from guardtrain.curves import engine
 from guardtrain.curves.engine import make_mixer, plan_runs, run_curve, run_plan
@@ -131,8 +132,25 @@ def test_a_killed_curve_has_the_same_bits(
     kept = []
     for name in ("whole", "killed"):
         keys, scores, _ = ScoresFolder(tmp_path / name / SCORES_FOLDER).read("t")
-        kept.append(scores[np.argsort(keys)])
+        kept.append(scores.ranked[np.argsort(keys)])
     np.testing.assert_array_equal(*kept)
+
+
+def test_what_ranks_is_right_of_heads_that_are_sure(tmp_path: Path) -> None:
+    data, grid = pools(), GridSettings(budgets=[6], ratios=[0.0], seeds=2)
+    sure = TrainingRecipe(
+        LinearHead(), LossSettings(l2=1e-7), OptimizerSettings(), SelectionSettings(method="fixed"), QUIET
+    )
+    run_curve(data, sure, {}, grid, tmp_path, say=lambda text: None)
+    keys, scores, records = ScoresFolder(tmp_path / SCORES_FOLDER).read("t")
+    table = rows(tmp_path).query("slice == 'all'").set_index("run")
+    assert (scores.probabilities == 1).sum(1).max() > 2, "these tie, and their logits do not"
+    for key, logits in zip(keys, scores.ranked.astype(np.float64), strict=True):
+        found = table.loc[key]
+        assert found["auroc"] == pytest.approx(sk.roc_auc_score(records.labels, logits), abs=1e-9)
+        assert found["average_precision"] == pytest.approx(sk.average_precision_score(records.labels, logits), abs=1e-9)
+        rates, recalls, _ = sk.roc_curve(records.labels, logits, drop_intermediate=False)
+        assert found["recall_at_fpr5"] == pytest.approx(recalls[rates <= 0.05].max(), abs=1e-9)
 
 
 def test_a_checkpoint_is_taken_up_by_the_banks_it_is_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

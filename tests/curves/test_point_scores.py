@@ -95,7 +95,7 @@ def test_points_are_the_kept_scores_with_the_tables_metrics(curve: Curve) -> Non
         & (frame["ratio"] == 0.5)
         & (frame["budget"] == 256)
     ].sort_values("seed")
-    np.testing.assert_array_equal(point.scores, scores[[keys.tolist().index(run) for run in rows["run"]]])
+    np.testing.assert_array_equal(point.scores.ranked, scores.ranked[[keys.tolist().index(run) for run in rows["run"]]])
     np.testing.assert_array_equal(point.labels, records.labels)
     for name, (mean, half) in point.metrics.items():
         low, high = stats.t.interval(0.95, 3, loc=rows[name].mean(), scale=stats.sem(rows[name]))

@@ -96,7 +96,7 @@ def test_folds_are_rows_and_all_of_them_at_once_another(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "scores").exists()
     run_keys, scores, records = ScoresFolder(tmp_path / "out" / "pooled" / "scores").read("theirs")
     assert set(run_keys.tolist()) == set(pooled)
-    assert scores.shape == (4, N)
+    assert scores.probabilities.shape == (4, N)
     fold = dict(zip(frame["image"], frame["rep"], strict=True))
     assert records.column("fold").tolist() == [fold[i] for i in records.ids]
     band = CurveDisplay.from_results(table, [("theirs", "auroc")]).panels[0].points

@@ -16,7 +16,7 @@ from guardtrain.curves.engine import Run, make_mixer, plan_runs, run_curve
 from guardtrain.curves.folder import RESULTS_FILE, VALIDATION_FOLDER
 from guardtrain.curves.grid import GridSettings
 from guardtrain.curves.results import ResultsTable
-from guardtrain.curves.scores import ScoresFolder
+from guardtrain.curves.scores import Scores, ScoresFolder
 from guardtrain.curves.validation import ValidationScores
 from guardtrain.embeddings import Embeddings
 from guardtrain.encoders.spec import external_spec
@@ -69,7 +69,7 @@ class Curve:
         store = ScoresFolder(self.folder / VALIDATION_FOLDER)
         (test,) = (one for one in store.tests() if one.startswith(name))
         keys, scores, records = store.read(test)
-        return dict(zip(keys.tolist(), scores, strict=True)), records
+        return dict(zip(keys.tolist(), scores.probabilities, strict=True)), records
 
     def unseen(self, records: Records, runs: list[Run]) -> np.ndarray:
         used: set[str] = set()
@@ -192,5 +192,6 @@ def test_scores_that_older_curves_kept_by_ids_alone_are_read(tmp_path: Path) -> 
     shutil.rmtree(tmp_path / VALIDATION_FOLDER)
     older, called = ScoresFolder(tmp_path / VALIDATION_FOLDER), f"real-{records.digest()[:12]}"
     older.write_test_records(called, records)
-    older.write(list(curve.runs), {called: before[::-1]})
-    np.testing.assert_array_equal(scores.read("real", list(curve.runs)), before[::-1])
+    older.write(list(curve.runs), {called: Scores.of_probabilities(before.probabilities[::-1])})
+    read = scores.read("real", list(curve.runs))
+    np.testing.assert_array_equal(read.ranked, before.probabilities[::-1])

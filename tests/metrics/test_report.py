@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as sk
 
 from guardtrain import metrics as gm
 from guardtrain.errors import DataError
@@ -37,6 +40,50 @@ def test_guard_metrics_are_the_functions_in_the_order_of_the_table() -> None:
     }
     for name, value in expected.items():
         torch.testing.assert_close(metrics[name], value, rtol=0, atol=1e-12, msg=name)
+
+
+@given(
+    st.sampled_from([torch.float32, torch.float64]),
+    st.sampled_from([0.01, 1.0, 60.0]),
+    st.sampled_from([None, 5]),
+    st.integers(0, 999),
+)
+def test_logits_rank_what_probabilities_no_longer_do(
+    dtype: torch.dtype, scale: float, steps: int | None, seed: int
+) -> None:
+    """Heads that are surer than a float32 is, some with ties, negative zeros among them."""
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.normal(0, scale, (3, 60))).to(dtype)
+    if steps is not None:
+        logits = (logits / scale).mul(steps).round() / steps * scale
+    labels = torch.from_numpy((rng.random(60) < 0.4).astype(np.int64))
+    labels[:2] = torch.tensor([0, 1])
+    halves = torch.arange(0, 60, 2), torch.arange(1, 60, 2)
+    found = gm.guard_metrics(torch.sigmoid(logits.float()), labels, halves, logits=logits)
+    truth, exact = labels.numpy(), logits.double().numpy()
+    for r, row in enumerate(exact):
+        rates, recalls, _ = sk.roc_curve(truth, row, drop_intermediate=False)
+        difference = row[halves[1]] - row[halves[0]]
+        assert found["auroc"][r].item() == pytest.approx(sk.roc_auc_score(truth, row), abs=1e-9)
+        assert found["average_precision"][r].item() == pytest.approx(sk.average_precision_score(truth, row), abs=1e-9)
+        assert found["recall_at_fpr"][r].item() == pytest.approx(recalls[rates <= 0.05].max(), abs=1e-9)
+        assert found["pair_margin"][r].item() == pytest.approx(difference.mean(), rel=1e-9, abs=1e-9)
+        assert found["pair_ranking"][r].item() == pytest.approx(
+            ((difference > 0).mean() + (difference >= 0).mean()) / 2
+        )
+    alone = gm.guard_metrics(torch.sigmoid(logits.float()), labels, halves)
+    for name in ("f1", "accuracy", "brier", "ece", "pair_both_right"):
+        assert torch.equal(alone[name], found[name])
+
+
+def test_logits_that_are_no_logits_of_these_probabilities_are_refused() -> None:
+    probs, labels, _ = _bank()
+    for logits, message in (
+        (probs[:, :3], r"shape of the probabilities, \(4, 40\); they are torch.float32 of \(4, 3\)"),
+        (torch.full_like(probs, torch.nan), "Logits must not be NaN"),
+    ):
+        with pytest.raises(DataError, match=message):
+            gm.guard_metrics(probs, labels, logits=logits)
 
 
 def test_without_pairs_the_pair_columns_are_nan() -> None:

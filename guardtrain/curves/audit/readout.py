@@ -19,6 +19,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from guardtrain.curves.audit.stacked import StackedRows
 from guardtrain.curves.bootstrap import group_draws, group_index, interval, weighted_metric
+from guardtrain.curves.scores import Scores
 from guardtrain.errors import DataError
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, on features of unit mean square
@@ -141,7 +142,7 @@ def readability(
     chosen = []
     for train, test in splits:
         chosen.append(_strength(x[train], has[train], group[train], state))
-        scores[test] = _fit(_model(), x[train], has[train], chosen[-1]).predict_proba(x[test])[:, 1]
+        scores[test] = _fit(_model(), x[train], has[train], chosen[-1]).decision_function(x[test])
     observed = _within_folds(scores, has, splits)
     values = _resampled(scores, has, group, splits, replicates, rng)
     low, high = interval(values, confidence)
@@ -249,7 +250,9 @@ def _resampled(
     total, weight = np.zeros(replicates), np.zeros(replicates)
     for _, test in splits:
         labels = has[test].astype(np.int64)
-        values = weighted_metric(scores[None, test], labels, (none, none), group[test], draws, "auroc")[0]
+        values = weighted_metric(
+            Scores.of_logits(scores[None, test]), labels, (none, none), group[test], draws, "auroc"
+        )[0]
         drawn = draws[group[test]].astype(np.float64)
         couples = drawn[has[test]].sum(axis=0) * drawn[~has[test]].sum(axis=0)
         total += np.where(couples > 0, values, 0) * couples

@@ -258,7 +258,7 @@ class Judge:
             losses = softplus(torch.where(labels == 1, -kept, kept).double())
             out[finite.numpy()] = ((losses * weights).sum(1) / weights.sum()).numpy()
         else:
-            found = guard_metrics(torch.sigmoid(kept), labels, pairs, fpr=FALSE_POSITIVE_RATE)
+            found = guard_metrics(torch.sigmoid(kept), labels, pairs, logits=kept, fpr=FALSE_POSITIVE_RATE)
             columns = {metric_column(name): column for name, column in found.items()}
             out[finite.numpy()] = columns[self.metric].numpy()
         return out
