@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from guardtrain.benchmarks.scoring import Scorer
+from guardtrain.embeddings.norms import NORM_TOLERANCE
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec, require_same
 from guardtrain.errors import EncoderError, GuardError
 
 OPENAI_BY_DIM = {512: "ViT-B-32", 768: "ViT-L-14"}
-_UNIT = 1e-2  # as of `guardtrain.guards.guard.NORM_TOLERANCE`
 _EXACTLY_UNIT = 1e-3  # of all rows: nobody's raw features are that close to unit norm
 
 
@@ -121,7 +121,7 @@ class PublishedGuard:
         if not np.isfinite(norms).all():
             raise GuardError(f"Row {int((~np.isfinite(norms)).argmax())} of the embeddings holds NaN or infinity.")
         strays = np.abs(norms - 1)
-        if self.spec.normalize and (strays > _UNIT).any():
+        if self.spec.normalize and (strays > NORM_TOLERANCE).any():
             row = int(strays.argmax())
             raise GuardError(
                 f"The guard {self.name} reads embeddings of unit norm; row {row} has norm {norms[row]:.4g}. Divide "

@@ -44,7 +44,8 @@ def load_pools(
         DataError, EncoderError: files that are missing or wrong.
     """
     try:
-        return _load_pools(settings.data, settings.encoder, settings.cache_dir, say, check)
+        audited = isinstance(settings, AuditConfig)  # which looks for copies itself
+        return _load_pools(settings.data, settings.encoder, settings.cache_dir, say, check, keep_copies=audited)
     except (DataError, EncoderError) as error:
         folder = settings.data_dir
         if f"{folder}{os.sep}" in str(error) and not Path(folder).is_dir():
@@ -114,6 +115,7 @@ def _load_pools(
     cache_dir: str,
     say: Callable[[str], None],
     check: Callable[[Supply], None] | None,
+    keep_copies: bool,
 ) -> Pools:
     sources, tests = sources_of(data)
 
@@ -129,7 +131,10 @@ def _load_pools(
     sets = {
         name: what if isinstance(what, HoldOut) else embedded(f"data.test.{name}", what) for name, what in tests.items()
     }
-    return make_pools(data.name, pools, sets, seed=data.hold_out_seed)
+    made = make_pools(data.name, pools, sets, seed=data.hold_out_seed, keep_copies=keep_copies)
+    for line in made.notes:
+        say(line)
+    return made
 
 
 def read_labels(source: Any, place: str, say: Callable[[str], None], line: Line | None = None) -> Records:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from guardtrain.embeddings.sketches import sketched
 from guardtrain.encoders.resolve import versions
 from guardtrain.encoders.spec import EncoderSpec
 from guardtrain.errors import ConfigError, DataError, GuardError
@@ -23,7 +24,7 @@ from guardtrain.guards.conformal import three_way
 from guardtrain.guards.directory import KNOWN_IMAGES, NEIGHBOURS, move_into_place, new_folder, write_config
 from guardtrain.guards.guard import Guard
 from guardtrain.guards.head_file import portable_definition, write_bank
-from guardtrain.guards.known_images import KnownImages, sketched
+from guardtrain.guards.known_images import KnownImages
 from guardtrain.guards.logits import head_logits
 from guardtrain.guards.neighbours import Neighbours
 from guardtrain.guards.operating_points import OperatingPoint, OperatingPoints

@@ -12,9 +12,9 @@ from guardtrain.curves.engine import Run
 from guardtrain.curves.pairless import WITHOUT_PAIRS
 from guardtrain.curves.results import METRICS
 from guardtrain.embeddings import Embeddings
+from guardtrain.embeddings.sketches import sketched
 from guardtrain.guards.category_fit import CategoryImages
 from guardtrain.guards.export import TrainedRun
-from guardtrain.guards.known_images import sketched
 from guardtrain.guards.neighbours import Neighbours
 from guardtrain.heads.bank import HeadBank
 from guardtrain.training.pools import Pools

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from guardtrain.embeddings.norms import wrong_rows
 from guardtrain.encoders.spec import EncoderSpec
 from guardtrain.errors import GuardError
 
 if TYPE_CHECKING:
     from guardtrain.heads.bank import HeadBank
 
-NORM_TOLERANCE = 1e-2  # of unit norm: embeddings that were stored as float16 stray by 1e-3
 _ROWS = 4096  # embeddings a pass through the head
 
 
@@ -67,36 +67,9 @@ def checked_embeddings(embeddings: Any, spec: EncoderSpec, dim: int) -> np.ndarr
         )
     if rows.dtype.kind != "f":
         raise GuardError(f"Embeddings must be floating numbers; these are {rows.dtype}.")
-    if len(rows) and not _surely_right(rows, bool(spec.normalize)):
-        _refuse(rows, spec)
+    if (wrong := wrong_rows(rows, spec)) is not None:
+        raise GuardError(wrong)
     return rows
-
-
-def _surely_right(rows: np.ndarray, unit: bool) -> bool:
-    """Whether a quick look is enough; False where it is not, and `_refuse` looks closely."""
-    if rows.dtype.itemsize < 4:
-        return False
-    squares = np.einsum("nd,nd->n", rows, rows)
-    if unit:
-        return bool(np.abs(squares - 1).max() < NORM_TOLERANCE)  # half of what norms may stray; not for NaN
-    return bool(squares.max() < np.inf)
-
-
-def _refuse(rows: np.ndarray, spec: EncoderSpec) -> None:
-    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
-    if not np.isfinite(norms).all():
-        wrong = np.flatnonzero(~np.isfinite(norms))
-        raise GuardError(
-            f"{len(wrong)} of {len(rows)} embeddings hold NaN or infinity, the first is row {wrong[0]}. Embed "
-            "these images again; a broken image or an overflow in float16 makes such numbers."
-        )
-    if spec.normalize and (strays := np.abs(norms - 1) > NORM_TOLERANCE).any():
-        row = int(strays.argmax())
-        raise GuardError(
-            f"The encoder {spec.label} gives embeddings of unit norm; {int(strays.sum())} of {len(rows)} are "
-            f"not, the first is row {row} with norm {norms[row]:.4g}. Divide each by its norm, if they are this "
-            "encoder's."
-        )
 
 
 def _by_blocks(judge: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:

@@ -11,10 +11,12 @@ from functools import cached_property
 import numpy as np
 
 from guardtrain.embeddings import Embeddings
+from guardtrain.embeddings.norms import wrong_rows
 from guardtrain.encoders.spec import EncoderSpec, external_spec, require_same
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.mixtures import Mixture, Pool, Supply, hold_out
 from guardtrain.records import Records
+from guardtrain.training.copies import copies
 
 _BLOCK_ROWS = 8192  # rows read at once of what lies in a store
 # What of a record decides which mixtures it is drawn for, how it is judged, and in which slices.
@@ -61,6 +63,7 @@ class Pools:
         tests: test sets by name.
         validation: by pool's name, its records whose split says val, but for those that share a group with a test set.
             Nothing is drawn from them.
+        notes: what the user should know of them, a line each.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Pools:
     pairs: Embeddings | None
     tests: Mapping[str, Embeddings]
     validation: Mapping[str, Embeddings] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def spec(self) -> EncoderSpec:
@@ -169,19 +173,28 @@ def make_pools(
     tests: Mapping[str, Embeddings | HoldOut],
     *,
     seed: int,
+    keep_copies: bool = False,
 ) -> Pools:
     """Take the held-out test sets out of the pools and check that nothing leaks.
+
+    Records of a pool that show what a test set shows, under other ids, are left out (`copies`).
 
     Args:
         name: the data's name.
         pools: `real` and perhaps `pairs`.
         tests: test sets by name: embeddings of their own, or what to hold out of a pool.
         seed: draws the held-out groups.
+        keep_copies: leave copies where they are, for who looks for them.
 
     Raises:
-        DataError: a record or group is in a pool and a test set, or a test set holds one class only.
+        DataError: a record or group is in a pool and a test set, a test set holds one class only, or embeddings are not
+            what their encoder gives.
         EncoderError: parts that come from different encoders.
     """
+    own = {f"data.test.{test}": part for test, part in tests.items() if not isinstance(part, HoldOut)}
+    for place, part in ({f"data.{key}": part for key, part in pools.items()} | own).items():
+        require_same(pools["real"].spec, part.spec, what=f"{place} and data.real")
+        _require_of_encoder(place, part)
     remaining = {key: _trainable(part) for key, part in pools.items()}
     for key, part in remaining.items():
         _require_both_labels(f"data.{key}", part)
@@ -205,7 +218,16 @@ def make_pools(
         sets[test] = part.take(np.flatnonzero(held))
         remaining[what.pool] = part.take(np.flatnonzero(~held))
     marked = {key: kept for key, part in pools.items() if (kept := _validating(part, sets.values())) is not None}
-    whole = Pools(name, remaining["real"], remaining.get("pairs"), sets, marked)
+    notes = []
+    for key, part in [] if keep_copies else list(remaining.items()):
+        if (found := copies(f"data.{key}", part, sets)) is not None:
+            remaining[key] = found.without(part)
+            notes.append(found.text)
+            _require_both_labels(f"data.{key}", remaining[key])
+        if key in marked and (found := copies(key, marked[key], sets)) is not None:
+            marked[key] = found.without(marked[key])
+    marked = {key: part for key, part in marked.items() if len(part)}
+    whole = Pools(name, remaining["real"], remaining.get("pairs"), sets, marked, tuple(notes))
     _check(whole)
     return whole
 
@@ -214,6 +236,8 @@ def pools_of_records(
     name: str, pools: Mapping[str, Records], tests: Mapping[str, Records | HoldOut], *, seed: int
 ) -> Pools:
     """What `make_pools` makes of the same records when they are embedded, for whoever asks which or how many they are.
+
+    Copies are among them, which only embeddings tell.
 
     Its embeddings are nothing but zeros.
 
@@ -226,7 +250,8 @@ def pools_of_records(
         return Embeddings(records, np.zeros((len(records), 1), np.float32), spec)
 
     sets = {test: what if isinstance(what, HoldOut) else part(what) for test, what in tests.items()}
-    return make_pools(name, {pool: part(records) for pool, records in pools.items()}, sets, seed=seed)
+    parts = {pool: part(records) for pool, records in pools.items()}
+    return make_pools(name, parts, sets, seed=seed, keep_copies=True)
 
 
 def _trainable(part: Embeddings) -> Embeddings:
@@ -253,8 +278,6 @@ def _check(pools: Pools) -> None:
     if pools.pairs is not None:
         parts.append(("data.pairs", pools.pairs))
     tests = [(f"data.test.{name}", part) for name, part in pools.tests.items()]
-    for name, part in parts[1:] + tests:
-        require_same(pools.spec, part.spec, what=f"{name} and data.real")
     for test, part in tests:
         _require_both_labels(test, part)
         for name, pool in parts:
@@ -264,6 +287,14 @@ def _check(pools: Pools) -> None:
                     f"{test} and {name} share {len(shared)} groups or ids, such as {', '.join(shared[:3])}: a test set "
                     "must not hold what may be trained on. Remove them from one, or use hold_out."
                 )
+
+
+def _require_of_encoder(name: str, part: Embeddings) -> None:
+    """Refuse what a guard would refuse, before anything is trained on it: embeddings that cannot be the encoder's."""
+    for start in range(0, len(part), _BLOCK_ROWS):
+        rows = np.asarray(part.matrix[start : start + _BLOCK_ROWS])
+        if (wrong := wrong_rows(rows, part.spec, start, len(part))) is not None:
+            raise DataError(f"{name}: {wrong}")
 
 
 def _require_both_labels(name: str, part: Embeddings) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from guardtrain.embeddings.sketches import sketched
 from guardtrain.errors import GuardError
 from guardtrain.guards.directory import KNOWN_IMAGES
 from guardtrain.guards.export import export_guard
 from guardtrain.guards.guard import Guard
-from guardtrain.guards.known_images import KnownImages, sketched
+from guardtrain.guards.known_images import KnownImages
 from tests.guards.toys import toy_guard, toy_images, toy_run, toy_settings, toy_validation
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,50 @@ def test_the_digest_changes_with_every_thing_a_result_depends_on() -> None:
 def test_leaks_and_mistakes_are_refused(tests: dict[str, object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make_pools("toy", {"real": _embeddings(20, "r")}, tests, seed=0)  # type: ignore[arg-type]
+
+
+def test_copies_of_test_images_are_no_training_images() -> None:
+    """The same pictures under other ids: as they are, as float16 made them, one half of a pair, one marked val."""
+    real = _embeddings(40, "r", split=["val" if i == 7 else None for i in range(40)])
+    pairs, test = _embeddings(60, "p", pairs=True), _embeddings(30, "t")
+    matrix = test.matrix.copy()
+    matrix[3], matrix[4] = real.matrix[5], real.matrix[6].astype(np.float16)
+    matrix[8], matrix[9] = pairs.matrix[20], real.matrix[7]
+    matrix[10] = real.matrix[30] * (1 + 0.01)  # another picture, though not by much
+    parts = {"real": real, "pairs": pairs}
+    sets = {"far": Embeddings(test.records, matrix, test.spec)}
+    pools = make_pools("toy", parts, sets, seed=0)
+    assert pools.pairs is not None
+    assert set(real.records.ids) - set(pools.real.records.ids) == {"r-005", "r-006", "r-007"}
+    assert set(pairs.records.ids) - set(pools.pairs.records.ids) == {"p-020", "p-021"}
+    assert pools.validation == {}
+    assert pools.notes == (
+        "data.real: 2 images are exact copies of test images and left out of training: "
+        "r-005 = t-003 of far, r-006 = t-004 of far",
+        "data.pairs: 1 image is an exact copy of test images and left out of training, "
+        "with the other halves of 1 of their pairs: p-020 = t-008 of far",
+    )
+    kept = make_pools("toy", parts, sets, seed=0, keep_copies=True)
+    assert (len(kept.real), kept.notes) == (39, ())
+
+
+def test_embeddings_that_cannot_be_the_encoders_are_refused_before_training() -> None:
+    spec = replace(external_spec({"name": "toy"}, 4), normalize=True)
+    real, test = _embeddings(40, "r"), _embeddings(10, "t")
+    unit = [e.matrix / np.linalg.norm(e.matrix, axis=1, keepdims=True) for e in (real, test)]
+    make_pools(
+        "toy", {"real": Embeddings(real.records, unit[0], spec)}, {"t": Embeddings(test.records, unit[1], spec)}, seed=0
+    )
+    for matrix, message in (
+        (
+            np.where(np.arange(40)[:, None] == 9, 2, 1) * unit[0],
+            "data.real: .* unit norm; 1 of 40 are not, .* row 9 with norm 2",
+        ),
+        (np.where(np.arange(40)[:, None] == 9, np.nan, 1) * unit[0], "data.real: 1 of 40 embeddings hold NaN .* row 9"),
+    ):
+        wrong = Embeddings(real.records, matrix.astype(np.float32), spec)
+        with pytest.raises(DataError, match=message):
+            make_pools("toy", {"real": wrong}, {"t": Embeddings(test.records, unit[1], spec)}, seed=0)
 
 
 def test_records_marked_val_are_kept_apart_but_for_what_a_test_set_shares() -> None:

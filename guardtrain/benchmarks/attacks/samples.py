@@ -100,7 +100,9 @@ def image_sets(
     held = {test: what for test, what in tests.items() if isinstance(what, HoldOut)}
     made = {test: what.records() for test, what in tests.items() if test not in held and test in chosen}
     if any(test in held for test in chosen):
-        parts = make_pools(name, {key: placed(source) for key, source in pools.items()}, held, seed=seed)
+        parts = make_pools(
+            name, {key: placed(source) for key, source in pools.items()}, held, seed=seed, keep_copies=True
+        )
         made |= {test: parts.tests[test].records for test in held if test in chosen}
     found = []
     for test in chosen:

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
+from guardtrain.embeddings.sketches import sketched
 from guardtrain.encoders import load_encoder
 from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.guards.category_fit import CategoryImages
 from guardtrain.guards.export import TrainedRun, export_guard
-from guardtrain.guards.known_images import sketched
 from guardtrain.guards.neighbours import Neighbours
 from guardtrain.guards.settings import GuardSettings, ReviewSettings
 from guardtrain.guards.validation import Validation
