@@ -87,8 +87,7 @@ def sample_scene(generator: np.random.Generator, category: str, label: int, cont
     """
     values = generator.random(_DRAWS).tolist()
     dice = Dice(values[:_LAYOUT_DRAWS])
-    typical = label if dice.chance(context_correlation) else 1 - label
-    context = dice.choice(TYPICAL[typical])
+    context = _throw_context(dice, label, context_correlation)
     stand_in = dice.choice(BY_CATEGORY[category])
     scale = dice.uniform(0.22, 0.36)
     angle = dice.uniform(-0.25, 0.25) if stand_in.upright else dice.uniform(-0.8, 0.8)
@@ -115,6 +114,16 @@ def sample_scene(generator: np.random.Generator, category: str, label: int, cont
         noise_at=(dice.below(_NOISE_SIDE), dice.below(_NOISE_SIDE)),
         backdrop_draws=tuple(values[_LAYOUT_DRAWS:]),
     )
+
+
+def sample_context(generator: np.random.Generator, label: int, context_correlation: float) -> Context:
+    """The context of the scene that `sample_scene` throws of this generator: its first two numbers decide it."""
+    return _throw_context(Dice(generator.random(2).tolist()), label, context_correlation)
+
+
+def _throw_context(dice: Dice, label: int, context_correlation: float) -> Context:
+    typical = label if dice.chance(context_correlation) else 1 - label
+    return dice.choice(TYPICAL[typical])
 
 
 def _throw_thing(dice: Dice) -> Thing:

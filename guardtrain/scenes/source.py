@@ -111,10 +111,8 @@ class SceneSource:
     def records(self) -> Records:
         """The record table of the pool: `image` is null, and a further column `context` names each background."""
         rows = [self._plan(i) for i in range(self.n)]
-        scenes: dict[int, str] = {}
-        for row in rows:
-            if row.scene not in scenes:
-                scenes[row.scene] = self._scene(row).context.name
+        contexts = {row.scene: row for row in reversed(rows)}  # of a pair the first half
+        scenes = {scene: render.sample_context(*self._thrown(row)).name for scene, row in contexts.items()}
         stems = [f"scenes-{self.pool}-s{self.seed}-{row.scene:06d}" for row in rows]
         halves = ("-safe", "-unsafe") if self.paired else ("", "")
         return Records.from_columns(
@@ -184,7 +182,11 @@ class SceneSource:
         return _Plan(couple if self.paired else i, UNSAFE if second else SAFE, category)
 
     def _scene(self, plan: _Plan) -> render.Scene:
+        generator, label, correlation = self._thrown(plan)
+        return render.sample_scene(generator, plan.category, label, correlation)
+
+    def _thrown(self, plan: _Plan) -> tuple[np.random.Generator, int, float]:
+        """What a scene is thrown with: its generator, the label its context goes with, and how closely."""
         generator = render.entropy(self.pool, self.seed, plan.scene)
         # a pair has both labels, so its context can only be drawn without regard to them
-        correlation = 0.5 if self.paired else self.context_correlation
-        return render.sample_scene(generator, plan.category, plan.label if not self.paired else SAFE, correlation)
+        return (generator, SAFE, 0.5) if self.paired else (generator, plan.label, self.context_correlation)

@@ -144,6 +144,14 @@ def test_records_name_pairs_and_edits() -> None:
     assert SceneSource("test", 10, edit_artefact=0.3).records().edited.sum() == 5
 
 
+@pytest.mark.parametrize(("pool", "correlation"), [("real", 0.2), ("real", 0.9), ("pairs", 0.9), ("test", 0.5)])
+def test_the_context_named_is_that_of_the_scene_drawn(pool: str, correlation: float) -> None:
+    source = SceneSource(pool, n=60, seed=3, context_correlation=correlation)
+    drawn = [source._scene(source._plan(i)).context.name for i in range(60)]
+    assert source.records().column("context").tolist() == drawn
+    assert len(set(drawn)) > 3
+
+
 @pytest.mark.parametrize("correlation", [0.5, 0.75, 0.9, 1.0])
 def test_context_goes_with_the_label_as_configured(correlation: float) -> None:
     records = SceneSource("real", 2000, context_correlation=correlation).records()
