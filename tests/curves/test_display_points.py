@@ -36,14 +36,14 @@ def test_roc_lines_are_scikit_learns_averaged(curve: Curve) -> None:
         for point, line in zip(panel.points, curves_of(ax), strict=True):
             at = line.get_xdata()
             each = []
-            for scores in point.scores:
+            for scores in point.scores.probabilities:
                 rate, found, _ = roc_curve(point.labels, scores, drop_intermediate=False)
                 upper = pd.Series(found).groupby(rate).max()
                 each.append([upper[upper.index <= f + 1e-12].iloc[-1] for f in at])
             np.testing.assert_allclose(line.get_ydata(), np.mean(each, axis=0), atol=1e-9)  # no ties: steps
         texts = [t.get_text() for t in ax.get_legend().get_texts()]
         for point, text in zip(panel.points, texts, strict=True):
-            mean = np.mean([roc_auc_score(point.labels, s) for s in point.scores])
+            mean = np.mean([roc_auc_score(point.labels, s) for s in point.scores.ranked])
             assert f"AUROC {mean:.3f}".replace("0.", ".") in text
 
 
@@ -53,7 +53,7 @@ def test_reliability_points_are_scikit_learns_averaged(curve: Curve) -> None:
     (point,), (line,) = panel.points, curves_of(ax)
     edges = np.linspace(0, 1, 16)
     found: dict[int, list[tuple[float, float]]] = {}
-    for scores in point.scores:
+    for scores in point.scores.probabilities:
         unsafe, predicted = calibration_curve(point.labels, scores, n_bins=15)
         for x, y in zip(predicted, unsafe, strict=True):
             found.setdefault(int(np.searchsorted(edges, x) - 1), []).append((x, y))
