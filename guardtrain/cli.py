@@ -146,8 +146,8 @@ def run() -> NoReturn:
     Exit handlers (of logging, of W&B) are run and the output is flushed; only the freeing of memory is left to the
     operating system, which is quicker at it. Whoever reads the output may go before its end.
     """
-    sys.stdout = sys.__stdout__ = _UntilClosed.of(sys.stdout)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _UntilClosed.of(sys.stderr)  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = _UntilClosed.of(sys.stdout)  # type: ignore[assignment, misc]
+    sys.stderr = sys.__stderr__ = _UntilClosed.of(sys.stderr)  # type: ignore[assignment, misc]
     code = main()
     if "torch" not in sys.modules:
         sys.exit(code)

@@ -253,7 +253,9 @@ def test_the_best_run_of_a_curve_on_validation(run, curve: Path) -> None:
     assert "4 controls are no candidates unless pick.control names them" in text
     assert re.search(r"Pairs with both sides right +– +– +\.\d{3}  \.\d{3}", text)  # beside the best
     own = sigmoid(guard.logits(pools.real.matrix[:]))
-    np.testing.assert_allclose(own, scores.probabilities[keys.tolist().index(guard.about["training"]["run"])], atol=1e-3)
+    np.testing.assert_allclose(
+        own, scores.probabilities[keys.tolist().index(guard.about["training"]["run"])], atol=1e-3
+    )
     card = (guard.path / "README.md").read_text()
     assert "No test set had a part in picking the run: these are the figures to quote." in card
     assert f"picked of 8 by auroc on {picked['on']}: {picked['value']:.3f}, which is better than" in card

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from guardtrain.encoders.spec import external_spec
 from guardtrain.errors import DataError
 from guardtrain.records import Records
 
@@ -85,24 +84,15 @@ def image_sets(
     Raises:
         DataError: no such test set; one without images; pools and tests that share records.
     """
-    from guardtrain.embeddings import Embeddings
-    from guardtrain.training.pools import HoldOut, make_pools
+    from guardtrain.training.pools import HoldOut, pools_of_records
 
     if unknown := [test for test in wanted or () if test not in tests]:
         raise DataError(f"There is no test set '{unknown[0]}'; there are: {', '.join(tests)}.")
     chosen = list(tests) if wanted is None else list(wanted)
-    spec = external_spec({"name": "none"}, 1)
-
-    def placed(source: Any) -> Embeddings:  # what is held out depends on records alone
-        records = source.records()
-        return Embeddings(records, np.zeros((len(records), 1), dtype=np.float32), spec)
-
     held = {test: what for test, what in tests.items() if isinstance(what, HoldOut)}
     made = {test: what.records() for test, what in tests.items() if test not in held and test in chosen}
     if any(test in held for test in chosen):
-        parts = make_pools(
-            name, {key: placed(source) for key, source in pools.items()}, held, seed=seed, keep_copies=True
-        )
+        parts = pools_of_records(name, {key: source.records() for key, source in pools.items()}, held, seed=seed)
         made |= {test: parts.tests[test].records for test in held if test in chosen}
     found = []
     for test in chosen:
