@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,8 @@ from guardtrain.config import PRECOMPUTED, AuditConfig, CurveConfig, TrainConfig
 from guardtrain.config_checks import build
 from guardtrain.errors import ConfigError, DataError, EncoderError
 from guardtrain.grammar import setting_text
-from guardtrain.sources.labels import LabelsUnclear
 from guardtrain.sources.settings import HOLD_OUT, DataSettings
+from guardtrain.sources.unclear import Unclear
 
 if TYPE_CHECKING:
     from guardtrain.embeddings import Embeddings
@@ -149,13 +150,24 @@ def read_labels(source: Any, place: str, say: Callable[[str], None], line: Line 
     Raises:
         DataError: see the source; labels that are not certain, with lines that make them so.
     """
-    try:
+    with settings_told(line or setting_of(place)):
         records: Records = source.records()
-    except LabelsUnclear as error:
-        raise DataError(error.told(line or setting_of(place))) from error
     if records.taken is not None:
         say(f"{place}: {len(records):,} labels, {records.taken}")
     return records
+
+
+@contextmanager
+def settings_told(line: Line) -> Iterator[None]:
+    """Inside, an error that a setting of a source would mend tells it as `line` writes it.
+
+    Raises:
+        DataError: that.
+    """
+    try:
+        yield
+    except Unclear as error:
+        raise DataError(error.told(line)) from error
 
 
 def setting_of(place: str) -> Line:
@@ -182,7 +194,8 @@ def embed_source(
         )
     started = time.perf_counter()
     settings = None if encoder.family == PRECOMPUTED else encoder
-    result = embed(source, settings, cache_dir, label=place, **options)
+    with settings_told(setting_of(place)):
+        result = embed(source, settings, cache_dir, label=place, **options)
     seconds = time.perf_counter() - started
     say(f"{place}: {len(result):,} records, {result.dim} dimensions ({seconds:.1f} s)")
     return result

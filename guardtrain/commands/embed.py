@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from guardtrain.commands.data import embed_source, read_labels
+from guardtrain.commands.data import embed_source, read_labels, setting_of, settings_told
 from guardtrain.config import PRECOMPUTED, EmbedConfig
 from guardtrain.config_checks import build, typed
 from guardtrain.errors import ConfigError
@@ -50,7 +50,8 @@ def run(config: DictConfig) -> None:
     from guardtrain.embeddings.extraction import extract
 
     started = time.perf_counter()
-    store = extract(source, settings.encoder, Path(settings.out), **options)
+    with settings_told(setting_of("source")):
+        store = extract(source, settings.encoder, Path(settings.out), **options)
     seconds = time.perf_counter() - started
     count = len(store)
     log.info("%s: %s embeddings in %.1f s (%.0f a second)", settings.out, f"{count:,}", seconds, count / seconds)

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from guardtrain.commands.data import setting_of
+from guardtrain.commands.data import setting_of, settings_told
 from guardtrain.commands.terminal import show
 from guardtrain.config import IngestConfig
 from guardtrain.config_checks import typed
 from guardtrain.errors import DataError
-from guardtrain.sources.labels import LabelsUnclear
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,9 +37,8 @@ def run(config: DictConfig) -> None:
 
     folder = Path(settings.out)
     try:
-        published = read_published(settings.published)
-    except LabelsUnclear as error:
-        raise DataError(error.told(setting_of("published"))) from error
+        with settings_told(setting_of("published")):
+            published = read_published(settings.published)
     except DataError as error:
         if f"{settings.data_dir}{os.sep}" in str(error) and not Path(settings.data_dir).is_dir():
             hint = f"data_dir is '{settings.data_dir}', and there is no such folder: give data_dir=PATH."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from guardtrain.cli import ACTIONS
-from guardtrain.commands.data import read_labels
+from guardtrain.commands.data import read_labels, setting_of, settings_told
 from guardtrain.commands.terminal import show
 from guardtrain.config import StoreConfig
 from guardtrain.config_checks import build, typed
@@ -169,7 +169,8 @@ def _append(settings: StoreConfig) -> None:
             store.spec, checkpoint=settings.checkpoint, batch_size=settings.batch_size, device=settings.device
         )
     read_labels(source, "source", log.info)
-    grown = append_records(store.path, source, encoder=encoder, disputed=settings.disputed, say=log.info)
+    with settings_told(setting_of("source")):
+        grown = append_records(store.path, source, encoder=encoder, disputed=settings.disputed, say=log.info)
     log.info("%s: %s embeddings, %s of them new", store.path, f"{len(grown):,}", f"{len(grown) - len(store):,}")
 
 

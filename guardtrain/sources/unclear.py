@@ -1,0 +1,33 @@
+"""Errors that a setting of the source would mend: they carry it, and whoever knows the command writes it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from guardtrain.errors import DataError
+from guardtrain.grammar import setting_text
+
+Setting = tuple[str, Any]  # the name of a source's setting and a value of it
+Steps = Sequence[tuple[str, Sequence[Setting]]]
+
+
+class Unclear(DataError):
+    """What a table does not say by itself, with settings that say it.
+
+    Args:
+        problem: what is wrong with which column.
+        steps: what to do: a sentence, and the settings one of which does it.
+    """
+
+    def __init__(self, problem: str, steps: Steps) -> None:
+        self.problem, self.steps = problem, tuple(steps)
+        super().__init__(self.told(lambda name, value: f"{name}={setting_text(value, spaced=True)}"))
+
+    def told(self, line: Callable[[str, Any], str]) -> str:
+        """The whole message, each setting as `line` writes it, on a line of its own."""
+        parts = [
+            f"{sentence}:\n  " + "\nor\n  ".join(line(name, value) for name, value in settings)
+            for sentence, settings in self.steps
+        ]
+        return f"{self.problem} " + "\n".join(parts)
