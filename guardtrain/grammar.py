@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-NULL_KEY = "(null)"  # what stands for the key null of a mapping, which configs cannot hold
+# What stands for a mapping's key null, which configs cannot hold, and for true and false, which are 1 and 0 to Python.
+WORD_KEYS = {f"({word})": word for word in ("null", "true", "false")}
 _WORD = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)  # what Hydra reads as a string without quotes
 _NO_WORDS = ("null", "true", "false", "nan", "inf")
 # A key has no quotes there: what it may hold as it is, and what behind a backslash.
@@ -36,7 +37,7 @@ def setting_text(value: Any, *, spaced: bool = False) -> str:
         return repr(value)
     blank = " " if spaced else ""
     if isinstance(value, Mapping):
-        keys = [_key(str(key)) for key in value]
+        keys = [key_text(str(key)) for key in value]
         if None in keys:
             return _as_yaml(value)
         items = (f"{key}:{blank}{setting_text(v, spaced=spaced)}" for key, v in zip(keys, value.values(), strict=True))
@@ -55,7 +56,7 @@ def quoted(text: str, quote: str = "'") -> str:
     return f"{quote}{escaped}{ending * chr(92)}{quote}"
 
 
-def _key(text: str) -> str | None:
+def key_text(text: str) -> str | None:
     """A mapping's key without quotes, for Hydra has none there; None where it cannot be written so."""
     if not _KEY.fullmatch(text) or text != text.strip() or "${" in text:
         return None

@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from guardtrain.grammar import NULL_KEY, quoted
+from guardtrain.grammar import WORD_KEYS, key_text, quoted
 
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/:]*=|~[A-Za-z_]")
-_NULL = re.compile(r"(?<=[{,])(\s*)null(?=\s*:)", re.IGNORECASE)
-_EMPTY = r"\1" + re.sub(r"([()])", r"\\\\\1", NULL_KEY)  # the brackets escaped, for Hydra and for `re`
+_QUOTED = re.compile(r"""(?<=[{,])(\s*)(?:'([^'\\]*)'|"([^"\\]*)")(?=\s*:)""")  # a key in quotes
+_WORD = re.compile(rf"(?<=[{{,])(\s*)({'|'.join(WORD_KEYS.values())})(?=\s*:)", re.IGNORECASE)
+_SWITCH_AND_NUMBER = (re.compile(r"[{,]\s*(true|false)\s*:", re.IGNORECASE), re.compile(r"[{,]\s*\+?[01](\.0*)?\s*:"))
 _PLAIN = re.compile(r"[\w./:@+-]+", re.ASCII)
 # Hydra's own flags that take the next argument.
 _FLAGS = ("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
@@ -32,17 +33,33 @@ def placed_apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return settings, placed
 
 
-def with_null_keys(overrides: Sequence[str]) -> list[str]:
-    """Overrides whose mappings have the key null, such as `labels={null: 0}`, written so that configs can hold it.
+def with_plain_keys(overrides: Sequence[str]) -> list[str]:
+    """Overrides whose mappings have keys that Hydra cannot read, written as it can: null, and keys in quotes.
 
-    >>> with_null_keys(["source.labels={safe: 0, null: 1}", "out=null:x"])
-    ['source.labels={safe: 0, \\\\(null\\\\): 1}', 'out=null:x']
+    >>> with_plain_keys(["source.labels={'0.0': 0, null: 1}", "out=null:x"])
+    ['source.labels={0.0: 0, \\\\(null\\\\): 1}', 'out=null:x']
     """
     return [
-        f"{name}{equals}{_NULL.sub(_EMPTY, value)}" if value[:1] in ("{", "[") and "null" in value else text
+        f"{name}{equals}{_with_plain_keys(value)}" if value[:1] in ("{", "[") else text
         for text in overrides
         for name, equals, value in [text.partition("=")]
     ]
+
+
+def _with_plain_keys(value: str) -> str:
+    value = _QUOTED.sub(_without_quotes, value)
+    both = all(kind.search(value) for kind in _SWITCH_AND_NUMBER)  # else true stays what it is
+
+    def written(match: re.Match[str]) -> str:
+        word = match[2].lower()
+        return rf"{match[1]}\({word}\)" if both or word == "null" else match[0]
+
+    return _WORD.sub(written, value)
+
+
+def _without_quotes(match: re.Match[str]) -> str:
+    plain = key_text(match[2] if match[2] is not None else match[3])
+    return match[0] if plain is None else f"{match[1]}{plain}"
 
 
 def paths_as_they_are(overrides: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from guardtrain.grammar import NULL_KEY
+from guardtrain.grammar import WORD_KEYS
 
 # Of whole parts that begin with a zero none: 007 is a name.
 _NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE)
@@ -84,13 +84,13 @@ def as_value(text: str) -> Any:
 def with_text_keys(mapping: Mapping[Any, Any]) -> dict[str, Any]:
     """`mapping` with its keys as text: YAML and the command line make numbers, true and null of such keys.
 
-    >>> with_text_keys({-1: 0, 1.0: 1, True: 1, None: 0})
-    {'-1': 0, '1': 1, 'true': 1, 'null': 0}
+    >>> with_text_keys({-1: 0, 2.0: 1, True: 1, None: 0})
+    {'-1': 0, '2': 1, 'true': 1, 'null': 0}
     """
     made = {}
     for key, value in mapping.items():
         text = "nan" if key != key else text_of(key)  # a word in somebody's table
-        made[NULL if text is None or text == NULL_KEY else text] = value
+        made[NULL if text is None else WORD_KEYS.get(text, text)] = value
     return made
 
 

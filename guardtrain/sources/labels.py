@@ -11,13 +11,18 @@ import numpy as np
 import pyarrow as pa
 
 from guardtrain.errors import DataError
-from guardtrain.grammar import setting_text
 from guardtrain.records import SAFE, UNSAFE
 from guardtrain.sources.cells import NULL, Cells, as_value, same, shown, with_text_keys
+from guardtrain.sources.unclear import Setting, Unclear
 
 DEFAULT_LABELS = {
     **dict.fromkeys(("safe", "sfw", "0", "false"), SAFE),
     **dict.fromkeys(("unsafe", "nsfw", "1", "true"), UNSAFE),
+}
+# LlavaGuard's four ratings: its authors count the upper two as compliant.
+_RATINGS = {
+    **dict.fromkeys(("generally acceptable", "barely acceptable"), SAFE),
+    **dict.fromkeys(("moderately unsafe", "highly unsafe"), UNSAFE),
 }
 FLAGS = {**dict.fromkeys(("0", "false", "no"), False), **dict.fromkeys(("1", "true", "yes"), True)}
 _SWITCHES = {**FLAGS, "off": False, "on": True}  # YAML makes true and false of all these words
@@ -26,30 +31,12 @@ _SWITCHES = {**FLAGS, "off": False, "on": True}  # YAML makes true and false of 
 _OF_SAFE = {"safe", "safety", "sfw", "benign", "harmless", "clean", "ok", "okay", "appropriate", "acceptable", "normal"}
 _OF_UNSAFE = {"unsafe", "nsfw", "harmful", "inappropriate", "violation", "violates", "flagged", "toxic", "explicit"}
 _NOT = {"not", "non", "no", "un", "isnt", "isn"}
-_LISTED = 12  # values that a line to copy maps one by one
+_LISTED = 12  # values of which each way is a line to copy
+_MAPPED = 200  # values that one line maps; a column of more is none of labels
 
-Setting = tuple[str, Any]  # the name of a source's setting and a value of it
 
-
-class LabelsUnclear(DataError):
-    """Labels that are not certain, with settings that make them so.
-
-    Args:
-        problem: what is wrong with which column.
-        steps: what to do: a sentence, and the settings one of which does it.
-    """
-
-    def __init__(self, problem: str, steps: Sequence[tuple[str, Sequence[Setting]]]) -> None:
-        self.problem, self.steps = problem, tuple(steps)
-        super().__init__(self.told(lambda name, value: f"{name}={setting_text(value, spaced=True)}"))
-
-    def told(self, line: Callable[[str, Any], str]) -> str:
-        """The whole message, each setting as `line` writes it, on a line of its own."""
-        parts = [
-            f"{sentence}:\n  " + "\nor\n  ".join(line(name, value) for name, value in settings)
-            for sentence, settings in self.steps
-        ]
-        return f"{self.problem} " + "\n".join(parts)
+class LabelsUnclear(Unclear):
+    """Labels that are not certain, with settings that make them so."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +62,10 @@ def read_labels(
 ) -> ReadLabels:
     """A label column as 0 (safe) and 1 (unsafe).
 
-    Without `labels`, the words safe, sfw, unsafe and nsfw (in any case) count, and 0, 1, true and false, which are safe
-    and unsafe in this order: but not in a column whose name says that true is safe (`is_safe`). In a column whose name
-    says that true is unsafe, yes and no count, too.
+    Without `labels`, the words safe, sfw, unsafe and nsfw (in any case) count, LlavaGuard's ratings from Generally
+    Acceptable to Highly Unsafe, and 0, 1, true and false, which are safe and unsafe in this order: but not in a column
+    whose name says that true is safe (`is_safe`). In a column whose name says that true is unsafe, yes and no count,
+    too.
 
     Args:
         column: of any type; numbers are read by value, a dictionary (class names, a categorical) by its names.
@@ -98,7 +86,7 @@ def read_labels(
     else:
         _refuse_reversed(cells, name, place)
     known = given or DEFAULT_LABELS | (_switches(FLAGS) if _says(name) == UNSAFE else {})
-    find = _finder(known, bool(given))
+    find = _finder(known if given else known | _RATINGS, bool(given))
     codes = [find(text) for text in cells.texts]
     if None in codes:
         raise _unmapped(cells, codes, given, known, name if where else None, place)
@@ -153,6 +141,12 @@ def refuse_other_words(
 
 def _checked(labels: Mapping[Any, int]) -> dict[str, int]:
     given = with_text_keys(labels)
+    if nested := {key: value for key, value in given.items() if isinstance(value, Mapping)}:
+        # what `labels.0.5=1` makes, where the dot is a setting's
+        whole = {key: value for key, value in given.items() if key not in nested} | _flat(nested)
+        raise LabelsUnclear(
+            f"labels is a mapping of cells to 0 or 1; it has {nested}.", [("Give it as a whole", [("labels", whole)])]
+        )
     if bad := {key: value for key, value in given.items() if value not in (SAFE, UNSAFE)}:
         raise DataError(f"labels maps to 0 (safe) or 1 (unsafe); it has {bad}.")
     by_value: dict[str, tuple[str, int]] = {}
@@ -161,6 +155,14 @@ def _checked(labels: Mapping[Any, int]) -> dict[str, int]:
         if before != value:
             raise DataError(f"labels maps {first} to {before} and {key} to {value}, which are the same cell.")
     return {key: int(value) for key, value in given.items()}
+
+
+def _flat(nested: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    """`{"0": {"5": 1}}` as `{"0.5": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= _flat(value, f"{start}{key}.") if isinstance(value, Mapping) else {f"{start}{key}": value}
+    return flat
 
 
 def _finder(known: Mapping[str, int], given: bool) -> Callable[[str | None], int | None]:
@@ -267,12 +269,16 @@ def _unmapped(
         if len(unknown) > 2:
             ways, sentence = ways[:1], "Say which are unsafe, with a 1 in place of their 0"
         steps.append((sentence, [("labels", {**base, **way}) for way in ways]))
-    elif unknown:
-        steps.append(("Say which are safe (0) and which unsafe (1)", [("labels", {"CELL": SAFE, "OTHER": UNSAFE})]))
-    if None in cells.texts and name is not None and 0 < len(mapped) <= _LISTED:
+    elif unknown and len(mapped) <= _MAPPED:
+        whole = {**(dict(given) or sure), **dict.fromkeys(unknown, SAFE)}
+        steps.append(("Say which are unsafe, with a 1 in place of their 0", [("labels", whole)]))
+    if None in cells.texts and not mapped:
+        steps.append(("All are empty: say what that means", [("labels", {NULL: SAFE}), ("labels", {NULL: UNSAFE})]))
+    elif None in cells.texts and name is not None and len(mapped) <= _MAPPED:
         steps.append(("Leave rows without a label out", [("where", {name: [as_value(text) for text in mapped]})]))
+    many = f" {len(mapped):,} values are too many for labels." if len(mapped) > _MAPPED else ""
     return LabelsUnclear(
         f"{place} holds values that are not mapped to safe or unsafe. Found: {cells.listed()}. Mapped: "
-        f"{', '.join(f'{key}={value}' for key, value in known.items())}.",
+        f"{', '.join(f'{key}={value}' for key, value in known.items())}.{many}",
         steps,
     )

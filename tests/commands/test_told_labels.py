@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from guardtrain.benchmarks.settings import BenchmarkSettings
 from guardtrain.commands import attack
-from guardtrain.commands.arguments import with_null_keys
+from guardtrain.commands.arguments import with_plain_keys
 from guardtrain.commands.benchmark_data import data_sets
 from guardtrain.commands.data import load_pools
 from guardtrain.config import AuditConfig, conf_dir, register_schemas
@@ -112,7 +112,7 @@ NAMES = st.text("aB1.,:= ()[]{}\\'\"#$-+é不/@?%*|~!", min_size=1, max_size=6)
 def test_any_cells_can_be_mapped_on_the_command_line(mapping: dict[str, int]) -> None:
     if len({same(key) for key in mapping}) < len(mapping):
         return
-    (text,) = with_null_keys([f"x.labels={setting_text(mapping, spaced=True)}"])
+    (text,) = with_plain_keys([f"x.labels={setting_text(mapping, spaced=True)}"])
     given_ = OmegaConf.create({"labels": OverridesParser.create().parse_override(text).value()})
     node = {
         "_target_": "guardtrain.sources.ManifestSource",

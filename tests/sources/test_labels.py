@@ -179,7 +179,13 @@ def test_more_than_two_unknown_cells_come_in_one_line_to_complete() -> None:
     assert "with a 1 in place of their 0:\n  labels={safe: 0, a: 0, b: 0, c: 0}" in str(error)
     scores = unclear(pa.array(np.linspace(0, 1, 40)), {}, "the table")
     assert "and 20 more" in str(scores)
-    assert "labels={CELL: 0, OTHER: 1}" in str(scores)
+    ((name, mapping),) = scores.steps[0][1]
+    assert name == "labels"
+    assert read_labels(pa.array(np.linspace(0, 1, 40)), mapping, "x").labels.to_pylist() == [0] * 40
+    many = unclear(pa.array(np.linspace(0, 1, 400)), {}, "the table")
+    assert str(many).rstrip().endswith("400 values are too many for labels.")
+    (ways,) = [ways for _, ways in unclear(pa.array([None, None], pa.string()), {}, "the table", "y").steps]
+    assert ways == [("labels", {"null": 0}), ("labels", {"null": 1})]
     empty = unclear(pa.array(["0.0", "1.0", None]), {}, "the table", "y")
     assert str(empty).endswith("Leave rows without a label out:\n  where={y: [0, 1]}")
 
