@@ -1,21 +1,25 @@
-"""Reading a table of the user's: CSV, JSONL, Parquet; path or URL."""
+"""Reading a table of the user's: CSV, JSON, Parquet; path or URL."""
 
 from __future__ import annotations
 
 import csv
 import difflib
+import functools
 import io
-import json
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from guardtrain.errors import DataError
 from guardtrain.sources.class_names import with_class_names
+from guardtrain.sources.json_tables import json_lines, json_table
+from guardtrain.sources.text_tables import csv_table, decoded
 
-FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+TEXT_FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+FORMATS = (*TEXT_FORMATS, ".parquet")
 _SHOWN = 8  # values listed in an error before "and N more"
 
 
@@ -39,7 +43,9 @@ def read_table(path: str, text_columns: Iterable[str] = ()) -> pa.Table:
     """The table at `path`; class labels of `datasets` by their names.
 
     Args:
-        path: `.csv`, `.tsv`, `.jsonl`/`.ndjson` or `.parquet`; a local path or an fsspec URL.
+        path: `.csv`, `.tsv`, `.jsonl`/`.ndjson`, `.json` or `.parquet`; a local path or an fsspec URL. What separates
+            the columns of a CSV, and in which of the Unicode encodings text is, is found out; see `csv_table` and
+            `json_table`.
         text_columns: CSV columns that stay text, so that the id `0001` does not become the number 1. Empty CSV
             fields are nulls; `NA` is a value like any other.
 
@@ -63,55 +69,15 @@ def read_table(path: str, text_columns: Iterable[str] = ()) -> pa.Table:
             import pyarrow.parquet as pq
 
             return with_class_names(pq.read_table(io.BytesIO(content)))
+        text = decoded(content, path)
         if suffix in (".csv", ".tsv"):
-            return _read_csv(content, "\t" if suffix == ".tsv" else ",", set(text_columns))
-        return _read_jsonl(content)
+            return csv_table(text, "\t" if suffix == ".tsv" else ",", set(text_columns))
+        return json_table(text) if suffix == ".json" else json_lines(text)
     except (pa.ArrowException, ValueError, csv.Error) as error:
         raise DataError(f"The table {path} cannot be read as {suffix[1:]}: {str(error).splitlines()[0]}") from error
 
 
-def _read_csv(content: bytes, delimiter: str, text_columns: set[str]) -> pa.Table:
-    from pyarrow import csv as pa_csv
-
-    if not content.strip():
-        raise ValueError("it is empty")
-    content = content.removeprefix(b"\xef\xbb\xbf")  # the byte-order mark that spreadsheets write
-    header = next(csv.reader(io.StringIO(content.decode("utf-8")), delimiter=delimiter))
-    if duplicates := sorted({name for name in header if header.count(name) > 1}):
-        raise ValueError(f"the header repeats {', '.join(duplicates)}")
-    return pa_csv.read_csv(
-        io.BytesIO(content),
-        parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pa_csv.ConvertOptions(
-            column_types={name: pa.string() for name in header if name in text_columns},
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
-
-
-def _read_jsonl(content: bytes) -> pa.Table:
-    # The standard library rather than pyarrow.json, which turns ids that look like dates into timestamps.
-    rows = []
-    for number, line in enumerate(content.decode("utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"line {number} is not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"line {number} is not an object")
-        rows.append(row)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    if not names:
-        raise ValueError("it is empty")
-    return pa.table({name: values_column([row.get(name) for row in rows]) for name in names})
-
-
-def values_column(values: list[Any]) -> pa.Array:
-    """Values as read from JSON as a column; those of mixed types as text."""
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # mixed types, such as ids 1 and "a"; huge numbers
-        return pa.array([None if v is None else v if isinstance(v, str) else json.dumps(v) for v in values])
+def without_blank_rows(table: pa.Table) -> pa.Table:
+    """`table` without rows in which every cell is empty, such as a spreadsheet writes behind the last one."""
+    blank = functools.reduce(pc.and_, (pc.is_null(column) for column in table.columns))
+    return table.filter(pc.invert(blank)) if pc.any(blank).as_py() else table
