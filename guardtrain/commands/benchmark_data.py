@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from guardtrain.benchmarks.scores import Contender, DataSet
 from guardtrain.benchmarks.settings import BenchmarkSettings
 from guardtrain.commands.config_path import hydra_opened, option_files
-from guardtrain.commands.data import hold_out, read_labels
+from guardtrain.commands.data import hold_out, read_labels, settings_told
 from guardtrain.config import AuditConfig
 from guardtrain.config_checks import build, typed
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from guardtrain.sources.base import Source
 
 _OF_A_SET = ("_target_", "path", "root", "config")
-_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _NAMELESS = ("records", "data", "images", "labels", "metadata", "manifest", "index", "table")  # files, or folders
 _OWN_HEADS = ("guardtrain.benchmarks.concepts.ConceptHead",)
 
@@ -111,8 +110,11 @@ def _reader(settings: BenchmarkSettings, what: Any, given: Mapping[str, Any]) ->
         given: the same as a mapping.
     """
 
+    from guardtrain.sources.images import MissingImages
+    from guardtrain.sources.manifest import ManifestSource
+
     def read(source: Source, *inside: str) -> Source:
-        def line(setting: str, value: Mapping[str, Any]) -> str:
+        def line(setting: str, value: Any) -> str:
             own: dict[str, Any] = {setting: value}
             for key in reversed(inside):
                 own = {key: own}
@@ -120,6 +122,12 @@ def _reader(settings: BenchmarkSettings, what: Any, given: Mapping[str, Any]) ->
             return shlex.quote(f"data={setting_text(whole, spaced=True)}")
 
         read_labels(source, "data", lambda text: None, line)
+        if isinstance(source, ManifestSource):
+            try:
+                with settings_told(line):
+                    source.content_key()
+            except MissingImages:
+                pass  # that no setting would find: whoever needs them says so
         return source
 
     return read
@@ -146,19 +154,23 @@ def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 def _source(path: str, rest: Mapping[str, Any], place: str) -> Source:
     """The source of a file or folder, by what it is; `rest` are further settings of the source."""
     from guardtrain.embeddings.store import is_store
+    from guardtrain.sources.paths import is_saved_folder
+    from guardtrain.sources.tables import FORMATS
 
     where = Path(path).expanduser()
     ending = where.suffix.lower()
-    if where.is_dir():
+    if is_saved_folder(path):
+        target, key = "sources.HuggingFaceSource", "path"
+    elif where.is_dir():
         target, key = ("embeddings.StoreSource", "path") if is_store(where) else ("sources.ImageFolderSource", "root")
-    elif ending in _TABLES:
+    elif ending in FORMATS:
         target, key = "sources.ManifestSource", "path"
     elif ending in (".npz", ".npy"):
         target, key = "sources.ArraysSource", "path"
     else:
         known = ", ".join(_options("data"))
         raise ConfigError(
-            f"{place}: '{path}' is no folder, no table ({', '.join(_TABLES)}), no arrays (.npz, .npy), and no data "
+            f"{place}: '{path}' is no folder, no table ({', '.join(FORMATS)}), no arrays (.npz, .npy), and no data "
             f"config. The data configs are: {known}."
         )
     source: Source = build({"_target_": f"guardtrain.{target}", key: path, **rest}, place)

@@ -61,15 +61,11 @@ def launch(command: str, arguments: Sequence[str]) -> int:
     parser = get_args_parser()
     parser.prog = f"guardtrain {command}"
     parsed = parser.parse_args(list(arguments))
-<<<<<<< HEAD
     parsed.overrides = with_plain_keys(paths_as_they_are(parsed.overrides))
     parsed.overrides = as_typed(command, parsed.overrides, sweep=_is_sweep(parsed))
     set_own_configs(parsed.config_dir)
     # modules of the user's own lie where the command is run, or beside the folder of their configs
     make_importable([Path.cwd(), *([Path(parsed.config_dir).absolute().parent] if parsed.config_dir else [])])
-=======
-    parsed.overrides = with_plain_keys(paths_as_they_are(parsed.overrides))
->>>>>>> 8f3af7d (Keys of mappings may stand in quotes on the command line; every refusal of labels has a line that works)
     if parsed.multirun and (parsed.cfg or parsed.info):
         return _say(command, "each job of a sweep has its config; to see one, leave -m out and give one value each.", 2)
     for override in parsed.overrides:

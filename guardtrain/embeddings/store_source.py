@@ -22,8 +22,7 @@ from guardtrain.file_names import path_text
 from guardtrain.records import CELLS, SCHEMA, Records
 from guardtrain.sources.cells import text_of
 from guardtrain.sources.labels import LabelsUnclear, read_labels
-from guardtrain.sources.manifest import records_of_split
-from guardtrain.sources.record_columns import as_record_columns, with_column
+from guardtrain.sources.record_columns import as_record_columns, records_of_split, with_column
 from guardtrain.sources.tables import listed, near, read_table
 
 _ROW = "__row__"

@@ -2,10 +2,11 @@
 
 from guardtrain.sources.arrays import ArraysSource
 from guardtrain.sources.base import BatchImageSource, EmbeddingSource, EncodedImageSource, ImageSource, Source
+from guardtrain.sources.derived import Derived
 from guardtrain.sources.hugging_face import HuggingFaceSource
 from guardtrain.sources.image_folder import ImageFolderSource
 from guardtrain.sources.manifest import ManifestSource
-from guardtrain.sources.mapping import Derived, PairColumns
+from guardtrain.sources.mapping import PairColumns
 from guardtrain.sources.parquet_images import ParquetImagesSource
 from guardtrain.sources.webdataset import WebDatasetSource
 

@@ -21,8 +21,7 @@ from guardtrain.sources.choosing import keep_where
 from guardtrain.sources.class_names import as_named
 from guardtrain.sources.images import is_url
 from guardtrain.sources.labels import read_labels
-from guardtrain.sources.manifest import records_of_split
-from guardtrain.sources.record_columns import as_record_columns, with_column, with_constants
+from guardtrain.sources.record_columns import as_record_columns, records_of_split, with_column, with_constants
 from guardtrain.sources.tables import listed, near, read_table
 
 # which halves of pairs went through an editor -> `edited` of (safe, unsafe)

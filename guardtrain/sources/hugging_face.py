@@ -15,15 +15,15 @@ import pyarrow.compute as pc
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.file_names import path_text
 from guardtrain.sources.class_names import card_features, named, with_class_names
+from guardtrain.sources.guessing import may_be_images, without_image_column
 from guardtrain.sources.images import is_url
 from guardtrain.sources.parquet_rows import ParquetRows, holds_bytes, holds_images
-from guardtrain.sources.paths import files_named, local_path
+from guardtrain.sources.paths import files_named, is_saved_folder, local_path, refuse_saved_folder
 from guardtrain.sources.row_source import RowImageSource
 from guardtrain.sources.rows import ImageRows, TableRows, located
 from guardtrain.sources.stacking import stacked
-from guardtrain.sources.tables import listed, near, read_table
+from guardtrain.sources.tables import FORMATS, TEXT_FORMATS, listed, read_table
 
-_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 _ANSWER_SECONDS = 5.0  # for the hub's first answer
 _NO_ANSWER = {"ConnectionError", "ConnectError", "ConnectTimeout", "TimeoutException"}  # of several HTTP libraries
 _OURS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
@@ -37,7 +37,7 @@ class HuggingFaceSource(RowImageSource):
         name: the data set, `OWNER/NAME`.
         config, revision: its configuration; a branch, tag or commit.
         split: one of its splits, such as `train`; None takes all, and their names as the records' `split`.
-        path: a local copy instead: a folder (or glob) of Parquet, CSV or JSONL files as on the hub, or what
+        path: a local copy instead: a folder (or glob) of Parquet, CSV or JSON files as on the hub, or what
             `save_to_disk` wrote. No network and, but for the latter, no `datasets` is needed. Numbers of classes are
             read by the names in the files, or in the data set's card (`README.md`) beside them.
         columns, labels, where, derive, constants, pairs, unpaired, source: see `RowMapping`. An image column is one of
@@ -59,7 +59,9 @@ class HuggingFaceSource(RowImageSource):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.name and not self.path:
-            raise ConfigError("A Hugging Face source needs a `name` on the hub, or the `path` of a local copy.")
+            raise ConfigError(
+                "A Hugging Face source needs a `name` on the hub (name=OWNER/NAME), or the `path` of a local copy."
+            )
 
     @property
     def _origin(self) -> str:
@@ -74,8 +76,9 @@ class HuggingFaceSource(RowImageSource):
         if self.path is None:
             return ArrowRows(self._loaded_splits(), image, self._origin)
         folder = Path(self.path).expanduser()
-        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        if is_saved_folder(self.path):
             return ArrowRows(self._saved_splits(folder), image, self._origin)
+        refuse_saved_folder(self.path, self._origin)  # a file of such a folder
         files = split_files(self.path, self.config, self.split, self._origin)
         rows = _file_rows([file for file, _ in files], image, self._origin)
         rows.table = named(rows.table, card_features(folder, self.config))
@@ -113,15 +116,14 @@ class HuggingFaceSource(RowImageSource):
 class ArrowRows:
     """Rows of `datasets.Dataset`s, memory-mapped; several splits one after another."""
 
+    hint = ""
+
     def __init__(self, splits: dict[str, Any], image: str | None, origin: str) -> None:
         parts = [found.data.table for found in splits.values()]
         found = [f.name for f in parts[0].schema if all(holds_images(part.schema, f.name) for part in parts)]
         image = image or ("image" if "image" in found or not found else found[0])
         if image not in parts[0].column_names:
-            raise DataError(
-                f"{origin} has no image column '{image}'.{near(image, parts[0].column_names)} Name it with "
-                f"columns={{image: …}}. It has: {listed(parts[0].column_names, 30)}."
-            )
+            raise without_image_column(image, parts[0].column_names, found or may_be_images(parts[0]), origin)
         for split, part in zip(splits, parts, strict=True):
             if differing := sorted(set(part.column_names) ^ set(parts[0].column_names)):
                 raise DataError(f"The split {split} of {origin} has other columns than the first: {listed(differing)}.")
@@ -171,8 +173,8 @@ def split_files(path: str, config: str | None, split: str | None, origin: str) -
     Raises:
         DataError: no files, or none of that split.
     """
-    kinds, path = (".parquet", *_TABLES), local_path(path)
-    files = files_named(path, kinds, "Parquet, CSV or JSONL files")
+    path = local_path(path)
+    files = files_named(path, FORMATS, "Parquet, CSV or JSON files")
     folder = Path(path).expanduser()
     if not is_url(path) and not folder.is_dir():
         return [(file, None) for file in files]  # named one by one
@@ -180,8 +182,8 @@ def split_files(path: str, config: str | None, split: str | None, origin: str) -
     inside = {file: file.removeprefix(base).lstrip("/") for file in files}
     if config is not None and (of := [f for f in files if config in inside[f].split("/")[:-1]]):
         files = of
-    if parquet := [file for file in files if file.endswith(".parquet")]:
-        files = parquet  # metadata tables beside the data
+    for besides in (TEXT_FORMATS, (".json",)):  # tables of metadata beside the data, and what describes them
+        files = [file for file in files if not file.lower().endswith(besides)] or files
     known = {file: _split_of(inside[file]) for file in files}
     if split is None or not any(known.values()):
         if split not in (None, "train"):

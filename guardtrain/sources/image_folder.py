@@ -16,6 +16,7 @@ from guardtrain.file_names import path_text
 from guardtrain.records import CELLS, SAFE, UNSAFE, Records
 from guardtrain.sources.decoding import endings
 from guardtrain.sources.images import files_key, open_image, read_encoded
+from guardtrain.sources.paths import refuse_saved_folder
 from guardtrain.sources.tables import listed
 from guardtrain.sources.walk import Walk
 
@@ -64,6 +65,7 @@ class ImageFolderSource:
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise DataError(f"There is no image folder at {root}.")
+        refuse_saved_folder(self.root, f"the image folder {self.root}", "root")
         entries = sorted(e for e in root.iterdir() if not e.name.startswith("."))
         labelled = [e for e in entries if e.is_dir() and e.name.lower() in _LABELS]
         if not labelled:

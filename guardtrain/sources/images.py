@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -16,6 +17,19 @@ from guardtrain.sources.decoding import MAX_PIXELS, decode
 from guardtrain.sources.tables import listed
 
 MAX_BYTES = 8 * MAX_PIXELS  # of a file: the largest image there may be, as 16 bits of four channels, as it is
+
+
+class MissingImages(DataError):
+    """Images that are not where they are looked for.
+
+    Args:
+        problem: how many, and which.
+        paths: of these, as the records have them.
+    """
+
+    def __init__(self, problem: str, paths: Sequence[str]) -> None:
+        self.paths = tuple(paths)
+        super().__init__(problem)
 
 
 def is_url(path: str) -> bool:
@@ -78,12 +92,13 @@ def files_key(records: Records, origin: str) -> str:
     (a link to nothing, a folder that is not ours to enter) are noted as that: whoever reads them says so.
 
     Raises:
-        DataError: records without an image, or local files that do not exist, with their number and the first few.
+        DataError: records without an image.
+        MissingImages: local files that do not exist, with their number and the first few.
     """
     digest = hashlib.sha256()
-    absent, missing = [], []
+    absent, missing, missing_as_given = [], [], []
     uris = records.image_uris()
-    for record_id, uri in zip(records.ids, uris, strict=True):
+    for record_id, uri, given in zip(records.ids, uris, records.column("image"), strict=True):
         if uri is None:
             absent.append(record_id)
             continue
@@ -97,6 +112,7 @@ def files_key(records: Records, origin: str) -> str:
         except (FileNotFoundError, NotADirectoryError) as error:
             if not file.is_symlink():
                 missing.append(path)
+                missing_as_given.append(str(given))
             digest.update(f"{path}\0{error.errno}\0".encode())
             continue
         except OSError as error:
@@ -106,9 +122,8 @@ def files_key(records: Records, origin: str) -> str:
     if absent:
         raise DataError(f"{len(absent)} of {len(uris)} records of {origin} have no image: {listed(absent, 5)}.")
     if missing:
-        raise DataError(
-            f"{len(missing)} of {len(uris)} images of {origin} do not exist, the first: {listed(missing, 3)}. "
-            f"Relative paths start from {records.root if records.root is not None else Path.cwd()}; "
-            "`image_root` sets another folder."
+        raise MissingImages(
+            f"{len(missing)} of {len(uris)} images of {origin} do not exist, the first: {listed(missing, 3)}.",
+            missing_as_given,
         )
     return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,31 +11,23 @@ import numpy as np
 import pyarrow as pa
 
 from guardtrain.errors import ConfigError, DataError
-from guardtrain.records import CELLS, SAFE, SCHEMA, UNSAFE, Records
+from guardtrain.records import CELLS, SAFE, UNSAFE, Records
 from guardtrain.sources.arrays import EDITED_HALVES
 from guardtrain.sources.choosing import rows_matching
-from guardtrain.sources.manifest import records_of_split
-from guardtrain.sources.record_columns import as_record_columns, with_column, with_constants
+from guardtrain.sources.derived import Derived, check_names, named_column, with_derived
+from guardtrain.sources.guessing import without_labels
+from guardtrain.sources.record_columns import (
+    as_record_columns,
+    records_of_split,
+    with_column,
+    with_constants,
+    with_source,
+)
 from guardtrain.sources.rows import ImageRows
 from guardtrain.sources.tables import listed, near
 
 UNPAIRED = ("error", "drop", "keep")
 ROW, IMAGE = "__row__", "__image__"  # the row and the image column that each record's image is in
-
-
-@dataclass
-class Derived:
-    """A record column made from the text of another.
-
-    Args:
-        column: the column it is made from; of an image column `c`, `c.path` holds its files' names.
-        pattern: a regular expression.
-        replace: what each match is replaced by; None makes a yes/no column: whether the pattern is found.
-    """
-
-    column: str = ""
-    pattern: str = ""
-    replace: str | None = None
 
 
 @dataclass
@@ -90,10 +81,8 @@ class RowMapping:
     def __post_init__(self) -> None:
         if self.unpaired not in UNPAIRED:
             raise ConfigError(f"unpaired is '{self.unpaired}'; allowed: {', '.join(UNPAIRED)}.")
-        for setting, names in (("derive", self.derive), ("constants", self.constants)):
-            for name in names:
-                if name not in SCHEMA.names:
-                    raise ConfigError(f"{setting} names '{name}', no column of the record table ({_OURS}).")
+        check_names("derive", self.derive)
+        check_names("constants", self.constants)
 
     def records(self, rows: ImageRows, image: str, origin: str) -> tuple[Records, np.ndarray, np.ndarray]:
         """The records of `rows`, and of each the row and the name of the column that its image is in.
@@ -106,9 +95,8 @@ class RowMapping:
         """
         columns = {ours: theirs for ours, theirs in self.columns.items() if ours != "image"}
         table = rows.table.append_column(ROW, pa.array(np.arange(rows.table.num_rows)))
-        for name, rule in self.derive.items():
-            table = _derived(table, name, rule, origin)
-            columns.pop(name, None)
+        table = with_derived(table, self.derive, origin, (ROW, IMAGE))
+        columns = {ours: theirs for ours, theirs in columns.items() if ours not in self.derive}
         if self.pairs is not None:
             table = _halves(table, self.pairs, rows, columns, self.unpaired, origin)
         else:
@@ -116,17 +104,11 @@ class RowMapping:
         table = as_record_columns(table, columns=columns, labels=self.labels, where=self.where, origin=origin)
         table = with_constants(table, self.constants, origin)
         if "label" not in table.column_names:
-            raise DataError(
-                f"{origin} has no column 'label' (it has: {listed(rows.table.column_names, 30)}): name it with "
-                "columns={label: …}, or give all records one with constants={label: 0}."
-            )
+            raise without_labels(rows.table, self.columns, origin, rows.hint)
         if "id" not in table.column_names:
             ids = np.asarray(rows.ids, dtype=object)[table[ROW].to_numpy()]
             table = table.append_column("id", pa.array(ids, pa.string()))
-        if self.source is not None:
-            known = table["source"] if "source" in table.column_names else pa.nulls(table.num_rows, pa.string())
-            filled = [str(value) if value not in (None, "") else self.source for value in known.to_pylist()]
-            table = with_column(table, "source", pa.array(filled, pa.string()))
+        table = with_source(table, self.source)
         table = _with_whole_pairs(table, self.unpaired, origin)
         places = zip(table[ROW].to_pylist(), table[IMAGE].to_pylist(), strict=True)
         table = with_column(table, "image", pa.array([rows.uri(row, column) for row, column in places], pa.string()))
@@ -135,33 +117,6 @@ class RowMapping:
         records = records_of_split(records, self.split, origin)
         at, images = records.column(ROW).astype(np.int64), records.column(IMAGE)
         return records.without([ROW, IMAGE]), at, images
-
-
-_OURS = ", ".join(SCHEMA.names)
-
-
-def _named(table: pa.Table, name: str, wanted_for: str, origin: str) -> pa.ChunkedArray:
-    if name not in table.column_names:
-        known = [column for column in table.column_names if column not in (ROW, IMAGE)]
-        raise DataError(
-            f"{origin} has no column '{name}' (wanted for {wanted_for}).{near(name, known)} "
-            f"It has: {listed(known, 30)}."
-        )
-    return table[name]
-
-
-def _derived(table: pa.Table, name: str, rule: Derived, origin: str) -> pa.Table:
-    texts = _named(table, rule.column, f"derive.{name}", origin).to_pylist()
-    try:
-        pattern = re.compile(rule.pattern)
-        made: list[Any]
-        if rule.replace is None:
-            made = [None if t is None else pattern.search(str(t)) is not None for t in texts]
-        else:
-            made = [None if t is None else pattern.sub(rule.replace, str(t)) for t in texts]
-    except (re.error, IndexError) as error:
-        raise ConfigError(f"derive.{name}: '{rule.pattern}' → '{rule.replace}' is not usable: {error}.") from None
-    return with_column(table, name, pa.array(made, pa.bool_() if rule.replace is None else pa.string()))
 
 
 def _halves(
@@ -190,7 +145,7 @@ def _halves(
                 )
     names = [rows.ids[i] for i in kept]
     if "pair_id" in table.column_names or "pair_id" in columns:
-        given = _named(table, columns.pop("pair_id", "pair_id"), "pair_id", origin)
+        given = named_column(table, columns.pop("pair_id", "pair_id"), "pair_id", origin)
         names = [str(name) for name in given.take(pa.array(kept)).to_pylist()]
     n = len(kept)
     table = table.take(pa.array(np.repeat(kept, 2)))
@@ -213,7 +168,7 @@ def _found(
     table: pa.Table, halves: np.ndarray, image: str, unpaired: str, origin: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of pairs of file names the row of each half; each pair once, in the order of its first row."""
-    paths = _named(table, f"{image}.path", "pairs.names_of", origin).to_pylist()
+    paths = named_column(table, f"{image}.path", "pairs.names_of", origin).to_pylist()
     row_of: dict[str, int] = {}
     for row, path in enumerate(paths):
         if path is None:
@@ -221,7 +176,7 @@ def _found(
         if path in row_of:
             raise DataError(f"{origin}: two rows hold a file named '{path}', so pairs.names_of cannot tell them apart.")
         row_of[path] = row
-    cells = {name: _named(table, name, "pairs", origin).to_pylist() for name in set(halves.ravel())}
+    cells = {name: named_column(table, name, "pairs", origin).to_pylist() for name in set(halves.ravel())}
     first: dict[tuple[str, str], int] = {}
     for row in range(len(halves)):
         safe, unsafe = (str(cells[column][row]) for column in halves[row])

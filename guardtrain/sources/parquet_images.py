@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from guardtrain.sources.parquet_rows import ParquetRows
-from guardtrain.sources.paths import files_named
+from guardtrain.sources.paths import files_named, refuse_saved_folder
 from guardtrain.sources.row_source import RowImageSource
 from guardtrain.sources.rows import ImageRows
 
@@ -37,5 +37,6 @@ class ParquetImagesSource(RowImageSource):
         return f"the Parquet images {self.path}"
 
     def _open(self) -> ImageRows:
+        refuse_saved_folder(self.path, self._origin)
         files = files_named(self.path, (".parquet",), "Parquet files")
         return ParquetRows(files, self.columns.get("image"), self._origin)

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 from guardtrain.errors import DataError
 from guardtrain.file_names import open_on_disk
 from guardtrain.sources.class_names import with_class_names
+from guardtrain.sources.guessing import may_be_images, without_image_column
 from guardtrain.sources.images import is_url
 from guardtrain.sources.paths import file_key
 from guardtrain.sources.rows import located
 from guardtrain.sources.stacking import stacked
-from guardtrain.sources.tables import listed, near
+from guardtrain.sources.tables import listed
 
 _WINDOW_BYTES = 1 << 23  # of images decoded from a row group at a time
 _WINDOWS = 4  # kept of each open row group, for threads that are a little behind
@@ -43,6 +44,8 @@ class ParquetRows:
         DataError: a file that cannot be read, files of differing columns, no such image column.
     """
 
+    hint = ""
+
     def __init__(self, files: list[str], image: str | None, origin: str) -> None:
         self._files, self._origin = files, origin
         self.key = "\n".join(file_key(file, "Parquet files") for file in files)
@@ -50,10 +53,10 @@ class ParquetRows:
         found = [name for name in schemas[0].names if all(holds_images(schema, name) for schema in schemas)]
         image = image or ("image" if "image" in found or not found else found[0])
         if image not in schemas[0].names:
-            raise DataError(
-                f"{origin} has no image column '{image}'.{near(image, schemas[0].names)} Name it with "
-                f"columns={{image: …}}. It has: {listed(schemas[0].names, 30)}."
-            )
+            with open_parquet(files[0]) as parquet:
+                first = next(parquet.iter_batches(50), None)
+            may_be = found or (may_be_images(pa.Table.from_batches([first])) if first is not None else [])
+            raise without_image_column(image, schemas[0].names, may_be, origin)
         self.image_columns = (image, *(name for name in found if name != image))
         self.table = stacked([self._other_columns(file, schema) for file, schema in zip(files, schemas, strict=True)])
         self.ids = [f"{stem}/{i:06d}" for stem, n in zip(stems(files), self.lengths, strict=True) for i in range(n)]
@@ -122,6 +125,19 @@ def open_parquet(file: str) -> pq.ParquetFile:
     import fsspec
 
     return pq.ParquetFile(fsspec.open(file, "rb").open(), pre_buffer=False, buffer_size=1 << 20)
+
+
+def holding_images(path: str) -> list[str]:
+    """The columns of the Parquet file at `path` that hold images as `datasets` keeps them; none of what is no such
+    file, or cannot be read."""
+    if not path.lower().endswith(".parquet"):
+        return []
+    try:
+        with open_parquet(path) as parquet:
+            schema = parquet.schema_arrow
+    except Exception:  # of file systems and Arrow; whoever reads it says so
+        return []
+    return [name for name in schema.names if pa.types.is_struct(schema.field(name).type) and holds_images(schema, name)]
 
 
 def holds_bytes(kind: pa.DataType) -> bool:

@@ -12,9 +12,11 @@ from typing import Any
 
 from guardtrain.errors import DataError
 from guardtrain.file_names import path_on_disk, path_text
+from guardtrain.grammar import setting_text
 from guardtrain.sources.endings import Wanted
 from guardtrain.sources.images import is_url
 from guardtrain.sources.rows import stat_key
+from guardtrain.sources.unclear import Unclear
 from guardtrain.sources.walk import Walk
 
 log = logging.getLogger(__name__)
@@ -99,6 +101,43 @@ def files_named(path: str, suffixes: tuple[str, ...], what: str, walk: Walk | No
         for line in said.link_lines():
             log.warning("the %s at %s: %s", what, path_text(path), line)
     return found
+
+
+_SAVED = ("dataset_dict.json", "state.json")  # of what `save_to_disk` of `datasets` writes: of splits, and of one
+
+
+def is_saved_folder(path: str) -> bool:
+    """Whether `save_to_disk` of `datasets` wrote the folder."""
+    folder = Path(path_on_disk(path)).expanduser()
+    return any((folder / name).is_file() for name in _SAVED)
+
+
+def refuse_saved_folder(path: str, origin: str, setting: str = "path") -> None:
+    """Raise where another source reads the folder, or the folder that the file is of.
+
+    Args:
+        path: the setting's value.
+        origin: what messages call the source.
+        setting: its name; the source that reads such folders calls it `path`.
+
+    Raises:
+        DataError: which source.
+    """
+    if is_url(path):
+        return
+    what = "what `save_to_disk` of `datasets` wrote"
+    if path.lower().endswith(".arrow") and is_saved_folder(str(Path(path).parent)):
+        raise Unclear(f"{origin} is part of {what}.", [("Name the whole of it", [(setting, str(Path(path).parent))])])
+    if not is_saved_folder(path):
+        return
+    target = "guardtrain.sources.HuggingFaceSource"
+    if setting == "path":
+        raise Unclear(f"{origin} is {what}.", [("Another source reads it", [("_target_", target)])])
+    whole = setting_text({"_target_": target, "path": path}, spaced=True)
+    raise DataError(
+        f"{origin} is {what}. It is read with source=hugging_face source.path={setting_text(path)}, as a pool or test "
+        f"set with 'data.real={whole}'."
+    )
 
 
 def local_path(path: str) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from guardtrain.errors import DataError
-from guardtrain.records import CELLS, SCHEMA
-from guardtrain.sources.cells import plain_column
+from guardtrain.records import CELLS, SCHEMA, SPLITS, Records
+from guardtrain.sources.cells import plain_column, text_of
 from guardtrain.sources.choosing import keep_where
-from guardtrain.sources.labels import read_flags, read_labels, refuse_other_words
+from guardtrain.sources.guessing import may_be_labels
+from guardtrain.sources.labels import LabelsUnclear, read_flags, read_labels, refuse_other_words
 from guardtrain.sources.tables import listed, near
 
 
@@ -35,7 +37,10 @@ def as_record_columns(
     table = rename_columns(table, columns, origin)
     if "label" in table.column_names and CELLS not in table.column_names:
         name = columns.get("label", "label")
-        read = read_labels(table["label"], labels, origin, name)
+        try:
+            read = read_labels(table["label"], labels, origin, name)
+        except LabelsUnclear as error:
+            raise _with_other_columns(error, original, name, columns) from None
         others = {other: original[other] for other in original.column_names if other != name}
         refuse_other_words(read, name, others, labels, origin)
         table = with_column(with_column(table, "label", read.labels), CELLS, read.cells)
@@ -44,7 +49,22 @@ def as_record_columns(
     for name in table.column_names:
         if name != CELLS and pa.types.is_dictionary(table.schema.field(name).type):
             table = with_column(table, name, plain_column(table[name]))
+    for name in set(table.column_names) & (set(SCHEMA.names) - {"label", "edited"}):
+        if pa.types.is_nested(table[name].type):
+            as_json = pa.array(map(text_of, table[name].to_pylist()), pa.string())
+            table = with_column(table, name, as_json)
     return table
+
+
+def _with_other_columns(error: LabelsUnclear, table: pa.Table, name: str, columns: Mapping[str, str]) -> LabelsUnclear:
+    """The error; where no setting would mend it, with the columns that may hold labels in place of `name`."""
+    if error.steps or not (others := may_be_labels(table, [name])[:_PROPOSED]):
+        return error
+    settings = [("columns", {**columns, "label": other}) for other in others]
+    return LabelsUnclear(error.problem, [("Another column may hold them", settings)])
+
+
+_PROPOSED = 3
 
 
 def with_constants(table: pa.Table, constants: Mapping[str, Any], origin: str) -> pa.Table:
@@ -97,3 +117,29 @@ def rename_columns(table: pa.Table, columns: Mapping[str, str], origin: str) -> 
     mapped = set(columns.values())
     kept = {name: table[name] for name in table.column_names if name not in mapped and name not in columns}
     return pa.table({ours: table[theirs] for ours, theirs in columns.items()} | kept)
+
+
+def records_of_split(records: Records, split: str | None, origin: str) -> Records:
+    """The records of one split; all of them where `split` is None.
+
+    Raises:
+        DataError: no such split, or no record in it.
+    """
+    if split is None:
+        return records
+    if split not in SPLITS:
+        raise DataError(f"split must be one of {', '.join(SPLITS)}; it is '{split}'.")
+    rows = np.flatnonzero(records.splits == split)
+    if not len(rows):
+        found = sorted({str(s) for s in records.splits if s is not None}) or ["none set"]
+        raise DataError(f"{origin} has no record with split '{split}' (splits found: {', '.join(found)}).")
+    return records.take(rows)
+
+
+def with_source(table: pa.Table, source: str | None) -> pa.Table:
+    """`table` with `source` where a record has none; as it is where that is None."""
+    if source is None:
+        return table
+    known = table["source"].to_pylist() if "source" in table.column_names else [None] * table.num_rows
+    filled = [source if value in (None, "") else str(value) for value in known]
+    return with_column(table, "source", pa.array(filled, pa.string()))

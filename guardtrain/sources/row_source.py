@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 
 from guardtrain.records import Records
+from guardtrain.sources.derived import Derived
 from guardtrain.sources.images import decode_image
-from guardtrain.sources.mapping import Derived, PairColumns, RowMapping
+from guardtrain.sources.mapping import PairColumns, RowMapping
 from guardtrain.sources.rows import ImageRows, cell_bytes
 
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from guardtrain.errors import DataError
 from guardtrain.file_names import path_on_disk, path_text
+from guardtrain.sources.guessing import may_be_images, without_image_column
 from guardtrain.sources.images import is_url, read_encoded
-from guardtrain.sources.tables import near
 
 
 class ImageRows(Protocol):
@@ -23,12 +23,14 @@ class ImageRows(Protocol):
         ids: a default id for each row, independent of filters.
         image_columns: names of the columns that hold images, the one that is meant where none is named first.
         key: text that changes when what the images hold changes.
+        hint: where columns may have been lost, for the message about one that is missing.
     """
 
     table: pa.Table
     ids: list[str]
     image_columns: tuple[str, ...]
     key: str
+    hint: str
 
     def cell(self, row: int, column: str) -> bytes | str | None:
         """The file's bytes, the path or URL of the file, or None where the cell is empty. Safe in several threads."""
@@ -42,12 +44,11 @@ class ImageRows(Protocol):
 class TableRows:
     """Rows of a plain table whose image column holds paths or URLs."""
 
+    hint = ""
+
     def __init__(self, table: pa.Table, image: str, root: str, stem: str, origin: str) -> None:
         if image not in table.column_names:
-            raise DataError(
-                f"{origin} has no image column '{image}'.{near(image, table.column_names)} Name it with "
-                f"columns={{image: …}}. It has: {', '.join(table.column_names)}."
-            )
+            raise without_image_column(image, table.column_names, may_be_images(table), origin)
         self._uris = [located(value, root) for value in table[image].to_pylist()]
         self.table = table.append_column(f"{image}.path", table[image])
         self.ids = [f"{stem}/{i:06d}" for i in range(table.num_rows)]
@@ -86,10 +87,31 @@ def located(uri: Any, root: str) -> str | None:
         return None
     text = str(uri)
     if is_url(text):
-        return hub_uri(text)
+        return hub_uri(text.strip())
+    text = as_on_disk(text, root)
     if text.startswith("/") or not root:
         return text
     return f"{root.rstrip('/')}/{text}"
+
+
+def as_on_disk(path: str, root: str) -> str:
+    r"""A path as a spreadsheet or Windows wrote it, with a blank behind it or backslashes, as the file is called here.
+
+    Args:
+        path: local, relative ones from `root`.
+        root: a folder or URL; behind a URL nothing is looked for, and backslashes are slashes.
+
+    Returns:
+        The path without blanks around it, with slashes, where that is a file and `path` itself is none; else `path`.
+    """
+    if "\\" not in path and path == path.strip():
+        return path
+    plain = path.strip()
+    others = [plain, plain.replace("\\", "/")]
+    if is_url(root):
+        return others[-1]
+    folder = Path(root).expanduser()
+    return next((p for p in [path, *others] if Path(path_on_disk(str(folder / p))).is_file()), path)
 
 
 def hub_uri(url: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ from guardtrain.sources.class_names import with_class_names
 from guardtrain.sources.images import is_url
 from guardtrain.sources.parquet_rows import open_parquet
 from guardtrain.sources.stacking import stacked
+from guardtrain.sources.tables import listed
 
 
 def with_sidecars(table: pa.Table, keys: list[str], tar_of: np.ndarray, tars: list[str]) -> pa.Table:
@@ -35,8 +38,8 @@ def with_sidecars(table: pa.Table, keys: list[str], tar_of: np.ndarray, tars: li
             except (OSError, pa.ArrowException) as error:
                 raise DataError(f"{file}, beside its tar, cannot be read: {str(error).splitlines()[0]}") from error
             if beside is not None:
-                row_of = {str(key): i for i, key in enumerate(beside["key"].to_pylist())}
-                at = pa.array([row_of.get(key) for key in part["__key__"].to_pylist()], pa.int64())
+                rows = _rows_of(part["__key__"].to_pylist(), beside["key"].to_pylist(), file, tars[t])
+                at = pa.array(rows, pa.int64())
                 for name in wanted:
                     part = part.append_column(name, beside[name].take(at))
                 found = True
@@ -47,6 +50,26 @@ def with_sidecars(table: pa.Table, keys: list[str], tar_of: np.ndarray, tars: li
     for name in joined.column_names:
         table = table.append_column(name, joined[name])
     return table
+
+
+def _rows_of(samples: list[str], keys: list[Any], file: str, tar: str) -> list[int | None]:
+    """The row of each sample in the file beside its tar: by its text, or by its number where keys are numbers there."""
+    by_text = {str(key): i for i, key in enumerate(keys)}
+    found = [by_text.get(sample) for sample in samples]
+    if any(row is not None for row in found) or not samples:
+        return found
+    numbers = [int(sample) for sample in samples if sample.isdecimal()]
+    if all(isinstance(key, int) for key in keys) and len(set(numbers)) == len(samples):
+        found = [by_text.get(str(number)) for number in numbers]
+    if all(row is None for row in found):
+        print(
+            f"{file}: none of its keys, such as {listed(keys, 2)}, is that of a sample of {tar}, such as "
+            f"{listed(samples, 2)}; its columns are empty. The column 'key' must hold the members' names without their "
+            "endings, as text.",
+            file=sys.stderr,
+            flush=True,
+        )
+    return found
 
 
 def _sidecars(tars: list[str]) -> list[str | None]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -18,12 +19,13 @@ from guardtrain.file_names import open_on_disk, path_on_disk
 from guardtrain.sources.decoding import endings
 from guardtrain.sources.endings import ending_of, kinds_text
 from guardtrain.sources.images import is_url
+from guardtrain.sources.json_tables import values_column
 from guardtrain.sources.parquet_rows import stems
 from guardtrain.sources.paths import brace_expand, file_key, files_named
 from guardtrain.sources.sidecars import with_sidecars
 from guardtrain.sources.spool import PIPE, Spool, Spooled, compression
 from guardtrain.sources.stacking import stacked
-from guardtrain.sources.tables import listed, near, values_column
+from guardtrain.sources.tables import listed, near
 from guardtrain.sources.tar_index import FIELDS, IndexFolder, TarIndex, read_index
 
 _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -37,6 +39,8 @@ class TarRows:
         wanted: suffixes of the image members; empty where each sample has one image, whatever its suffix.
         labelled: the label is named elsewhere, so `cls` is not taken for it.
     """
+
+    hint = ""
 
     def __init__(
         self,
@@ -139,10 +143,11 @@ class TarRows:
 
     def _find_images(self, indices: list[TarIndex], wanted: tuple[str, ...]) -> pa.Table:
         """`key` and the columns of the samples that have their images; where these lie is noted on the way."""
-        tables, tar_of, without = [], [], Counter[str]()
+        tables, tar_of, without, imageless = [], [], Counter[str](), set[str]()
         seen: dict[str, None] = {}
         places: dict[str, list[tuple[int, int, str]]] = {name: [] for name in self.image_columns}
         for t, index in enumerate(indices):
+            _refuse_torn_apart(index, self._tars[t])
             rows: list[int] = []
             for s, members in enumerate(index.samples["members"].to_pylist()):
                 images = {m["suffix"]: m for m in members if ending_of(f"x.{m['suffix']}") in endings()}
@@ -151,7 +156,9 @@ class TarRows:
                 if not images or not all(name in images for name in wanted):
                     others = (ending_of(f"x.{m['suffix']}") or f".{m['suffix']}" for m in members)
                     without[next(others, "of json, cls and txt alone")] += 1
+                    imageless.add(index.samples["key"][s].as_py())
                     continue
+                self.hint = self.hint or _dotted(index.samples["key"][s].as_py(), (m["suffix"] for m in members))
                 if not wanted and len(images) > 1:
                     key = index.samples["key"][s].as_py()
                     raise DataError(
@@ -172,16 +179,44 @@ class TarRows:
             hint = "".join(near(name, seen) for name in wanted)
             found = f"Image members end in: {listed(seen)}." if seen else f"There are: {kinds_text(without)}."
             raise DataError(f"{self._origin} hold no samples with {looked}.{hint} {found}")
+        samples = stacked(tables)
         if number := without.total():
             what = f"{number:,} sample lacks" if number == 1 else f"{number:,} samples lack"
             which = f"one of the members {listed(wanted)}" if wanted else "an image that can be decoded"
             print(
                 f"{self._origin}: {what} {which} and {'is' if number == 1 else 'are'} left out; found there: "
-                f"{kinds_text(without)}.",
+                f"{kinds_text(without)}.{_other_folders(samples['key'].to_pylist(), imageless)}",
                 file=sys.stderr,
                 flush=True,
             )
-        return stacked(tables)
+        return samples
+
+
+def _refuse_torn_apart(index: TarIndex, tar: str) -> None:
+    """Raise where a sample's members are not neighbours: to webdataset each place is a sample of its own, and whether
+    they belong together nobody knows."""
+    keys = index.samples["key"].to_pylist()
+    if len(set(keys)) == len(keys):
+        return
+    torn = [key for key, places in Counter(keys).items() if places > 1]
+    file = shlex.quote(tar)
+    raise DataError(
+        f"In {tar} the members of {len(torn):,} samples are not neighbours, such as those of {listed(torn, 2)}: the "
+        "members of a sample stand one after another. If they belong together, write the tar in the order of names:\n"
+        f"  mkdir sorted && tar -xf {file} -C sorted && (cd sorted && tar --sort=name -cf ../sorted.tar *)"
+    )
+
+
+def _other_folders(with_images: Sequence[str], without: set[str]) -> str:
+    """That samples of one name in two folders are two, where there are such."""
+    by_name = {key.rpartition("/")[2]: key for key in with_images}
+    beside = next((key for key in sorted(without) if key.rpartition("/")[2] in by_name), None)
+    if beside is None:
+        return ""
+    return (
+        f" '{beside}' and '{by_name[beside.rpartition('/')[2]]}' are two samples, for they lie in two folders: write "
+        "the tar anew with all members of a sample in one."
+    )
 
 
 def _dotted(key: str, images: Iterable[str]) -> str:

@@ -148,7 +148,7 @@ def test_files_on_the_hub_are_read_with_the_login() -> None:
 
 
 def test_neither_name_nor_path() -> None:
-    with pytest.raises(ConfigError, match="needs a `name` on the hub, or the `path` of a local copy"):
+    with pytest.raises(ConfigError, match=r"needs a `name` on the hub \(name=OWNER/NAME\), or the `path` of a local"):
         HuggingFaceSource()
 
 

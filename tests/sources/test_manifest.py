@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from guardtrain.errors import DataError
-from guardtrain.sources import EncodedImageSource, ManifestSource
+from guardtrain.config_checks import build
+from guardtrain.errors import ConfigError, DataError
+from guardtrain.sources import Derived, EncodedImageSource, ManifestSource
+from guardtrain.sources.unclear import Unclear
+from tests.sources.tiny import hub_image, shade, write_hub_parquet
 
 
 @pytest.fixture
@@ -145,7 +149,9 @@ def test_jsonl_ids_of_mixed_type_are_text(tmp_path: Path) -> None:
 
 def test_errors_name_the_file(tmp_path: Path) -> None:
     assert f"no table at {tmp_path}/none.csv" in refused(ManifestSource(str(tmp_path / "none.csv")))
-    assert "'.xlsx'; a table is one of .csv, .tsv" in refused(ManifestSource("t.xlsx"))
+    assert "'.xlsx'; a table is one of .csv, .tsv, .jsonl, .ndjson, .json, .parquet" in refused(
+        ManifestSource("t.xlsx")
+    )
     (tmp_path / "t.jsonl").write_text('{"id": 1}\n{"id": \n')
     assert "line 2 is not JSON" in refused(ManifestSource(str(tmp_path / "t.jsonl")))
     (tmp_path / "t.parquet").write_text("no parquet")
@@ -182,6 +188,119 @@ def test_missing_images_are_counted_only_when_images_are_needed(folder: Path) ->
     assert "1 of 3 images of the manifest" in str(caught.value)
     assert f"{folder}/pictures/b.png" in str(caught.value)
     assert f"Relative paths start from {folder}" in str(caught.value)
+
+
+def mended(source: ManifestSource) -> ManifestSource:
+    """The source with the first setting that its refusal of missing images proposes."""
+    with pytest.raises(Unclear) as caught:
+        source.content_key()
+    ((_, ((name, value), *_)),) = caught.value.steps
+    node = {"_target_": "guardtrain.sources.ManifestSource", **asdict(source), name: value}
+    return build(node, "source")  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "a.png",  # in pictures/, where the table is not
+        "/elsewhere/pictures/{}.png",
+        "/elsewhere/of another/{}.png",
+        "C:\\My Files\\pictures\\{}.png",
+        "C:\\My Files\\{}.png",
+    ],
+)
+def test_images_that_are_elsewhere_come_with_the_setting_that_finds_them(folder: Path, written: str) -> None:
+    path = written if "{" in written else "{}.png"
+    rows = [f"{path.format(name)},{k % 2}" for k, name in enumerate("abc")]
+    (folder / "t.csv").write_text("\n".join(["file,label", *rows]))
+    source = mended(ManifestSource(str(folder / "t.csv"), columns={"image": "file"}))
+    assert [source.image(i).getpixel((0, 0))[0] for i in range(3)] == [10, 20, 30]
+    assert source.content_key() == ManifestSource(str(folder / "table.csv"), columns=COLUMNS).content_key()
+
+
+def test_absolute_paths_that_are_nowhere_are_not_sent_to_image_root(folder: Path) -> None:
+    (folder / "t.csv").write_text("image,label\n/gone/x/1.png,1\n/gone/x/y/2.png,0\n")
+    with pytest.raises(DataError, match="Absolute paths are taken as they are") as caught:
+        ManifestSource(str(folder / "t.csv"), image_root=str(folder)).content_key()
+    assert "pattern: '^/gone/x/', replace: ''}}" in str(caught.value)
+    assert f"relative paths of them, from {folder}" in str(caught.value)
+
+
+def test_paths_as_spreadsheets_and_windows_write_them(folder: Path) -> None:
+    Image.new("L", (1, 1), 40).save(folder / "back\\slash.png")  # a file that is called so
+    lines = ['"pictures/a.png ",0', "pictures\\b.png,1", " pictures\\c.png,1", "back\\slash.png,0", "no\\such.png,0"]
+    (folder / "t.csv").write_text("\n".join(["image,label", *lines]))
+    records = ManifestSource(str(folder / "t.csv")).records()
+    files = ["pictures/a.png", "pictures/b.png", "pictures/c.png", "back\\slash.png", "no\\such.png"]
+    assert records.image_uris() == [f"{folder}/{name}" for name in files]
+    assert records.ids[1] == "pictures\\b.png"
+
+
+def test_columns_are_derived_and_constants_fill(folder: Path) -> None:
+    source = ManifestSource(
+        str(folder / "table.csv"),
+        columns={"image": "path", "category": "topic"},
+        derive={"label": Derived("path", "/[bc]"), "id": Derived("path", r"^.*/(\w)\.png$", r"\1")},
+        constants={"source": "mine"},
+    )
+    records = source.records()
+    assert records.labels.tolist() == [0, 1, 1]
+    assert records.ids.tolist() == ["a", "b", "c"]
+    assert records.sources.tolist() == ["mine"] * 3
+    assert records.image_uris() == ManifestSource(str(folder / "table.csv"), columns=COLUMNS).records().image_uris()
+    whole = ManifestSource(str(folder / "table.csv"), columns={"image": "path"}, constants={"label": 1})
+    assert whole.records().labels.tolist() == [1, 1, 1]
+    with pytest.raises(ConfigError, match="derive names 'labell'"):
+        ManifestSource("t.csv", derive={"labell": Derived("path")})
+
+
+@pytest.mark.parametrize("name", ["category", "source", "group", "id", "image"])
+def test_lists_and_objects_are_text_as_in_tars(tmp_path: Path, name: str) -> None:
+    columns: dict[str, object] = {"id": ["a", "b"], "label": [0, 1], name: [["x", None], ["y"]]}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    records = ManifestSource(str(tmp_path / "t.parquet")).records()
+    assert records.column(name).tolist() == ['["x", null]', '["y"]']
+    assert not records.labels[0]
+
+
+def test_blanks_behind_delimiters_are_of_no_cell(tmp_path: Path) -> None:
+    rows = "a , safe , fire , p, train \nb,unsafe,fire,p ,train\n"
+    (tmp_path / "t.csv").write_text("image, label, category, pair_id, split\n" + rows)
+    records = ManifestSource(str(tmp_path / "t.csv")).records()
+    assert records.categories.tolist() == ["fire", "fire"]
+    assert records.pair_ids.tolist() == ["p", "p"]
+    assert records.splits.tolist() == ["train", "train"]
+
+
+def test_a_table_without_labels_lists_its_own_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("filename,size,is_safe,nsfw\na.png,3,1,no\nb.png,4,0,yes\n")
+    message = refused(ManifestSource(str(tmp_path / "t.csv"), columns={"image": "filename"}))
+    assert "has no column 'label'. It has: filename, size, is_safe, nsfw." in message
+    first = message.splitlines()[1].strip()
+    assert first == "columns={image: filename, label: nsfw}"
+    assert message.endswith("constants={label: 0}")
+    read = ManifestSource(str(tmp_path / "t.csv"), columns={"image": "filename", "label": "nsfw"})
+    assert read.records().labels.tolist() == [0, 1]
+    both = refused(ManifestSource(str(tmp_path / "t.csv")))
+    assert "has neither a column 'image' nor 'id'" in both
+    assert both.endswith("columns={image: filename, label: nsfw}")
+
+
+def test_a_column_of_too_many_values_comes_with_those_that_may_be_meant(tmp_path: Path) -> None:
+    rows = [f"{k}.png,{k / 1000},{['ok', 'nsfw'][k % 2]}" for k in range(300)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,label,rating", *rows]))
+    message = refused(ManifestSource(str(tmp_path / "t.csv")))
+    assert "300 values are too many for labels. Another column may hold them:\n  columns={label: rating}" in message
+
+
+def test_images_inside_a_table_are_another_sources(tmp_path: Path) -> None:
+    write_hub_parquet(tmp_path / "t.parquet", {"picture": [hub_image(3), hub_image(4)], "label": [0, 1]})
+    with pytest.raises(Unclear, match="holds the images themselves, in the column 'picture'") as caught:
+        ManifestSource(str(tmp_path / "t.parquet")).records()
+    ((_, ((name, target),)),) = caught.value.steps
+    source = build({"path": str(tmp_path / "t.parquet"), name: target}, "source")
+    assert source.records().labels.tolist() == [0, 1]
+    assert [shade(source.image(i)) for i in range(2)] == [3, 4]
 
 
 def test_records_without_images_cannot_be_embedded(tmp_path: Path) -> None:

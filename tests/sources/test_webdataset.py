@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import pickle
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -322,3 +323,40 @@ def test_wrong_settings_are_refused_at_once() -> None:
         WebDatasetSource("x.tar", spooled=0)
     with pytest.raises(ConfigError, match="unpaired is 'maybe'; allowed: error, drop, keep"):
         WebDatasetSource("x.tar", unpaired="maybe")
+
+
+def test_members_that_are_not_neighbours_are_told_with_how_to_write_the_tar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    members = [("a.png", png(1)), ("b.png", png(2)), ("a.cls", b"1"), ("b.cls", b"0")]
+    write_tar(Path("x.tar"), members)
+    message = refused("x.tar")
+    assert "the members of 2 samples are not neighbours, such as those of a, b" in message
+    done = subprocess.run(message.splitlines()[-1], shell=True, capture_output=True, text=True)
+    if "unrecognized option" in done.stderr:  # not GNU's tar
+        pytest.skip(done.stderr)
+    source = WebDatasetSource("sorted.tar")
+    assert source.records().labels.tolist() == [1, 0]
+    assert [shade(source.image(i)) for i in range(2)] == [1, 2]
+
+
+def test_metadata_that_is_lost_to_a_dot_or_another_folder_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tar(tmp_path / "x.tar", [("22.05.png", png(1)), ("22.05.json", b'{"label": 1}')])
+    message = refused(tmp_path)
+    assert "has no column 'label'" in message or "have no column 'label'" in message
+    assert "'22.05.png' is the member '05.png' of the sample '22'" in message
+    write_tar(tmp_path / "x.tar", [("i/1.png", png(1)), ("l/1.json", b'{"label": 1}')])
+    assert "constants={label: 0}" in refused(tmp_path)
+    assert "'l/1' and 'i/1' are two samples, for they lie in two folders" in capsys.readouterr().err
+
+
+def test_keys_beside_a_tar_may_be_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tar(tmp_path / "x.tar", [("0007.png", png(1)), ("0010.png", png(2))])
+    pq.write_table(pa.table({"key": [10, 7], "label": [0, 1]}), tmp_path / "x.parquet")
+    assert WebDatasetSource(str(tmp_path / "x.tar")).records().labels.tolist() == [1, 0]
+    pq.write_table(pa.table({"key": [1, 2], "label": [0, 1]}), tmp_path / "x.parquet")
+    refused(tmp_path / "x.tar")
+    assert "none of its keys, such as 1, 2, is that of a sample" in capsys.readouterr().err
