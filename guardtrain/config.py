@@ -263,6 +263,7 @@ class PredictConfig:
         guard: its folder, or its name on the Hugging Face Hub.
         revision: of the Hub: branch, tag or commit.
         inputs: files, folders, globs, URLs, or tables with a column `image`; paths may be given without `inputs=`.
+        columns: of such tables, where they are called otherwise: `{image: path, id: name}`.
         out: a file ending in .parquet or .jsonl; `-` for JSON lines on stdout.
         overwrite: replace a file that is there.
         point: the operating point; null for the guard's default.
@@ -281,6 +282,7 @@ class PredictConfig:
     guard: str = MISSING
     revision: str | None = None
     inputs: list[str] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
     out: str = "predictions.parquet"
     overwrite: bool = False
     point: str | None = None

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import io
 import logging
+import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from guardtrain.commands.arguments import placed_apart
+from guardtrain.commands.data import settings_told
 from guardtrain.config import PredictConfig
 from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError
-from guardtrain.grammar import quoted
+from guardtrain.grammar import quoted, setting_text
 from guardtrain.sources.frames import most_frames
 
 if TYPE_CHECKING:
     from guardtrain.guards.predicting import ImageJudge
+    from guardtrain.guards.prediction_inputs import InputImage
+    from guardtrain.sources.walk import Walk
 
 STDOUT = "-"
 _JUDGING = ("Judging", "Judged")
@@ -51,11 +55,10 @@ def run(config: DictConfig) -> None:
     _check(settings)
 
     from guardtrain.guards.guard import Guard
-    from guardtrain.guards.prediction_inputs import input_images
     from guardtrain.sources.walk import Walk
 
     walk = Walk()
-    total = sum(1 for _ in input_images(settings.inputs, walk))
+    total = sum(1 for _ in _images(settings, walk))
     for line in walk.lines():
         log.info("%s", line)
     guard = Guard.load(
@@ -118,11 +121,19 @@ def _check(settings: PredictConfig) -> None:
         raise ConfigError(f"{out} is there already; give another out=…, or overwrite=true.")
 
 
+def _images(settings: PredictConfig, walk: Walk | None = None) -> Iterator[InputImage]:
+    """What is to be judged, as often as it is asked for."""
+    from guardtrain.guards.prediction_inputs import input_images
+
+    with settings_told(lambda name, value: shlex.quote(f"{name}={setting_text(value, spaced=True)}")):
+        yield from input_images(settings.inputs, walk, settings.columns)
+
+
 def _to_file(settings: PredictConfig, judge: ImageJudge, point: str, total: int) -> Counter[str]:
     from guardtrain.embeddings.progress import reported
     from guardtrain.guards.bulk import judged, parts_of
     from guardtrain.guards.prediction_file import PredictionFile, schema
-    from guardtrain.guards.prediction_inputs import content_key, input_images
+    from guardtrain.guards.prediction_inputs import content_key
 
     guard = judge.guard
     plan = {
@@ -137,7 +148,7 @@ def _to_file(settings: PredictConfig, judge: ImageJudge, point: str, total: int)
     counts: Counter[str] = Counter()
     number = 0
     with PredictionFile(Path(settings.out).expanduser(), plan, columns).writing() as file:
-        todo = parts_of(input_images(settings.inputs), settings.part_size)
+        todo = parts_of(_images(settings), settings.part_size)
         with reported(settings.progress, total, 0, f"with the guard {guard.name}", verbs=_JUDGING) as advance:
             for number, images in enumerate(todo):
                 key = content_key(images)
@@ -157,11 +168,10 @@ def _to_file(settings: PredictConfig, judge: ImageJudge, point: str, total: int)
 def _to_stdout(settings: PredictConfig, judge: ImageJudge, point: str) -> Counter[str]:
     from guardtrain.guards.bulk import judged, parts_of
     from guardtrain.guards.prediction_file import json_line
-    from guardtrain.guards.prediction_inputs import input_images
 
     counts: Counter[str] = Counter()
     size = min(settings.part_size, 16 * judge.guard.encoder.rows_a_pass)  # whoever reads along need not wait long
-    for images in parts_of(input_images(settings.inputs), size):
+    for images in parts_of(_images(settings), size):
         rows = judged(judge, images, point=point, explain=settings.explain, workers=settings.workers)
         sys.stdout.writelines(json_line(row) for row in rows)
         sys.stdout.flush()

@@ -16,7 +16,6 @@ from guardtrain.errors import GuardtrainError
 from guardtrain.guards.looking import UNSEEN
 from guardtrain.guards.predicting import ImageJudge
 from guardtrain.guards.prediction_inputs import InputImage
-from guardtrain.sources.images import read_encoded
 
 
 class ImageFiles:
@@ -30,10 +29,7 @@ class ImageFiles:
 
     def read(self, row: int) -> bytes:
         """The bytes of the image's file."""
-        uri = self._images[row].uri
-        if uri is None:
-            raise OSError("the table names no image")
-        return read_encoded(uri)
+        return self._images[row].read()
 
     def inputs(self, rows: Sequence[int], contents: Sequence[Any]) -> Inputs:
         """Pixels at the model's size; a content that is an exception is one that `read` raised."""

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from guardtrain.errors import DataError
 from guardtrain.file_names import path_on_disk, path_text
 from guardtrain.sources.decoding import endings
-from guardtrain.sources.images import is_url
+from guardtrain.sources.guessing import may_be_images, without_image_column
+from guardtrain.sources.images import is_url, read_encoded
+from guardtrain.sources.parquet_rows import ParquetRows, holding_images
 from guardtrain.sources.paths import files_named, local_path
+from guardtrain.sources.record_columns import rename_columns
 from guardtrain.sources.rows import located
-from guardtrain.sources.tables import FORMATS, read_table
+from guardtrain.sources.tables import FORMATS, read_table, without_blank_rows
 from guardtrain.sources.walk import Walk
 
 
@@ -25,20 +30,36 @@ class InputImage:
     Args:
         id: what it is called: as the table says, else its path or URL.
         uri: a path or fsspec URL; None where the table names none.
+        stored: gives the bytes of the file, where a table holds the images themselves; `uri` then tells it from others.
     """
 
     id: str
     uri: str | None
+    stored: Callable[[], bytes | str | None] | None = field(default=None, compare=False)
+
+    def read(self) -> bytes:
+        """The bytes of the image's file.
+
+        Raises:
+            OSError: they cannot be read, or the table names no image.
+        """
+        found = self.uri if self.stored is None else self.stored()
+        if found is None:
+            raise OSError("the table names no image")
+        return found if isinstance(found, bytes) else read_encoded(found)
 
 
-def input_images(inputs: Sequence[str], walk: Walk | None = None) -> Iterator[InputImage]:
+def input_images(
+    inputs: Sequence[str], walk: Walk | None = None, columns: Mapping[str, str] | None = None
+) -> Iterator[InputImage]:
     """The images that `inputs` name, in order; those of a folder are found while it is walked through.
 
     Args:
         inputs: each a file, a folder (searched through, hidden files passed over), a glob or a brace pattern, local or
-            an fsspec URL; or a table (CSV, JSONL, Parquet) with a column `image` and, if wanted, `id`. What is named by
-            itself is not found once more in a folder.
+            an fsspec URL; or a table (CSV, JSON, Parquet) with a column `image`, of paths or of the images themselves,
+            and, if wanted, `id`. What is named by itself is not found once more in a folder.
         walk: keeps what is passed over in folders; a new one each time.
+        columns: our column (`image`, `id`) -> the tables', for those named differently.
 
     Raises:
         DataError: nothing there, or a table without images.
@@ -51,7 +72,7 @@ def input_images(inputs: Sequence[str], walk: Walk | None = None) -> Iterator[In
         if not is_url(text) and path.is_dir():
             yield from _of_folder(path, walk)
         elif text.split("?")[0].lower().endswith(FORMATS):
-            yield from _of_table(text)
+            yield from _of_table(text, columns or {})
         else:
             for file in files_named(text, tuple(sorted(endings())), "images", walk):
                 name = file if is_url(file) or path.is_absolute() else os.path.relpath(file)
@@ -63,7 +84,7 @@ def content_key(images: Sequence[InputImage]) -> str:
     digest = hashlib.sha256()
     for image in images:
         digest.update(f"{image.id}\0{image.uri}\0".encode())
-        if image.uri is not None and not is_url(image.uri):
+        if image.uri is not None and image.stored is None and not is_url(image.uri):
             try:
                 stat = Path(path_on_disk(image.uri)).stat()
             except OSError:
@@ -86,12 +107,31 @@ def _of_folder(folder: Path, walk: Walk) -> Iterator[InputImage]:
         )
 
 
-def _of_table(text: str) -> Iterator[InputImage]:
-    table = read_table(text, ("id", "image"))
+def _of_table(text: str, columns: Mapping[str, str]) -> Iterator[InputImage]:
+    origin = f"the table {text}"
+    if inside := holding_images(text):
+        yield from _of_stored(text, columns, inside, origin)
+        return
+    theirs = without_blank_rows(read_table(text, [columns.get(name, name) for name in ("id", "image")]))
+    table = rename_columns(theirs, columns, origin)
     if "image" not in table.column_names:
-        raise DataError(f"The table {text} has no column 'image'; it has: {', '.join(table.column_names)}.")
+        raise without_image_column("image", theirs.column_names, may_be_images(theirs), origin)
     root = text.rpartition("/")[0] if is_url(text) else str(Path(text).expanduser().parent)
     ids = table["id"] if "id" in table.column_names else table["image"]
     for number, (name, image) in enumerate(zip(ids, table["image"], strict=True)):
         value, uri = name.as_py(), located(image.as_py(), root)
         yield InputImage(f"row {number}" if value is None else str(value), uri)
+
+
+def _of_stored(text: str, columns: Mapping[str, str], inside: Sequence[str], origin: str) -> Iterator[InputImage]:
+    """The images that a Parquet file holds, read when they are judged."""
+    file = str(Path(text).expanduser().absolute()) if not is_url(text) else text
+    rows = ParquetRows([file], columns.get("image"), origin)
+    image = rows.image_columns[0]
+    ids: Sequence[Any] = rows.ids
+    for name in [columns["id"]] if "id" in columns else ["id", f"{image}.path"]:
+        if name in rows.table.column_names:
+            ids = rows.table[name].to_pylist()
+            break
+    for row, name in enumerate(ids):
+        yield InputImage(str(name or rows.ids[row]), f"{rows.key}#{row}", partial(rows.cell, row, image))

@@ -25,6 +25,7 @@ from guardtrain.config_checks import typed
 from guardtrain.embeddings import EmbeddingStore
 from guardtrain.guards import bulk
 from guardtrain.guards.guard import Guard
+from tests.commands.test_told_labels import pasted
 from tests.conftest import ROOT
 from tests.guards.serving.conftest import files, guard, guard_folder
 from tests.sources.animations import animation
@@ -126,6 +127,17 @@ def test_folders_are_gone_through_once_and_what_is_passed_over_is_said(
     ]
     ids = pq.read_table("predictions.parquet")["id"].to_pylist()
     assert sorted(ids) == photos
+
+
+def test_a_table_whose_images_are_in_another_column(run, guard_folder: Path, photos: list[str]) -> None:
+    Path("list.csv").write_text("img;name\nphotos/00.img.png;first\nphotos\\01.img.png;second\n")
+    command = ["predict", f"guard={guard_folder}", "list.csv"]
+    (line,) = pasted(run(*command, code=2))
+    assert line == "columns={image: img}"
+    run(*command, line)
+    table = pq.read_table("predictions.parquet")
+    assert table["id"].to_pylist() == ["photos/00.img.png", "photos\\01.img.png"]
+    assert table["error"].null_count == 2
 
 
 @pytest.mark.long

@@ -7,6 +7,8 @@ import pytest
 
 from guardtrain.errors import DataError
 from guardtrain.guards.prediction_inputs import InputImage, content_key, input_images
+from guardtrain.sources.unclear import Unclear
+from tests.sources.tiny import hub_image, png, write_hub_parquet
 
 
 @pytest.fixture
@@ -42,6 +44,37 @@ def test_tables_name_images_relative_to_themselves(folder: Path) -> None:
     assert list(input_images(["bare.csv"])) == [InputImage("p/a.png", "./p/a.png")]
 
 
+def test_tables_whose_columns_are_called_otherwise(folder: Path) -> None:
+    (folder / "p" / "list.csv").write_text("name;img;label\n0007;a.png;1\n;sub\\c.webp;0\n;;\n")
+    with pytest.raises(
+        Unclear, match=r"has no image column 'image'. Did you mean 'img'\? It has: name, img, label"
+    ) as caught:
+        ids("p/list.csv")
+    ((_, ((setting, columns),)),) = caught.value.steps
+    assert (setting, columns) == ("columns", {"image": "img"})
+    found = list(input_images(["p/list.csv"], columns={**columns, "id": "name"}))
+    assert found == [InputImage("0007", "p/a.png"), InputImage("row 1", "p/sub/c.webp")]
+    with pytest.raises(DataError, match=r"no column 'imge' \(wanted for image\). Did you mean 'img'"):
+        list(input_images(["p/list.csv"], columns={"image": "imge"}))
+    (folder / "list.json").write_text('[{"image": "p/a.png", "id": 1}]')
+    assert list(input_images(["list.json"])) == [InputImage("1", "./p/a.png")]
+
+
+def test_tables_that_hold_the_images_themselves(folder: Path) -> None:
+    cells = {"picture": [hub_image(1, "one.png"), hub_image(2), {"bytes": None, "path": None}], "n": [7, 8, 9]}
+    write_hub_parquet(folder / "t.parquet", cells)
+    images = list(input_images(["t.parquet"]))
+    assert [image.id for image in images] == ["one.png", "t/000001", "t/000002"]
+    assert [image.read() for image in images[:2]] == [png(1), png(2)]
+    with pytest.raises(OSError, match="names no image"):
+        images[2].read()
+    assert [image.id for image in input_images(["t.parquet"], columns={"id": "n"})] == ["7", "8", "9"]
+    before = content_key(images)
+    stat = (folder / "t.parquet").stat()
+    os.utime("t.parquet", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert content_key(list(input_images(["t.parquet"]))) != before
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -49,7 +82,7 @@ def test_tables_name_images_relative_to_themselves(folder: Path) -> None:
         ("p/*.gif", "no images at"),
         ("empty", "no images in empty"),
         ("no.csv", "no table"),
-        ("bad.csv", "no column 'image'; it has: path"),
+        ("bad.csv", "no image column 'image'. It has: path"),
     ],
 )
 def test_what_is_not_there_is_named(folder: Path, given: str, said: str) -> None:
