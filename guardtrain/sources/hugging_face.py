@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from guardtrain.errors import ConfigError, DataError
+from guardtrain.errors import DataError
 from guardtrain.file_names import path_text
 from guardtrain.sources.class_names import card_features, named, with_class_names
 from guardtrain.sources.guessing import may_be_images, without_image_column
@@ -23,6 +23,7 @@ from guardtrain.sources.row_source import RowImageSource
 from guardtrain.sources.rows import ImageRows, TableRows, located
 from guardtrain.sources.stacking import stacked
 from guardtrain.sources.tables import FORMATS, TEXT_FORMATS, listed, read_table
+from guardtrain.sources.unclear import Unclear
 
 _ANSWER_SECONDS = 5.0  # for the hub's first answer
 _NO_ANSWER = {"ConnectionError", "ConnectError", "ConnectTimeout", "TimeoutException"}  # of several HTTP libraries
@@ -56,13 +57,6 @@ class HuggingFaceSource(RowImageSource):
     revision: str | None = None
     path: str | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.name and not self.path:
-            raise ConfigError(
-                "A Hugging Face source needs a `name` on the hub (name=OWNER/NAME), or the `path` of a local copy."
-            )
-
     @property
     def _origin(self) -> str:
         return f"the data set {self.path or self.name}"
@@ -73,6 +67,11 @@ class HuggingFaceSource(RowImageSource):
 
     def _open(self) -> ImageRows:
         image = self.columns.get("image")
+        if not self.name and not self.path:
+            raise Unclear(
+                "A data set of the Hugging Face hub has a name there, or a local copy has a path.",
+                [("Give one of them", [("name", "OWNER/NAME"), ("path", "FOLDER")])],
+            )
         if self.path is None:
             return ArrowRows(self._loaded_splits(), image, self._origin)
         folder = Path(self.path).expanduser()
