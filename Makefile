@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install curve test pytest fuzz lint notebooks bench wheel clean
+.PHONY: help install curve test pytest engines fuzz lint notebooks bench wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,15 @@ test: install  ## lint and all tests, at the same time
 
 pytest: install
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# The servers are no part of guardtrain's environment: what they need of pandas and the like is not what it needs.
+$(VENV)/.servers: install
+	@test -x $(VENV)/servers/bin/python || $(BIN)/python -m venv $(VENV)/servers
+	@$(VENV)/servers/bin/python -m pip install --quiet --disable-pip-version-check 'mlflow>=2.16' 'moto[s3]>=5' flask flask-cors
+	@touch $@
+
+engines: $(VENV)/.servers  ## a sweep, an extraction and an export through SLURM, Ray, MLflow and S3, started here
+	@$(BIN)/python -m pytest -m engines -rs $(ARGS) tests/engines
 
 fuzz: install  ## property tests with random examples
 	@HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -n 2 --dist loadfile -m hypothesis $(ARGS)

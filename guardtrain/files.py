@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from guardtrain.disk import named_writes
+
 # In a folder: the names of those pictures that guardtrain drew itself, one a line; `*.png` is all of them.
 DRAWN_FILE = ".guardtrain-drawn"
 
@@ -20,15 +22,19 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
     Args:
         write: writes the new content to the temporary path it is given.
+
+    Raises:
+        OSError: it cannot be written; where the disk is full or fails, with `path` as its file name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{path.name}.*.tmp"):
         stale.unlink(missing_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
-        write(temporary)
-        _fsync(temporary)
-        temporary.replace(path)
+        with named_writes(path):
+            write(temporary)
+            _fsync(temporary)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     _fsync(path.parent)  # makes the rename itself last through a power cut

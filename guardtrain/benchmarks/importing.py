@@ -27,6 +27,7 @@ from guardtrain.guards.operating_points import OperatingPoint, OperatingPoints
 from guardtrain.guards.reliability import Estimate, Reliability
 from guardtrain.guards.thresholds_rates import Rate
 from guardtrain.guards.thresholds_rules import Rule
+from guardtrain.installing import install_line
 
 if TYPE_CHECKING:
     from guardtrain.heads.bank import HeadBank
@@ -141,8 +142,7 @@ def _found(path: str) -> Path:
     except EncoderError as error:
         package = path.partition("://")[2].partition("/")[0]
         raise GuardError(
-            f"The file {path} comes with the package {package}, which is not installed: "
-            f"pip install 'guardtrain[{package}]'."
+            f"The file {path} comes with the package {package}, which is not installed: {install_line(package)}."
         ) from error
 
 

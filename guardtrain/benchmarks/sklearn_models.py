@@ -16,6 +16,7 @@ from guardtrain.benchmarks.scoring import Layers
 from guardtrain.curves.collecting.ranking import setting
 from guardtrain.errors import GuardError
 from guardtrain.heads.activations import Activation
+from guardtrain.installing import install_line
 
 if TYPE_CHECKING:
     from guardtrain.heads.bank import HeadBank
@@ -39,7 +40,7 @@ def read_skops(path: Path, trusted: Sequence[str]) -> Any:
     try:
         import skops.io
     except ImportError as error:
-        raise GuardError("scikit-learn models are read with skops: pip install 'guardtrain[sklearn]'.") from error
+        raise GuardError(f"scikit-learn models are read with skops: {install_line('sklearn')}.") from error
     if not path.is_file():
         raise GuardError(f"There is no file {path}.")
     _refuse_pickle(path)

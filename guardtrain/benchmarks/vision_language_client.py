@@ -18,6 +18,7 @@ from PIL import Image
 from guardtrain.benchmarks.vision_language_settings import VisionLanguageSettings
 from guardtrain.benchmarks.vision_language_tokens import Place, places_of
 from guardtrain.errors import GuardtrainError
+from guardtrain.installing import install_line
 
 if TYPE_CHECKING:
     import httpx
@@ -77,7 +78,7 @@ class Client:
         try:
             import httpx
         except ImportError as error:
-            raise EndpointError("Asking an endpoint needs httpx: pip install 'guardtrain[vlm]'.") from error
+            raise EndpointError(f"Asking an endpoint needs httpx: {install_line('vlm')}.") from error
         self._settings = settings
         self._prompt = prompt
         self._key = os.environ.get(settings.api_key_env, "").strip()

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from guardtrain.installing import install_line
+
 # What each optional part of the package is for.
 EXTRAS = {
     "onnx": "head.onnx and guard.onnx in exported guards",
@@ -27,6 +29,7 @@ EXTRAS = {
     "nudenet": "guardtrain import-guard nudenet",
     "vlm": "vision-language models in guardtrain benchmark",
     "tracking": "logger=tensorboard, logger=mlflow",
+    "s3": "images and tables at s3://",
     "interop": "stores checked with embedding-reader",
     "notebooks": "the notebooks",
     "dev": "the tests",
@@ -81,7 +84,7 @@ def broken() -> list[str]:
     """What stops guardtrain as a whole, each with what to do."""
     wrong = []
     if missing := missing_of(None):
-        wrong.append(f"missing or too old: {', '.join(missing)}; pip install --upgrade guardtrain")
+        wrong.append(f"missing or too old: {', '.join(missing)}; {install_line()}")
     for name, folder in _folders().items():
         nearest = next(place for place in (folder, *folder.parents) if place.exists())
         if not os.access(nearest, os.W_OK):
@@ -168,7 +171,7 @@ def _extras() -> list[str]:
         missing = missing_of(extra)
         lines.append(f"  {'–' if missing else '✓'} {extra:<11} {EXTRAS.get(extra, '')}")
         if missing:
-            lines.append(f"      pip install 'guardtrain[{extra}]'      (missing: {', '.join(missing)})")
+            lines.append(f"      {install_line(extra)}      (missing: {', '.join(missing)})")
     return lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import importlib
 import io
 import json
@@ -26,6 +27,7 @@ from omegaconf import DictConfig
 from guardtrain.commands.config_path import set_own_configs
 from guardtrain.commands.imports import import_quickly
 from guardtrain.curves.folder import RESULTS_FILE
+from guardtrain.disk import is_full, reason, why_unwritten, written_folders
 from guardtrain.errors import GuardtrainError
 from guardtrain.files import replace_file
 from guardtrain.own_code import make_importable, place_in_own
@@ -176,18 +178,23 @@ class Job:
                 importlib.import_module(_module(self.command)).run(config)
                 outcome.status = DONE
                 outcome.files = _left([folder, Path(config.get("out") or folder).absolute()])
-            except (GuardtrainError, OSError) as error:
-                outcome.status, outcome.error = FAILED, str(error)
-                log.error("%s", error)
             except (Exception, SystemExit) as error:
-                outcome.status, outcome.error = FAILED, f"{type(error).__name__}: {error}"
-                own = place_in_own(error)
-                outcome.mendable = bool(own)
-                log.exception(
-                    f"these lines lead to {own}, which is yours."
-                    if own
-                    else "this is a bug in guardtrain; please report these lines."
-                )
+                if isinstance(error, SystemExit) and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+                    log.warning("told to end before it was done; SLURM knows whether it starts again")
+                    raise
+                why = why_unwritten(error, written_folders(config))
+                if why is not None or isinstance(error, GuardtrainError | OSError):
+                    outcome.status, outcome.error = FAILED, why or str(error)
+                    log.error("%s", outcome.error)
+                else:
+                    outcome.status, outcome.error = FAILED, f"{type(error).__name__}: {error}"
+                    own = place_in_own(error)
+                    outcome.mendable = bool(own)
+                    log.exception(
+                        f"these lines lead to {own}, which is yours."
+                        if own
+                        else "this is a bug in guardtrain; please report these lines."
+                    )
         outcome.seconds = time.perf_counter() - started
         return outcome
 
@@ -295,9 +302,11 @@ def _output_to(path: Path) -> Iterator[None]:
                 logging.root.addHandler(handler)
 
 
-def describe(outcome: Outcome | None) -> str:
-    """Why a job failed, in a line."""
+def describe(outcome: Outcome | None, folder: Path) -> str:
+    """Why the job in `folder` failed, in a line."""
     if outcome is None or outcome.status == RUNNING:
+        if is_full(folder):  # it could not note its end
+            return reason(errno.ENOSPC, folder)
         return "its process ended before it did (out of memory, or killed?)"
     lines: list[Any] = (outcome.error or "").splitlines() or ["no reason is known"]
     return str(lines[0])

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from guardtrain.commands.unmentioned import accepted
 from guardtrain.commands.values import as_typed
 from guardtrain.config import conf_dir, register_schemas
 from guardtrain.config_checks import explain
+from guardtrain.disk import why_unwritten, written_folders
 from guardtrain.errors import GuardtrainError
 from guardtrain.own_code import make_importable, place_in_own
 
@@ -38,6 +39,8 @@ def prepare_process() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # torch: large pages for large tensors, a third off a curve's time
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # A log file on a full disk ends nothing, and prints no traceback for each line.
+    logging.raiseExceptions = False
     # Jupyter sets FORCE_COLOR for its cells, which rich takes for a terminal: progress bars would fill the notebook.
     if "FORCE_COLOR" in os.environ and not sys.stderr.isatty():
         os.environ.setdefault("TTY_COMPATIBLE", "0")
@@ -73,16 +76,19 @@ def launch(command: str, arguments: Sequence[str]) -> int:
             return _say(command, f"cannot read '{override}': write SETTING=VALUE.", 2)
     run = importlib.import_module(f"guardtrain.commands.{command.replace('-', '_')}").run
 
-    started = []
+    started: list[DictConfig] = []
 
     @functools.wraps(run)
     def task(config: DictConfig) -> None:
-        started.append(True)
+        started.append(config)
         try:
             run(config)
-        except GuardtrainError as error:
-            _keep_in_log(str(error))
-            raise _UsersToMend(str(error)) from error
+        except Exception as error:
+            text = str(error) if isinstance(error, GuardtrainError) else _of_files(error, config)
+            if text is None:
+                raise
+            _keep_in_log(text)
+            raise _UsersToMend(text) from error
 
     try:
         if _is_sweep(parsed):
@@ -113,14 +119,23 @@ def launch(command: str, arguments: Sequence[str]) -> int:
     except (HydraException, CompactHydraException, OmegaConfBaseException) as error:
         return _say(command, misplaced_experiment(command, parsed.overrides) or _composition(error), 2)
     except Exception as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            text = f"{error.filename}: {error.strerror}. It must be readable, or writable with space left."
-            return _say(command, text, 2)
+        given = dict(text.partition("=")[::2] for text in parsed.overrides)
+        if (why := _of_files(error, started[0] if started else given)) is not None:
+            return _say(command, why, 2)
         traceback.print_exc()
         if own := place_in_own(error):
             return _say(command, f"the lines above say what went wrong; they lead to {own}, which is yours.", 2)
         return _say(command, "this is a bug in guardtrain; please report the lines above.", 1)
     return 0
+
+
+def _of_files(error: Exception, settings: Mapping[str, Any]) -> str | None:
+    """What the user should know of a file that cannot be read or written; None of other errors."""
+    if (why := why_unwritten(error, written_folders(settings))) is not None:
+        return why
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}. It must be readable, or writable with space left."
+    return None
 
 
 def _keep_in_log(text: str) -> None:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from guardtrain.config import ServeConfig
 from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError
+from guardtrain.installing import install_line
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ def run(config: DictConfig) -> None:
         from guardtrain.guards.serving.running import serve
     except ImportError as error:
         raise ConfigError(
-            f"The server needs a package that is not here ({error.name}): pip install 'guardtrain[serve]'."
+            f"The server needs a package that is not here ({error.name}): {install_line('serve')}."
         ) from error
 
     from guardtrain.guards.guard import Guard

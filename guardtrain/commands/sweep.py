@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -26,15 +26,18 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
+from guardtrain.commands import slurm
 from guardtrain.commands.config_path import own_configs, search_path
-from guardtrain.commands.job import DONE, OUTCOME_FILE, RUNNING, Job, Outcome, is_done, make_ready
-from guardtrain.commands.sweep_plan import Planned, grid_size, optional_settings, plan
+from guardtrain.commands.job import DONE, FAILED, OUTCOME_FILE, RUNNING, Job, Outcome, is_done, make_ready
+from guardtrain.commands.sweep_plan import RESUMED, Planned, grid_size, optional_settings, plan
 from guardtrain.commands.sweep_progress import Progress, tell_failed
 from guardtrain.commands.unmentioned import accepted
 from guardtrain.curves.collecting.ranking import setting
 from guardtrain.curves.folder import RESULTS_FILE
+from guardtrain.disk import is_full, why_unwritten
 from guardtrain.errors import ConfigError, EngineError
 from guardtrain.files import only_process
+from guardtrain.installing import install_line
 from guardtrain.own_code import own_folders
 
 _GROUP = "hydra/launcher"
@@ -101,7 +104,7 @@ def _require_launcher(overrides: Sequence[str]) -> None:
         return
     if module:
         package = module.replace("_", "-")
-        raise ConfigError(f"{_GROUP}={name} needs {package}, which is not installed: pip install 'guardtrain[{extra}]'")
+        raise ConfigError(f"{_GROUP}={name} needs {package}, which is not installed: {install_line(extra)}")
 
 
 def _run(command: str, hydra: Hydra, config: DictConfig) -> int:
@@ -113,8 +116,12 @@ def _run(command: str, hydra: Hydra, config: DictConfig) -> int:
     refusal = ConfigError(f"Another process is running a sweep in {base}. Wait for it, or give another out=.")
     with only_process(base / ".sweep.lock", refusal):
         OmegaConf.save(config, base / "multirun.yaml")
-        given = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-        given += [str(override) for override in config.hydra.overrides.task]
+        # as they were written: what refers to a setting that is swept differs from job to job
+        params, task = (
+            cast(Any, OmegaConf.to_container(node or OmegaConf.create({}), resolve=False))
+            for node in (config.hydra.sweeper.params, config.hydra.overrides.task)
+        )
+        given = [*(f"{key}={value}" for key, value in params.items()), *task]
         loader = cast(ConfigLoaderImpl, hydra.config_loader)
         with _processes_made_ready(command, config, base, grid_size(loader, given)):
             jobs, left_out = plan(command, loader, config, base, given, _say)
@@ -134,7 +141,8 @@ def _run(command: str, hydra: Hydra, config: DictConfig) -> int:
             print(f"in one figure: guardtrain plot {shlex.quote(setting('results', str(base)))} all_runs=true")
     if not failed:
         return 2 if left_out else 0
-    return 2 if all(outcome is not None and outcome.mendable for _, outcome in failed) else 1
+    mendable = (is_full(job.folder) if outcome is None else outcome.mendable for job, outcome in failed)
+    return 2 if all(mendable) else 1
 
 
 @contextmanager
@@ -145,7 +153,7 @@ def _processes_made_ready(command: str, config: DictConfig, base: Path, jobs: in
     is to choose its GPU first.
     """
     launcher = config.hydra.launcher
-    kind, _, _, gpus = _fit_to_machine(config, jobs)
+    kind, _, _, gpus = _fit_to_machine(command, config, jobs)
     if kind != _JOBLIB or launcher.n_jobs < 2 or gpus or any(base.glob(f"*/{OUTCOME_FILE}")):
         yield
         return
@@ -177,7 +185,7 @@ def _launch(
     command: str, hydra: Hydra, config: DictConfig, base: Path, jobs: Sequence[Planned]
 ) -> list[tuple[Planned, Outcome | None]]:
     """Run the jobs; those that failed with their outcomes (None or `running`: its process died)."""
-    kind, at_once, threads, gpus = _fit_to_machine(config, len(jobs))
+    kind, at_once, threads, gpus = _fit_to_machine(command, config, len(jobs))
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray would take the lines of two jobs for one
     if kind == _SLURM:
         print(f"{len(jobs)} jobs go to SLURM; what it has to say of them: {base / '.submitit'}", flush=True)
@@ -197,6 +205,22 @@ def _launch(
         outcome = Outcome.read(job.folder)
         return outcome if outcome is not None and outcome.sweep == sweep else None
 
+    def hand_over(batch: Sequence[Planned], first: int) -> None:
+        overrides = [job.overrides for job in batch]
+        if kind != _SLURM:
+            launcher.launch(overrides, initial_job_idx=first)
+            return
+
+        def ended(i: int) -> bool:
+            found = outcome_of(batch[i])
+            return found is not None and found.status != RUNNING
+
+        def lost(i: int, why: str) -> None:
+            batch[i].folder.mkdir(parents=True, exist_ok=True)
+            Outcome(batch[i].key, sweep, FAILED, error=why).write(batch[i].folder)
+
+        slurm.launch(launcher, overrides, first, ended, lost, _say)
+
     starts: Counter[Path] = Counter()
     pending, launched = list(jobs), 0
     with _hushed(kind, base), Progress(jobs, outcome_of):
@@ -204,8 +228,10 @@ def _launch(
             batch, pending = pending[:at_once], pending[at_once:]
             broken: Exception | None = None
             try:
-                launcher.launch([job.overrides for job in batch], initial_job_idx=launched)
+                hand_over(batch, launched)
             except Exception as error:  # jobs tell of their own failures: a process died, or the launcher failed
+                if (why := why_unwritten(error, [base])) is not None:
+                    raise EngineError(why) from error
                 broken = error
             launched += len(batch)
             if broken is None:
@@ -215,9 +241,7 @@ def _launch(
             if len(left) == len(batch) and not started:
                 raise EngineError(f"The launcher {kind} started no job: {_first_line(broken)}") from broken
             starts.update(job.folder for job in started)
-            if kind == _SLURM:  # the others are in the queue still
-                print(f"lost sight of {len(left)} jobs ({_first_line(broken)}); they may still run", flush=True)
-            elif started:
+            if started:
                 again = [job for job, _ in left if starts[job.folder] < _ATTEMPTS]
                 print(f"a process died ({_first_line(broken)}); {len(again)} jobs are started again", flush=True)
                 pending = again + pending
@@ -258,8 +282,11 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _fit_to_machine(config: DictConfig, jobs: int) -> tuple[str, int, int | None, tuple[str, ...]]:
-    """Fill in what a launcher leaves to the machine: as many jobs at once as GPUs, else as cores; the cores shared out.
+def _fit_to_machine(command: str, config: DictConfig, jobs: int) -> tuple[str, int, int | None, tuple[str, ...]]:
+    """Fill in what a launcher leaves open: as many jobs at once as GPUs, else as cores; the cores shared out.
+
+    A cluster is asked for a GPU a job where its jobs run an encoder: those of other commands find embeddings in the
+    cache, and a cluster without GPUs refuses them or lets them wait.
 
     Returns:
         The launcher's class, jobs to hand it at once, threads of each job (None: torch's own choice), and the GPUs
@@ -278,11 +305,14 @@ def _fit_to_machine(config: DictConfig, jobs: int) -> tuple[str, int, int | None
             at_once = min(at_once, room)
             return kind, at_once, launcher.cpus_per_task or max(1, cores // min(jobs, at_once)), gpus
         if kind == _SLURM:
+            if launcher.gpus_per_node is None and command not in RESUMED:
+                launcher.gpus_per_node = 1
             return kind, at_once, launcher.cpus_per_task, ()
         if kind == _RAY:
             remote = launcher.ray.remote
             if "num_gpus" in remote and remote.num_gpus is None:
-                remote.num_gpus = 1 if gpus else 0
+                here = launcher.ray.init.get("address") is None
+                remote.num_gpus = int(bool(gpus) if here else command not in RESUMED)
             return kind, at_once, max(1, int(remote.get("num_cpus") or 1)), ()
     return kind, at_once, None, ()
 

@@ -7,6 +7,7 @@ import textwrap
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
@@ -72,7 +73,7 @@ class Progress:
             why = ""
             if outcome.status == FAILED:
                 self._failed += 1
-                why = f": {textwrap.shorten(describe(outcome), _WIDTH, placeholder=' …')}"
+                why = f": {textwrap.shorten(describe(outcome, job.folder), _WIDTH, placeholder=' …')}"
             self._print(f"{outcome.status:<7} {outcome.seconds:6.1f} s  {count}  {job.label}{why}")
         self._left = left
 
@@ -97,9 +98,10 @@ def tell_failed(base: Path, failed: Sequence[Planned]) -> None:
         return
     by_reason: dict[str, list[Planned]] = defaultdict(list)
     for job in failed:
-        by_reason[describe(Outcome.read(job.folder))].append(job)
+        by_reason[describe(Outcome.read(job.folder), job.folder)].append(job)
     lines = [f"{job.log}\t{reason}" for reason, jobs in by_reason.items() for job in jobs]
-    replace_file(file, lambda path: path.write_text("\n".join([*lines, ""]), encoding="utf-8"))
+    with suppress(OSError):  # on a full disk it need not stand there as well
+        replace_file(file, lambda path: path.write_text("\n".join([*lines, ""]), encoding="utf-8"))
     cut = False
     for reason, jobs in by_reason.items():
         if len(jobs) == 1:

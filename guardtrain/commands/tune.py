@@ -29,6 +29,7 @@ from guardtrain.curves.tuning.settings import AUTO, FOLDS, LOG_LOSS, VALIDATION,
 from guardtrain.curves.tuning.space import Parameter, Value
 from guardtrain.errors import ConfigError, EngineError
 from guardtrain.files import replace_file
+from guardtrain.installing import install_line
 from guardtrain.mixtures.settings import MixtureSettings
 
 if TYPE_CHECKING:
@@ -50,9 +51,7 @@ def run(config: DictConfig) -> None:
     settings = typed(config, TuneConfig)
     started = time.perf_counter()
     if importlib.util.find_spec("optuna") is None:
-        raise EngineError(
-            "guardtrain tune searches with Optuna, which is not installed: pip install 'guardtrain[tune]'."
-        )
+        raise EngineError(f"guardtrain tune searches with Optuna, which is not installed: {install_line('tune')}.")
     configs = TrialConfigs(settings)
     space = configs.space
     score = _scored_on(settings, space)

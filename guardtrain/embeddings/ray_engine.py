@@ -27,6 +27,7 @@ from guardtrain.embeddings.quarantine import SetAside
 from guardtrain.embeddings.worker import Crew, Job, Made, Worker
 from guardtrain.encoders import EncoderSpec
 from guardtrain.errors import EngineError, GuardtrainError
+from guardtrain.installing import install_line
 from guardtrain.own_code import own_modules
 
 DEATHS_A_SHARD = 3  # more, and it is the shard that kills its workers
@@ -322,7 +323,7 @@ def _ray() -> Any:
         import ray
     except ImportError:
         raise EngineError(
-            "engine=ray needs Ray, which is not installed: pip install 'guardtrain[ray]'. engine=local does without."
+            f"engine=ray needs Ray, which is not installed: {install_line('ray')}. engine=local does without."
         ) from None
     return ray
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from guardtrain.disk import cause, disk_error
 from guardtrain.embeddings.journal import finish
 from guardtrain.errors import StoreError
 
@@ -77,9 +78,9 @@ def named_failures(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # numpy tells how much it wrote, and not why it was no more
-        reason = error.strerror or f"no space left, or a limit on the size of files ({error})"
+        number = disk_error(error)
+        why = error.strerror or str(error) if number is None else cause(number, folder)
         raise StoreError(
-            f"The store {folder} could not be written to: {reason}. What was whole there before still is. Make it "
+            f"The store {folder} could not be written to: {why}. What was whole there before still is. Make it "
             "writable, with space left, and run the same command again: it goes on where it stopped."
         ) from error

@@ -17,6 +17,7 @@ from guardtrain.encoders.resolve import Resolved, local_path, versions
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec
 from guardtrain.errors import EncoderError
 from guardtrain.files import file_sha256
+from guardtrain.installing import install_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +51,7 @@ def resolve_nudenet(settings: EncoderSettings) -> Resolved:
     try:
         path = local_path(location)
     except EncoderError as error:
-        raise EncoderError(f"{error} Install it: pip install 'guardtrain[nudenet]'.") from error
+        raise EncoderError(f"{error} Install it: {install_line('nudenet')}.") from error
     if not path.is_file():
         raise EncoderError(f"encoder.checkpoint={location}: there is no file {path}.")
     program = _opened(path)
@@ -125,7 +126,7 @@ def _opened(path: Path) -> _Program:
     try:
         import onnxruntime
     except ImportError as error:
-        raise EncoderError("NudeNet's detector needs onnxruntime: pip install 'guardtrain[nudenet]'.") from error
+        raise EncoderError(f"NudeNet's detector needs onnxruntime: {install_line('nudenet')}.") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from guardtrain.errors import GuardError
+from guardtrain.installing import install_line
 
 if TYPE_CHECKING:
     from guardtrain.guards.calibration import Calibrator
@@ -69,9 +70,7 @@ def require_onnx() -> None:
     from importlib.util import find_spec
 
     if missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]:
-        raise GuardError(
-            f"ONNX needs {', '.join(missing)}: pip install 'guardtrain[onnx]'; or export without it (onnx=false)."
-        )
+        raise GuardError(f"ONNX needs {', '.join(missing)}: {install_line('onnx')}; or export without it (onnx=false).")
 
 
 def traced(module: nn.Module, example: np.ndarray) -> Any:

@@ -12,13 +12,14 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
+from guardtrain.installing import install_line
+
 # Pillow reads more, some of it by running other programs (EPS through Ghostscript): not on files of strangers.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 # Of these, what a build of Pillow may lack though it knows the format.
 _FEATURES = {"JPEG": "jpg", "PNG": "zlib", "WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
 HEIF_PACKAGE, HEIF_EXTRA = "pillow_heif", "heic"
 HEIF_ENDINGS = (".heic", ".heics", ".heif", ".heifs", ".hif")
-HEIF_HINT = f"HEIC needs pillow-heif: pip install 'guardtrain[{HEIF_EXTRA}]'"
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 # Several pictures of one shot (a phone's depth map, a 3D camera's other eye): no animation, the first is the image.
 _SEVERAL_BUT_STILL = ("MPO",)
@@ -73,7 +74,7 @@ def opened(
     formats = _formats()
     if is_heif(content[:64]):
         if not heif_readable():
-            raise OSError(f"not decodable: {HEIF_HINT}")
+            raise OSError(f"not decodable: {heif_hint()}")
         _register_heif()
         formats = ("HEIF",)
     try:
@@ -149,6 +150,11 @@ def endings() -> frozenset[str]:
     formats = {*_formats(), *_SEVERAL_BUT_STILL}
     known = {ending for ending, kind in Image.registered_extensions().items() if kind in formats}
     return frozenset(known | (set(HEIF_ENDINGS) if heif_readable() else set()))
+
+
+def heif_hint() -> str:
+    """What reads HEIC, for those who have some."""
+    return f"HEIC needs pillow-heif: {install_line(HEIF_EXTRA)}"
 
 
 @cache

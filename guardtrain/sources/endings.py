@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from guardtrain.sources.decoding import HEIF_ENDINGS, HEIF_HINT, endings, heif_readable, holds_image, is_heif
+from guardtrain.sources.decoding import HEIF_ENDINGS, endings, heif_hint, heif_readable, holds_image, is_heif
 
 # What is called an ending: `.05` of `22.05` and `.1 copy` are none, and such files are looked into.
 _ENDING = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9_+-]{1,12}", re.IGNORECASE)
@@ -63,7 +63,7 @@ def kinds_text(counts: Counter[str]) -> str:
 
 
 def _hint(kind: str) -> str:
-    return f" (not decodable: {HEIF_HINT})" if kind in (*HEIF_ENDINGS, _HEIC) and not heif_readable() else ""
+    return f" (not decodable: {heif_hint()})" if kind in (*HEIF_ENDINGS, _HEIC) and not heif_readable() else ""
 
 
 def _start_of(path: str) -> bytes:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from guardtrain.errors import DataError
 from guardtrain.file_names import path_text
+from guardtrain.installing import install_line
 from guardtrain.sources.class_names import card_features, named, with_class_names
 from guardtrain.sources.guessing import may_be_images, without_image_column
 from guardtrain.sources.images import is_url
@@ -227,7 +228,7 @@ def _datasets() -> Any:
         import datasets
     except ImportError:
         raise DataError(
-            "Data sets of the hub are read with the package `datasets`: pip install 'guardtrain[hf]'. A local copy of "
+            f"Data sets of the hub are read with the package `datasets`: {install_line('hf')}. A local copy of "
             "Parquet files needs no package: give its folder as `path`."
         ) from None
     return datasets

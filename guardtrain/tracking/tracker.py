@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardtrain.errors import ConfigError
 from guardtrain.files import replace_file
+from guardtrain.installing import install_line
 from guardtrain.tracking.settings import LoggerSettings
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def _tracker(settings: LoggerSettings) -> type[Tracker]:
     return Tracker
 
 
-_PACKAGES = {"wandb": "wandb", "tensorboard": "guardtrain[tracking]", "mlflow": "guardtrain[tracking]"}
+_EXTRAS = {"wandb": "", "tensorboard": "tracking", "mlflow": "tracking"}
 
 
 def require_tracker(settings: LoggerSettings) -> None:
@@ -201,11 +202,11 @@ def require_tracker(settings: LoggerSettings) -> None:
     Raises:
         ConfigError: with the line that installs it.
     """
-    package = _PACKAGES.get(settings.kind)
-    if package is not None and find_spec(settings.kind) is None:
+    extra = _EXTRAS.get(settings.kind)
+    if extra is not None and find_spec(settings.kind) is None:
         raise ConfigError(
             f"logger={settings.kind} needs the package {settings.kind}, which is not installed: "
-            f"pip install '{package}', or take logger=csv."
+            f"{install_line(extra)}, or take logger=csv."
         )
     if settings.kind == "wandb" and "torch" not in sys.modules:
         # its data classes are looked up among all modules: after torch, which brings thousands, that takes a second

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from guardtrain.training.checkpoints import WholeCheckpoints
 from guardtrain.training.progress import BankProgress, quiet_lightning
 from guardtrain.training.recipe import TrainingRecipe
 
@@ -45,7 +46,7 @@ def bank_trainer(
     settings = work.recipe.trainer
     callbacks: list[L.Callback] = [BankProgress(title)] if settings.progress else []
     if checkpoints:
-        # one file, replaced atomically at the end of each epoch
+        # one file, replaced at the end of each epoch
         callbacks.append(
             ModelCheckpoint(work.folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
         )
@@ -56,6 +57,7 @@ def bank_trainer(
     return L.Trainer(
         accelerator=accelerator,
         devices=1,
+        plugins=WholeCheckpoints(),
         max_steps=max_steps,
         max_epochs=max_epochs,
         logger=list(work.loggers) or False,

@@ -10,6 +10,7 @@ import pytest
 
 from guardtrain.cli import main
 from guardtrain.commands import doctor
+from guardtrain.installing import install_line
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,7 +47,7 @@ def test_what_is_missing_is_named_with_what_it_is_for(
     assert main(["doctor"]) == 0  # an optional part is no fault
     said = capsys.readouterr().out
     assert "– onnx" in said
-    assert "pip install 'guardtrain[onnx]'      (missing: no-such-package>=2)" in said
+    assert f"{install_line('onnx')}      (missing: no-such-package>=2)" in said
     monkeypatch.setattr(doctor, "requires", lambda name: ["no-such-package>=2"])
     assert main(["doctor"]) == 2
     assert "missing or too old: no-such-package>=2" in capsys.readouterr().out

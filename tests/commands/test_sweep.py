@@ -19,6 +19,7 @@ from guardtrain.commands.job import DONE, FAILED, OUTCOME_FILE, Outcome, is_done
 from guardtrain.commands.sweep import _fit_to_machine
 from guardtrain.config import conf_dir, register_schemas
 from guardtrain.curves.results import ResultsTable
+from guardtrain.installing import install_line
 from tests.commands.conftest import SMALL_DATA
 
 pytestmark = pytest.mark.long
@@ -156,23 +157,29 @@ def test_what_counts_as_done(tmp_path: Path, change: str) -> None:
     assert not is_done(tmp_path, "other" if change == "key" else "k")
 
 
+@pytest.mark.parametrize("command", ["train", "finetune"])
 @pytest.mark.parametrize("name", sorted(path.stem for path in (conf_dir() / "hydra/launcher").glob("*.yaml")))
-def test_presets_fit_their_launchers_and_give_a_job_one_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_presets_fit_their_launchers_and_ask_for_a_gpu_where_one_is_used(
+    name: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The plugins' own schemas check each setting."""
     plugin = {"processes": "joblib", "slurm": "submitit", "slurm_local": "submitit"}.get(name, "ray")
     pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher")
     register_schemas()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("train", [f"hydra/launcher={name}"], return_hydra_config=True)
+        config = compose(command, [f"hydra/launcher={name}"], return_hydra_config=True)
     target = str(config.hydra.launcher._target_)
     assert target.startswith(f"hydra_plugins.hydra_{plugin}_launcher")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    _, at_once, _, gpus = _fit_to_machine(config, 9)
+    _, at_once, _, gpus = _fit_to_machine(command, config, 9)
     launcher = config.hydra.launcher
-    if plugin == "ray":
+    encodes = int(command == "finetune")  # what train needs is embedded before its jobs
+    if name == "ray_local":
         assert launcher.ray.remote.num_gpus == 1
+    elif name == "ray_cluster":
+        assert (launcher.ray.remote.num_gpus, gpus) == (encodes, ())  # the cluster hands them out
     elif name == "slurm":
-        assert (launcher.gpus_per_node, gpus) == (1, ())  # SLURM hands them out
+        assert (launcher.gpus_per_node or 0, gpus) == (encodes, ())
     else:  # as many at once as there are
         assert (at_once if name == "slurm_local" else launcher.n_jobs, gpus) == (2, ("4", "7"))
 
@@ -195,4 +202,4 @@ def test_each_process_takes_a_gpu_of_its_own(tmp_path: Path) -> None:
 
 def test_a_launcher_that_is_not_installed_is_named(run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("guardtrain.commands.sweep.find_spec", lambda _: None)
-    assert "pip install 'guardtrain[ray]'" in run(*SWEEP, "hydra/launcher=ray_local", code=2)
+    assert install_line("ray") in run(*SWEEP, "hydra/launcher=ray_local", code=2)

@@ -21,13 +21,14 @@ from guardtrain.embeddings.extraction import extract
 from guardtrain.embeddings.ray_engine import RayEngine
 from guardtrain.encoders import EncoderSettings
 from guardtrain.errors import EncoderError, EngineError, StoreError
+from guardtrain.installing import install_line
 from guardtrain.scenes import SceneSource
 from tests.embeddings.fake_encoder import SPEC, BatchedPictures, EncodedPictures, FakeEncoder, Pictures
 from tests.embeddings.test_extraction import contents
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'guardtrain[ray]'"),
+    pytest.mark.skipif(find_spec("ray") is None, reason=f"Ray is not installed: {install_line('ray')}"),
 ]
 N, SHARD = 43, 5
 DAMAGED = {3: b"not a picture", 4: b"", 17: b"\x89PNG\r\n\x1a\n"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image, features
 
 from guardtrain.guards.prediction_inputs import input_images
+from guardtrain.installing import install_line
 from guardtrain.sources import ImageFolderSource, WebDatasetSource, decoding
 from guardtrain.sources.decoding import HEIF_ENDINGS, decode, endings
 from guardtrain.sources.endings import ending_of
@@ -116,8 +118,8 @@ def test_without_its_package_heic_is_counted_and_says_what_to_install(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
-    hint = "(not decodable: HEIC needs pillow-heif: pip install 'guardtrain[heic]')"
-    with pytest.raises(OSError, match=r"not decodable: HEIC needs pillow-heif: pip install 'guardtrain\[heic\]'"):
+    hint = f"(not decodable: HEIC needs pillow-heif: {install_line('heic')})"
+    with pytest.raises(OSError, match=re.escape(f"not decodable: HEIC needs pillow-heif: {install_line('heic')}")):
         decode(start)
     for name, content in (("a.heic", start), ("b.HEIC", start), ("noname", start), ("c.png", written(".png"))):
         (tmp_path / "unsafe").mkdir(exist_ok=True)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +64,16 @@ def test_the_same_seed_gives_the_same_bits(head):
     first, second = (fit_bank(recipe, x, y, _plans([20, 300])).bank.state_dict() for _ in range(2))
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
+
+
+def test_where_the_client_of_slurm_is_installed_nothing_is_said_of_it(tmp_path, monkeypatch):
+    """Lightning advises to start every command by `srun`."""
+    (tmp_path / "srun").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*srun.*")
+        fitted = fit_bank(_recipe(LinearHead(), steps=2, batch_size=8), *_data(), _plans([20]))
+    assert fitted.bank(_data()[0]).isfinite().all()
 
 
 def test_banks_split_by_memory_train_the_same_heads():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from guardtrain.errors import ConfigError, EncoderError
+from guardtrain.installing import install_line
 from guardtrain.training.finetuning.attention import OpenAttention
 from guardtrain.training.finetuning.settings import LoraSettings
 
@@ -21,7 +22,7 @@ def require_peft() -> None:
     from importlib.util import find_spec
 
     if find_spec("peft") is None:
-        raise ConfigError("LoRA needs the package peft, which is not installed: pip install 'guardtrain[lora]'")
+        raise ConfigError(f"LoRA needs the package peft, which is not installed: {install_line('lora')}")
 
 
 class Adapters:

@@ -21,6 +21,7 @@ from torch import Tensor
 from guardtrain.errors import DataError
 from guardtrain.heads import LinearBank, LinearHead
 from guardtrain.training.batches import RunPlan
+from guardtrain.training.checkpoints import WholeCheckpoints
 from guardtrain.training.finetuning.adapters import Adapters, require_merged
 from guardtrain.training.finetuning.images import augmentation
 from guardtrain.training.finetuning.module import LoraModule
@@ -180,6 +181,7 @@ def _train(
     trainer = L.Trainer(
         accelerator=trainer_settings.accelerator,
         devices=1,
+        plugins=WholeCheckpoints(),
         precision=settings.precision,  # type: ignore[arg-type]
         max_steps=settings.steps,
         logger=list(loggers) or False,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from guardtrain.encoders.encoder import Encoder
 from guardtrain.errors import ConfigError, EncoderError
+from guardtrain.installing import install_line
 from guardtrain.training.finetuning.adapters import Adapters, require_merged, require_peft
 from guardtrain.training.finetuning.settings import LoraSettings
 
@@ -104,7 +106,7 @@ def test_what_is_missing_or_wrong_is_said(monkeypatch: pytest.MonkeyPatch) -> No
         require_merged(torch.ones(2, 3), torch.ones(2, 3) * 1.01)
     require_merged(torch.ones(2, 3), torch.ones(2, 3) + 1e-6)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'guardtrain\[lora\]'"):
+    with pytest.raises(ConfigError, match=re.escape(install_line("lora"))):
         require_peft()
 
 

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.engines.conftest import SWEEP, Guardtrain, files, heads, rows
+
+pytestmark = pytest.mark.engines
+
+
+@pytest.fixture
+def guardtrain(tmp_path: Path) -> Guardtrain:
+    """Commands in a folder of their own, which is the same one for both nodes."""
+    return Guardtrain(tmp_path, {"RAY_USAGE_STATS_ENABLED": "0"})
+
+
+def _nodes(address: str) -> list[str]:
+    return [
+        "hydra/launcher=ray_cluster",
+        f"hydra.launcher.ray.init.address={address}",
+        "hydra.launcher.ray.remote.num_cpus=1",
+    ]
+
+
+def test_two_nodes_make_the_store_of_one_process_byte_for_byte(
+    guardtrain: Guardtrain, ray_nodes: str, tmp_path: Path
+) -> None:
+    source = ["source=scenes", "source.n=1000", "shard_size=64", "workers=1"]
+    alone = guardtrain("embed", *source, "out=alone")
+    both = guardtrain("embed", *source, "out=both", "engine=ray", f"engine.address={ray_nodes}")
+    print(alone, both, sep="\n")
+    assert "2 actors" in both  # each takes a processor, and no node has two
+    wanted = files(tmp_path / "alone")
+    assert len([name for name in wanted if name.endswith(".npy")]) == 16
+    assert files(tmp_path / "both") == wanted
+
+
+def test_a_sweep_and_an_export_on_two_nodes_give_what_one_process_gives(
+    guardtrain: Guardtrain, ray_nodes: str, tmp_path: Path
+) -> None:
+    sweep = ["train", "-m", "mixture.budget=64,128,256", *SWEEP, "guard=false", "hydra.sweep.subdir=${mixture.budget}"]
+    guardtrain(*sweep, "out=alone")
+    text = guardtrain(*sweep, f"out={tmp_path}/nodes", *_nodes(ray_nodes))
+    assert "3 done, 0 skipped, 0 failed" in text
+    assert rows(tmp_path / "nodes") == rows(tmp_path / "alone")
+    assert heads(tmp_path / "nodes") == heads(tmp_path / "alone") != {}
+    runs = f"run={tmp_path}/nodes/128,{tmp_path}/nodes/256"
+    text = guardtrain("export", "-m", runs, f"hydra.sweep.dir={tmp_path}/exports", *_nodes(ray_nodes))
+    assert "2 done, 0 skipped, 0 failed" in text
+    for budget in ("128", "256"):
+        guardtrain("export", f"run=alone/{budget}")
+        made, wanted = (files(tmp_path / place / budget / "guard") for place in ("nodes", "alone"))
+        assert sorted(made) == sorted(wanted)
+        assert made["model.safetensors"] == wanted["model.safetensors"]
+        assert made["head.onnx"] == wanted["head.onnx"]
