@@ -30,10 +30,12 @@ test: install  ## lint and all tests, at the same time
 pytest: install
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# The servers are no part of guardtrain's environment: what they need of pandas and the like is not what it needs.
+# The servers are no part of guardtrain's environment: what they need of pandas and the like is not what it needs. Ray's
+# launcher is taken without its requirements: they hold back cloudpickle for the sake of AWS, and joblib wants it newer.
 $(VENV)/.servers: install
 	@test -x $(VENV)/servers/bin/python || $(BIN)/python -m venv $(VENV)/servers
 	@$(VENV)/servers/bin/python -m pip install --quiet --disable-pip-version-check 'mlflow>=2.16' 'moto[s3]>=5' flask flask-cors
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'hydra-ray-launcher>=1.2.2'
 	@touch $@
 
 engines: $(VENV)/.servers  ## a sweep, an extraction and an export through SLURM, Ray, MLflow and S3, started here

@@ -69,7 +69,7 @@ def slurm(short_folder: Path) -> Iterator[Slurm]:
 def ray_nodes(short_folder: Path) -> Iterator[str]:
     """The address of a Ray cluster of two nodes of one processor each."""
     if find_spec("ray") is None or find_spec("hydra_plugins.hydra_ray_launcher") is None:
-        pytest.skip("no Ray here: make install")
+        pytest.skip("no Ray here, or no launcher for it: make engines installs both")
     address = short_folder / "address"
     command = [sys.executable, "-m", "tests.engines.ray_nodes", str(address)]
     env = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
