@@ -53,7 +53,7 @@ def draw(
         DataError: a test set, metric or point that the results do not have, or a figure named in `plot.figures` that
             they do not allow. With `plot.figures` null such a figure is left out, and the log says why.
     """
-    from guardtrain.curves.efficiency_summary import METRIC, efficiency_test, efficiency_text
+    from guardtrain.curves.efficiency_summary import efficiency_test, efficiency_text
     from guardtrain.curves.summary import print_summary
 
     panels = _panels(plot)
@@ -62,7 +62,7 @@ def draw(
     print_summary(frame, panels, in_domain=plot.in_domain)
     test = efficiency_test(frame, output.scores) if panels is None else None
     if test in output.scored():
-        text = efficiency_text(frame, output.scores, boot=output.boot(str(test), METRIC), outlook=outlook)
+        text = efficiency_text(frame, output.scores, boots=partial(output.boot, str(test)), outlook=outlook)
         print(f"\n{text}")
     displays = output.displays()
     files = [file for display in displays for file in display.save(folder, formats=plot.formats)]
@@ -132,15 +132,14 @@ class _Output:
 
     def check(self) -> None:
         """Refuse what the results cannot have, before anything is printed or written."""
-        from guardtrain.curves.efficiency_summary import METRIC
         from guardtrain.curves.point_scores import chosen_points
         from guardtrain.curves.summary import check_panels, whole_slices
 
         plot, asked = self.plot, self.plot.figures
         whole = whole_slices(self.frame)
         known = str(whole["test"].iloc[0])
-        check_panels(whole, [(plot.categories.test or known, plot.categories.metric or METRIC)])
-        check_panels(whole, [(plot.in_domain or known, METRIC)])
+        check_panels(whole, [(plot.categories.test or known, plot.categories.metric or "auroc")])
+        check_panels(whole, [(plot.in_domain or known, "auroc")])
         if asked is None or {"reliability", "roc"} & set(asked):
             chosen_points(self.frame, plot.point)
         if needy := [name for name in asked or [] if name in NEED_SCORES]:

@@ -150,6 +150,16 @@ class LineReplicates:
         return np.column_stack([self.mean, self.replicates])
 
 
+def rises(line: LineReplicates) -> bool:
+    """Whether more images make a line better by more than chance: the last budget against the first.
+
+    Where they do not (at a ceiling, or in noise), no number of its images is as good as another line: what an inverse
+    gives there is the noise's.
+    """
+    change = line.curves[-1] - line.curves[0]
+    return estimate_of(change if line.increasing else -change, line.confidence).low > 0
+
+
 def isotonic(values: np.ndarray, increasing: bool = True) -> np.ndarray:
     """Least-squares monotone fit along the first axis, for all columns at once.
 

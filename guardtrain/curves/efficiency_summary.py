@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guardtrain.curves.bootstrap import PointReplicates, bootstrap_points
-from guardtrain.curves.efficiency import Estimate, LineReplicates, area_difference, data_multiplier
+from guardtrain.curves.efficiency import Estimate, LineReplicates, area_difference, data_multiplier, rises
 from guardtrain.curves.outlook import HEADING, outlook_lines
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.scores import ScoresFolder
-from guardtrain.curves.statistics import Line, lines_of
+from guardtrain.curves.statistics import Line, lines_of, number_text
 from guardtrain.curves.summary import WIDTH, whole_slices
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METRIC = "auroc"
+METRICS_TOLD = ("auroc", "pair_both_right", "accuracy")  # the first by which more real images make a head better
 REPLICATES = 1000
 _SHOWN = 2  # budgets; from the middle of a curve, where both lines still move
 _LEAST_BUDGETS = 3
@@ -42,6 +43,8 @@ class HeadEfficiency:
         head, test, metric, data: what was measured.
         budgets: of real data alone.
         lines: all but real data alone.
+        rises: whether more real images make the head better by more than chance; else there are no multipliers.
+        real: real data alone at the first and at the last budget, as text.
         replicates, seeds: of the bootstrap: how many, and seeds of each point.
     """
 
@@ -51,6 +54,8 @@ class HeadEfficiency:
     data: str
     budgets: tuple[int, ...]
     lines: tuple[LineEfficiency, ...]
+    rises: bool
+    real: tuple[str, str]
     replicates: int
     seeds: tuple[int, ...]
 
@@ -87,12 +92,12 @@ def measure_efficiency(frame: pd.DataFrame, boot: PointReplicates) -> list[HeadE
     out = []
     for head in dict.fromkeys(boot.points["head"]):
         baseline = LineReplicates.of(boot, next(line for line in lines if line.control == "none"), head)
-        made = []
+        made, room = [], rises(baseline)
         for line in lines_of(boot.points[boot.points["head"] == head]):
             if line.control != "none":
                 own = LineReplicates.of(boot, line, head)
                 at = (int(b) for b in own.budgets)
-                multipliers = dict(zip(at, data_multiplier(baseline, own), strict=True))
+                multipliers = dict(zip(at, data_multiplier(baseline, own), strict=True)) if room else {}
                 made.append(LineEfficiency(line, area_difference(own, baseline), multipliers))
         mine = boot.points[boot.points["head"] == head]
         out.append(
@@ -103,6 +108,8 @@ def measure_efficiency(frame: pd.DataFrame, boot: PointReplicates) -> list[HeadE
                 str(frame["data"].iloc[0]),
                 tuple(int(b) for b in baseline.budgets),
                 tuple(made),
+                room,
+                (number_text(baseline.mean[0]), number_text(baseline.mean[-1])),
                 boot.replicates.shape[1],
                 tuple(int(n) for n in mine["n_seeds"]),
             )
@@ -114,16 +121,18 @@ def efficiency_text(
     frame: pd.DataFrame,
     scores: Path,
     replicates: int = REPLICATES,
-    boot: PointReplicates | None = None,
+    boots: Callable[[str], PointReplicates] | None = None,
     outlook: bool = False,
 ) -> str:
     """The multiplier of each line against real data alone of the same head, on the first test set that has pairs.
+
+    It is told by the first metric of `METRICS_TOLD` by which more real images make a head better by more than chance.
 
     Args:
         frame: the results of one curve.
         scores: its scores folder.
         replicates: of the bootstrap over seeds and test groups.
-        boot: that bootstrap, where it is there already.
+        boots: gives that bootstrap by a metric; None makes it here.
         outlook: whether to say below, where real data alone never does as well, what it would need by extrapolation.
 
     Returns:
@@ -133,8 +142,13 @@ def efficiency_text(
     test = efficiency_test(frame, scores)
     if test is None:
         return ""
-    boot = boot or bootstrap_points(frame, scores, test, METRIC, replicates)
-    heads = measure_efficiency(frame, boot)
+    for metric in METRICS_TOLD:
+        boot = boots(metric) if boots else bootstrap_points(frame, scores, test, metric, replicates)
+        heads = measure_efficiency(frame, boot)
+        if any(head.rises for head in heads):
+            break
+    else:
+        return _no_room(heads)
     budgets = sorted({n for head in heads for n in head.budgets})
     middle = budgets[max(0, len(budgets) // 2 - 2) :][:_SHOWN]
     rows = [["", "area gained", *[f"× at n = {budget:,}" for budget in middle]]]
@@ -146,7 +160,7 @@ def efficiency_text(
             name = part.line.label() if part.line.control == "paired" else f"  {_CONTROLS[part.line.control]}"
             rows.append(["  " * (len(heads) > 1) + name, part.area.text(3), *cells])
     what, whose = (f"{len(heads)} heads", " of the same head") if len(heads) > 1 else (f"{heads[0].head} head", "")
-    title = f"Data efficiency, {METRICS[METRIC]} on '{test}' · {what} · against real only{whose}"
+    title = f"Data efficiency, {METRICS[metric]} on '{test}' · {what} · against real only{whose}"
     blocks = [_table(title, rows)]
     ragged = any(set(part.multipliers) != set(head.budgets) for head in heads for part in head.lines)
     shared = ", of the budgets that both have" if ragged else ""
@@ -159,6 +173,19 @@ def efficiency_text(
         folded = [textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent="    ") for line in told]
         note += "\n\n" + "\n".join([HEADING, *folded])
     return "\n\n".join([*blocks, note]) + "\n"
+
+
+def _no_room(heads: Sequence[HeadEfficiency]) -> str:
+    """Why no multiplier is told."""
+    one = heads[0]
+    tried = ", ".join(METRICS[metric] for metric in METRICS_TOLD)
+    told = ", ".join(f"{head.head} {head.real[0]} to {head.real[1]}" for head in heads)
+    text = (
+        f"No data multiplier on '{one.test}': from n = {one.budgets[0]:,} to {one.budgets[-1]:,} real data alone gets "
+        f"better by no more than chance ({METRICS[one.metric]}: {told}), so that there is no number of real images to "
+        f"compare pairs with. Tried: {tried}."
+    )
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ") + "\n"
 
 
 def _table(title: str, rows: list[list[str]]) -> str:

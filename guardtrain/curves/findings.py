@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from guardtrain.curves.bootstrap import PointReplicates, bootstrap_difference
-from guardtrain.curves.efficiency import Estimate, LineReplicates, data_multiplier
+from guardtrain.curves.efficiency import Estimate, LineReplicates, data_multiplier, rises
 from guardtrain.curves.outlook import HEADING, outlook_lines
 from guardtrain.curves.pairless import pairless_lines
 from guardtrain.curves.results import METRICS
@@ -203,7 +203,13 @@ def _multiplied(boot: PointReplicates, several: bool) -> list[Finding]:
         baseline = LineReplicates.of(boot, real, head)
         n = baseline.budgets[(len(baseline.budgets) - 1) // 2]
         sentences = []
-        for line in (line for line in lines if line.control == "paired"):
+        if not rises(baseline):
+            sentences.append(
+                f"None is told: from n = {int(baseline.budgets[0]):,} to {int(baseline.budgets[-1]):,} real data alone "
+                f"gets no better by more than chance ({number_text(baseline.mean[0])} to "
+                f"{number_text(baseline.mean[-1])})."
+            )
+        for line in [] if sentences else [line for line in lines if line.control == "paired"]:
             own = LineReplicates.of(boot, line, head)
             if n not in own.budgets:
                 continue

@@ -9,7 +9,7 @@ import pytest
 from guardtrain.curves.bootstrap import bootstrap_points
 from guardtrain.curves.efficiency import LineReplicates, data_multiplier
 from guardtrain.curves.efficiency_summary import efficiency_text
-from guardtrain.curves.results import ResultRow, ResultsTable
+from guardtrain.curves.results import METRICS, ResultRow, ResultsTable
 from guardtrain.curves.scores import Scores, ScoresFolder
 from guardtrain.curves.statistics import Line
 from guardtrain.metrics import auroc, pair_both_right, record_pairs
@@ -97,3 +97,27 @@ def test_nothing_is_said_where_there_is_nothing_to_compare(curve: tuple[pd.DataF
     assert efficiency_text(frame[frame["budget"] < 64], scores) == ""
     assert efficiency_text(frame.assign(pair_both_right=np.nan), scores) == ""
     assert efficiency_text(frame, tmp_path / "gone") == ""
+
+
+def test_a_ceiling_has_no_multiplier(curve: tuple[pd.DataFrame, Path], tmp_path: Path) -> None:
+    """Every run as good as all others, but for chance: what is told is that nothing can be."""
+    frame, scores = curve
+    keys, kept, records = ScoresFolder(scores).read("pairs")
+    level = ScoresFolder(tmp_path / "scores")
+    level.write_test_records("pairs", records)
+    noise = np.random.default_rng(0).normal(0, 0.3, kept.ranked.shape)
+    level.write(keys, {"pairs": Scores.of_logits(6 * records.labels - 3 + noise)})
+    text = efficiency_text(frame, level.path, replicates=200)
+    assert " ".join(text.split()).startswith(
+        "No data multiplier on 'pairs': from n = 16 to 512 real data alone gets better by no more than chance "
+        "(Accuracy: linear 1.00 to 1.00), "
+    )
+    # AUROC at its ceiling, and pairs that more images do get right: their share is told
+    budgets = frame.set_index("run").loc[keys, "budget"].to_numpy()
+    shift = np.random.default_rng(1).normal(0, 1, len(keys))[:, None] * 64 / budgets[:, None]
+    other = ScoresFolder(tmp_path / "other")
+    other.write_test_records("pairs", records)
+    other.write(keys, {"pairs": Scores.of_logits(6 * records.labels - 3 + noise + 3 * shift)})
+    assert f"Data efficiency, {METRICS['pair_both_right']} on 'pairs'" in efficiency_text(
+        frame, other.path, replicates=200
+    )
