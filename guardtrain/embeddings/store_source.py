@@ -141,8 +141,9 @@ class StoreSource:
         assert self.manifest is not None
         place = f"the manifest {self.manifest}"
         text = {self.manifest_columns.get(name, name) for name in SCHEMA.names}
+        theirs = read_table(self.manifest, text)
         table = as_record_columns(
-            read_table(self.manifest, text),
+            theirs,
             columns=self.manifest_columns,
             labels=self.labels,
             where=self.where,
@@ -150,8 +151,8 @@ class StoreSource:
         )
         if "id" not in table.column_names:
             raise DataError(
-                f"{place} has no column 'id' to match with the store's.{near('id', table.column_names)} Name it with "
-                f"manifest_columns={{id: …}}. It has: {listed(table.column_names, 30)}."
+                f"{place} has no column 'id' to match with the store's.{near('id', theirs.column_names)} Name it with "
+                f"manifest_columns={{id: …}}. It has: {listed(theirs.column_names, 30)}."
             )
         row_of = {str(text_of(v)): i for i, v in enumerate(stored["id"].to_pylist())}
         ids = [str(text_of(v)) for v in table["id"].to_pylist()]

@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from guardtrain.commands.arguments import with_plain_keys
+from guardtrain.commands.benchmark_data import data_sets
 from guardtrain.commands.data import read_labels, setting_of, settings_told
 from guardtrain.commands.unmentioned import accepted
 from guardtrain.config import EmbedConfig, conf_dir, register_schemas
 from guardtrain.config_checks import build, typed
 from guardtrain.errors import DataError
-from tests.commands.test_told_labels import pasted
+from tests.commands.test_told_labels import benchmark, pasted
 from tests.conftest import ROOT
 from tests.sources.tiny import hub_image, png, shade, write_hub_parquet
 
@@ -204,3 +206,25 @@ def test_quotes_around_a_mappings_keys() -> None:
     Path("t.csv").write_text("image,label\n0.png,true\n1.png,1\n2.png,false\n3.png,maybe\n")
     (*_, last) = pasted(told(*table))
     assert "unsafe: 1 (1), safe: 'maybe' (1), false (1), true (1)" in told(*table, last.replace(" 1: 0", " 1: 1"))
+
+
+@pytest.mark.parametrize("make", [_gone_images, _renamed_columns, _train_parquet])
+def test_benchmarks_paste_the_whole_of_data(make: Callable[[], Any]) -> None:
+    make()
+    given: Any = {"mine": "train.parquet" if make is _train_parquet else "labels.csv"}
+    with pytest.raises(DataError) as caught:
+        data_sets(benchmark(given))
+    given = OverridesParser.create().parse_override(pasted(str(caught.value))[0]).value()
+    (found,) = data_sets(benchmark(given))
+    assert found.name == "mine"
+    assert found.records.labels.tolist() == ([1, 0, 1, 0] if make is _train_parquet else [0, 1, 0, 1])
+    assert sorted(shade(found.source.image(i)) for i in range(4)) == [0, 50, 100, 150]
+
+
+def test_benchmarks_know_folders_of_datasets_and_json() -> None:
+    _saved()
+    _coco_json()
+    Path("rows.json").write_text(json.dumps([{"image": name, "label": k % 2} for k, name in enumerate(NAMES)]))
+    saved, rows = data_sets(benchmark(["saved", "rows.json"]))
+    assert (saved.name, saved.records.labels.tolist()) == ("saved", [1, 0, 1, 0])
+    assert (rows.name, rows.records.labels.tolist()) == ("rows", [0, 1, 0, 1])

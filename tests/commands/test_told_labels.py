@@ -167,7 +167,7 @@ def test_pools_are_read_and_told_of_before_anything_is_embedded(tmp_path: Path) 
     assert [line.partition(" records")[0] for line in scenes] == ["data.real: 40", "data.test.in_domain: 40"]
 
 
-def _benchmark(data: Any) -> BenchmarkSettings:
+def benchmark(data: Any) -> BenchmarkSettings:
     return BenchmarkSettings(guards=["none"], data_sets=data, out="o", data_dir="data", cache_dir="cache")
 
 
@@ -190,11 +190,11 @@ def test_benchmarks_tell_the_whole_of_data(
     table.to_csv(tmp_path / "u.csv", index=False)
     images("ok", "gore")
     with pytest.raises(DataError) as caught:
-        data_sets(_benchmark(given_data))
+        data_sets(benchmark(given_data))
     first, _ = pasted(str(caught.value))
     assert first.startswith("data=")
     said: list[str] = []
-    found = data_sets(_benchmark(OverridesParser.create().parse_override(first).value()), said.append)
+    found = data_sets(benchmark(OverridesParser.create().parse_override(first).value()), said.append)
     assert all("'gore'" in line or "'unsafe'" in line for line in said)
     assert len(said) == len(found) == (2 if isinstance(given_data, Sequence) and "u.csv" in given_data else 1)
     assert f"unsafe: 'gore' ({int(found[0].records.labels.sum())})" in said[0]
