@@ -123,7 +123,8 @@ class ManifestSource:
         if "label" not in table.column_names:
             raise without_labels(theirs, columns, origin)
         if "image" in table.column_names and pa.types.is_string(table["image"].type):
-            paths = [i and as_on_disk(i, self._root_text()) for i in table["image"].to_pylist()]
+            root = self._root_text()
+            paths = [i and as_on_disk(i, root) for i in table["image"].to_pylist()]
             table = with_column(table, "image", pa.array(paths, pa.string()))
         table = with_source(table, self.source)
         records = Records.from_table(table, root=self._root(), origin=origin)
