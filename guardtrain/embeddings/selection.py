@@ -19,6 +19,7 @@ from guardtrain.files import replace_file
 from guardtrain.sources.cells import text_of
 from guardtrain.sources.choosing import keep_where
 from guardtrain.sources.tables import FORMATS, listed, near, read_table
+from guardtrain.sources.text_tables import decoded
 
 HALVES = ("error", "drop", "complete")
 _ROW = "__row__"
@@ -230,8 +231,8 @@ def read_ids(path: str) -> list[str]:
     """
     if not path.lower().endswith(FORMATS):
         try:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = decoded(Path(path).read_bytes(), path).splitlines()
+        except OSError as error:
             raise DataError(f"The ids of {path} cannot be read: {error}") from error
         return [line.strip() for line in lines if line.strip()]
     table = read_table(path, ["id"])

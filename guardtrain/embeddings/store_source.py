@@ -40,7 +40,7 @@ class StoreSource:
         columns: our column -> the metadata's, such as `{id: image_path, label: nsfw}`. Without an id column,
             `image_path` is the id.
         labels: cell of the label column -> 0 (safe) or 1 (unsafe); default as in `ManifestSource`.
-        manifest: a table (CSV, JSONL, Parquet) with labels and further columns for rows of the store; only rows it
+        manifest: a table (CSV, JSON, Parquet) with labels and further columns for rows of the store; only rows it
             names are kept. Those that could not be embedded are left out, and so is the other half of a pair of the
             manifest; a warning counts them.
         manifest_columns: our column -> the manifest's; its `id` is matched with the store's.

@@ -50,7 +50,7 @@ class ArraysSource:
             default to the file's name and the row.
         edited: in the table form a key; in the pairs form which halves went through an editor: safe, unsafe, none
             or both.
-        metadata: a table (CSV, JSONL, Parquet) whose row `i` belongs to row `i` of the features; keys are looked
+        metadata: a table (CSV, JSON, Parquet) whose row `i` belongs to row `i` of the features; keys are looked
             up in it first.
         where: key -> value or list of values; only rows that match are kept. A value that no row has is an error,
             unless it ends in a question mark.

@@ -113,7 +113,7 @@ def test_matching_rows(tmp_path: Path) -> None:
 
 
 def test_ids_of_a_file(tmp_path: Path) -> None:
-    (tmp_path / "ids.txt").write_text("r1\n\n r2 \n")
+    (tmp_path / "ids.txt").write_text("r1\n\n r2 \n", encoding="utf-8-sig")
     (tmp_path / "ids.csv").write_text("id,x\n01,a\n2,b\n")
     assert read_ids(str(tmp_path / "ids.txt")) == ["r1", "r2"]
     assert read_ids(str(tmp_path / "ids.csv")) == ["01", "2"]
