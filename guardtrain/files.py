@@ -88,6 +88,28 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def stand_in(path: Path) -> str:
+    """What a file is that was saved in the place of weights, and how to get these; empty for any other file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        return (
+            f"{path} is a Git-LFS pointer, a few lines that stand for a file in a clone, not the file itself: run "
+            "`git lfs pull` in the clone, or download the file."
+        )
+    if start.startswith((b"<!doctype html", b"<html")):
+        return (
+            f"{path} is an HTML page, not the file that the page is about: its link was saved, or a login was asked "
+            "for. Download the file itself (from the Hugging Face hub with `hf download`, or /resolve/ for /blob/ in "
+            "the link)."
+        )
+    return ""
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

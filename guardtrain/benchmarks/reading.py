@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from guardtrain.errors import GuardError
+from guardtrain.files import stand_in
 
 ALONE = ""  # the name of an array that is a file's whole content
 PICKLES, CHECKPOINTS = (".p", ".pkl", ".pickle"), (".pt", ".pth", ".bin", ".ckpt")
@@ -33,6 +34,8 @@ def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, np.
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise GuardError(f"{path} is no file of weights that can be read: allowed are {', '.join(SUFFIXES)}.")
+    if wrong := stand_in(path):
+        raise GuardError(wrong)
     arrays = reader(path, names)
     if missing := [name for name in names or () if name not in arrays]:
         has = ", ".join(map(repr, list(arrays)[:12])) or "nothing"

@@ -17,7 +17,7 @@ from typing import Any
 from guardtrain.encoders.hub import hub_file
 from guardtrain.encoders.spec import LOCAL_DIR, EncoderSettings, EncoderSpec
 from guardtrain.errors import ConfigError, EncoderError
-from guardtrain.files import file_sha256
+from guardtrain.files import file_sha256, stand_in
 
 # open_clip's own defaults (open_clip.transform.PreprocessCfg), repeated here because importing them takes 4 s; a
 # test compares the two.
@@ -42,6 +42,10 @@ _FOLDER_WEIGHTS = (
     "model.pth",
 )
 _RESIZE_OF_CROP_MODE = {"center": "shortest", "squash": "squash", "border": "longest"}
+TIMM_CONFIG = "config.json"
+TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_TIMM_ORG = "timm/"
+_HUB, _OLD_HUB = "hf-hub:", "hf_hub:"  # timm still takes its old spelling
 _PACKAGE_SCHEME = "pkg://"
 _NOT_OF_THE_NUMBERS = ("name", "batch_size", "device")
 
@@ -87,6 +91,8 @@ def resolve_spec(settings: EncoderSettings, memo: Path | None = None) -> Encoder
 def resolve(settings: EncoderSettings) -> Resolved:
     """`resolve_spec`, with the files it found; hashes local weights each time."""
     settings.check()
+    if settings.model.startswith(_OLD_HUB):
+        settings = replace(settings, model=_HUB + settings.model.removeprefix(_OLD_HUB))
     if settings.family == "nudenet":
         from guardtrain.encoders.nudenet_adapter import resolve_nudenet
 
@@ -210,31 +216,38 @@ def _open_clip_folder(
         if not folder.is_dir():
             raise EncoderError(f"encoder.model={settings.model}: there is no folder {folder}.")
         return folder, checkpoint, None
-    if settings.model.startswith("hf-hub:"):
-        repo = settings.model.removeprefix("hf-hub:")
+    if settings.model.startswith(_HUB):
+        repo = settings.model.removeprefix(_HUB)
         config = hub_file(repo, [OPEN_CLIP_CONFIG], f"open_clip {settings.model}", settings.pretrained)
         return config.parent, checkpoint, config.parent.name
     return None, None, None
 
 
 def _read_open_clip_config(folder: Path) -> dict[str, Any]:
-    file = folder / OPEN_CLIP_CONFIG
+    config = _read_json(folder, OPEN_CLIP_CONFIG)
+    if not isinstance(config.get("model_cfg"), dict):
+        raise EncoderError(f"{folder / OPEN_CLIP_CONFIG} has no 'model_cfg'.")
+    return config
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    file = folder / name
     if not file.is_file():
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-        raise EncoderError(f"The encoder's folder {folder} must hold {OPEN_CLIP_CONFIG} and weights; it holds {found}.")
+        raise EncoderError(f"The encoder's folder {folder} must hold {name} and weights; it holds {found}.")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise EncoderError(f"{file} is not JSON: {error}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
-        raise EncoderError(f"{file} has no 'model_cfg'.")
-    return config
+    return config if isinstance(config, dict) else {}
 
 
-def _weights_in(folder: Path) -> Path:
+def _weights_in(folder: Path, config: str = OPEN_CLIP_CONFIG) -> Path:
+    """The weights of a folder that holds a model's configuration, too."""
+    _read_json(folder, config)
     for name in _FOLDER_WEIGHTS:
         if (folder / name).is_file():
-            return folder / name
+            return _weights(folder / name)
     raise EncoderError(f"The encoder's folder {folder} has no weights (looked for {', '.join(_FOLDER_WEIGHTS)}).")
 
 
@@ -280,29 +293,29 @@ def _some_tags(model: str) -> str:
 def _resolve_timm(settings: EncoderSettings) -> Resolved:
     import timm
 
-    if not settings.model:
-        raise ConfigError("encoder.model must name the timm model that encoder.checkpoint belongs to.")
     checkpoint = _checkpoint(settings)
-    if checkpoint is not None and not checkpoint.is_file():
-        raise EncoderError(f"encoder.checkpoint={settings.checkpoint} must be a weights file, not a folder, for timm.")
-    architecture, _, tag = settings.model.partition(".")
-    tag = settings.pretrained or tag
-    if not timm.is_model(architecture):
-        raise EncoderError(f"timm has no model '{architecture}'. {close_names(architecture, timm.list_models())}")
-    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
-    if tag and checkpoint is None and tag not in tags:
-        raise EncoderError(f"timm has no pretrained tag '{tag}' for {architecture}. {close_names(tag, tags)}")
-    entry = timm.models.get_pretrained_cfg(f"{architecture}.{tag}" if tag in tags else architecture)
-    published = entry.to_dict() if entry is not None else {}
-    if checkpoint is None and not (published.get("hf_hub_id") or published.get("url") or published.get("file")):
-        raise EncoderError(f"timm publishes no weights for {architecture}: set encoder.checkpoint to a local file.")
+    folder, weights, revision = _timm_folder(settings, checkpoint)
+    if folder is not None:
+        written = read_timm_config(folder)
+        architecture, published = str(written["architecture"]), dict(written.get("pretrained_cfg") or {})
+        arguments = {**(written.get("model_args") or {}), **settings.model_kwargs}
+        model, pretrained = (architecture, None) if revision is None else (settings.model, revision)
+        weights = checkpoint if checkpoint is not None and checkpoint.is_file() else weights
+        if not timm.is_model(architecture):
+            raise EncoderError(f"{folder / TIMM_CONFIG} names the model '{architecture}', which timm does not have.")
+    else:
+        model, pretrained, published = _registered_timm(settings, checkpoint)
+        arguments, weights = dict(settings.model_kwargs), checkpoint
     data = timm.data.resolve_data_config(pretrained_cfg=published)
     height, width = (settings.image_size,) * 2 if settings.image_size else data["input_size"][1:]
+    # The hub's own weights are named by its commit; a file of the user's is not.
+    sha = None if weights is None or (revision is not None and checkpoint is None) else file_sha256(weights)
+    label = folder.name if folder is not None and revision is None else _label(settings)
     spec = EncoderSpec(
         family="timm",
-        model=architecture,
-        pretrained=None if checkpoint is not None else str(published.get("tag") or tag),
-        weights_sha256=None if checkpoint is None else file_sha256(checkpoint),
+        model=model,
+        pretrained=pretrained,
+        weights_sha256=sha,
         image_size=(int(height), int(width)),
         resize_mode=settings.resize_mode or _RESIZE_OF_CROP_MODE[data["crop_mode"]],
         interpolation=settings.interpolation or data["interpolation"],
@@ -314,12 +327,66 @@ def _resolve_timm(settings: EncoderSettings) -> Resolved:
         crops=settings.crops,
         crop_share=corners(settings),
         dtype=arithmetic(settings),
-        model_kwargs=dict(settings.model_kwargs),
-        name=settings.name or _label(settings),
-        location=settings.checkpoint,
+        model_kwargs=arguments,
+        name=settings.name or label,
+        location=settings.checkpoint or (str(folder) if folder is not None and revision is None else None),
         versions=versions("guardtrain", "timm", "torch", "torchvision", "pillow"),
     )
-    return Resolved(spec, None, checkpoint)
+    return Resolved(spec, folder, weights)
+
+
+def _registered_timm(settings: EncoderSettings, checkpoint: Path | None) -> tuple[str, str | None, dict[str, Any]]:
+    """Architecture, tag (None with weights of the user's own) and published settings of a model that timm knows."""
+    import timm
+
+    name = settings.model.removeprefix(_HUB).removeprefix(_TIMM_ORG)
+    if not name:
+        raise ConfigError("encoder.model must name the timm model that encoder.checkpoint belongs to.")
+    architecture, _, tag = name.partition(".")
+    tag = settings.pretrained or tag
+    if not timm.is_model(architecture):
+        hub = f" A repository of the hub is encoder.model=hf-hub:{name}." if name.count("/") == 1 else ""
+        raise EncoderError(f"timm has no model '{architecture}'. {close_names(architecture, timm.list_models())}{hub}")
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
+    if tag and checkpoint is None and tag not in tags:
+        raise EncoderError(f"timm has no pretrained tag '{tag}' for {architecture}. {close_names(tag, tags)}")
+    entry = timm.models.get_pretrained_cfg(f"{architecture}.{tag}" if tag in tags else architecture)
+    published = entry.to_dict() if entry is not None else {}
+    if checkpoint is None and not (published.get("hf_hub_id") or published.get("url") or published.get("file")):
+        raise EncoderError(f"timm publishes no weights for {architecture}: set encoder.checkpoint to a local file.")
+    return architecture, None if checkpoint is not None else str(published.get("tag") or tag), published
+
+
+def _timm_folder(settings: EncoderSettings, checkpoint: Path | None) -> tuple[Path | None, Path | None, str | None]:
+    """Folder with timm's `config.json`, its weights where they are there, and the hub's commit."""
+    import timm
+
+    if checkpoint is not None and checkpoint.is_dir():
+        return checkpoint, _weights_in(checkpoint, TIMM_CONFIG), None
+    if settings.model.startswith(f"{LOCAL_DIR}:"):
+        folder = Path(settings.model.removeprefix(f"{LOCAL_DIR}:")).expanduser()
+        if not folder.is_dir():
+            raise EncoderError(f"encoder.model={settings.model}: there is no folder {folder}.")
+        return folder, _weights_in(folder, TIMM_CONFIG), None
+    if settings.model.startswith(_HUB):
+        repo = settings.model.removeprefix(_HUB)
+        if repo.startswith(_TIMM_ORG) and timm.is_model(repo.removeprefix(_TIMM_ORG).partition(".")[0]):
+            return None, None, None  # of timm's own, which it knows by name
+        config = hub_file(repo, [TIMM_CONFIG], f"timm {settings.model}", settings.pretrained)
+        return config.parent, None, config.parent.name
+    return None, None, None
+
+
+def read_timm_config(folder: Path) -> dict[str, Any]:
+    """What timm writes of a model beside its weights: `architecture`, `pretrained_cfg`, perhaps `model_args`.
+
+    Raises:
+        EncoderError: there is no such file, or it is of something else.
+    """
+    config = _read_json(folder, TIMM_CONFIG)
+    if not isinstance(config.get("architecture"), str):
+        raise EncoderError(f"{folder / TIMM_CONFIG} has no 'architecture': it is no model that timm saved.")
+    return config
 
 
 # ---------------------------------------------------------------- shared
@@ -331,6 +398,13 @@ def _checkpoint(settings: EncoderSettings) -> Path | None:
     path = local_path(settings.checkpoint)
     if not path.exists():
         raise EncoderError(f"encoder.checkpoint={settings.checkpoint}: there is no file or folder {path.absolute()}.")
+    return path if path.is_dir() else _weights(path)
+
+
+def _weights(path: Path) -> Path:
+    """The file, which is refused where it only stands for weights."""
+    if wrong := stand_in(path):
+        raise EncoderError(wrong)
     return path
 
 
@@ -345,7 +419,7 @@ def _label(settings: EncoderSettings) -> str:
 
 def _memo_key(settings: EncoderSettings) -> str | None:
     """None where resolving must look again each time: a hub repository's main branch may have moved in the cache."""
-    if settings.model.startswith("hf-hub:"):
+    if settings.model.startswith((_HUB, _OLD_HUB)):
         return None
     said: dict[str, Any] = {k: v for k, v in asdict(settings).items() if k not in _NOT_OF_THE_NUMBERS}
     said["versions"] = versions("guardtrain", "open_clip_torch", "timm")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ import torch
 
 from guardtrain.encoders.encoder import Encoder, pick_device
 from guardtrain.encoders.hub import hub_file
-from guardtrain.encoders.resolve import Resolved
+from guardtrain.encoders.resolve import TIMM_WEIGHTS, Resolved, read_timm_config
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec
 from guardtrain.errors import EncoderError
+
+_FILTERS = ("checkpoint_filter_fn", "_filter_fn", "pretrained_filter_fn")
 
 
 def load_timm(settings: EncoderSettings, resolved: Resolved) -> Encoder:
@@ -24,20 +28,30 @@ def load_timm(settings: EncoderSettings, resolved: Resolved) -> Encoder:
 
     spec = resolved.spec
     arguments: dict[str, Any] = dict(spec.model_kwargs)
-    name = spec.model if resolved.weights is not None else f"{spec.model}.{spec.pretrained}"
+    weights, name = resolved.weights, spec.model
+    published = None  # timm's own settings of the model, which it knows by name
+    if resolved.config_folder is not None:
+        written = read_timm_config(resolved.config_folder)
+        name, published = str(written["architecture"]), written.get("pretrained_cfg")
+        if weights is None:
+            repo = spec.model.partition(":")[2]
+            weights = hub_file(repo, TIMM_WEIGHTS, f"timm {spec.model}", spec.pretrained)
+        arguments.setdefault("num_classes", written.get("num_classes"))
+    elif weights is None:
+        name = f"{spec.model}.{spec.pretrained}"
     entry = timm.models.get_pretrained_cfg(name)
     if settings.image_size is not None and entry is not None and entry.fixed_input_size:
         arguments.setdefault("img_size", settings.image_size)
-    if resolved.weights is None:
+    if weights is None:
         _fetch(entry, name)
     try:
-        model = timm.create_model(name, pretrained=resolved.weights is None, **arguments)
+        model = timm.create_model(name, pretrained=weights is None, pretrained_cfg=published, **arguments)
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         raise EncoderError(f"timm cannot build {name} with {arguments or 'no further arguments'}: {error}") from error
-    if resolved.weights is None:
+    if weights is None:
         model.reset_classifier(0)
     else:
-        _load_weights(model, resolved.weights, spec)
+        _load_weights(model, weights, spec)
     device = pick_device(settings.device)
     model = model.eval().requires_grad_(False).to(device)
     return Encoder(spec, model, model, None, device, settings.batch_size)
@@ -62,11 +76,30 @@ def _load_weights(model: Any, weights: Path, spec: EncoderSpec) -> None:
     except Exception as error:  # pickle, zip and safetensors errors
         raise EncoderError(f"The weights {weights} cannot be read: {str(error).splitlines()[0]}") from error
     model.reset_classifier(0)
-    kept = {key: value for key, value in state.items() if not key.startswith(prefixes)} if prefixes else state
-    try:
+
+    def load(found: Mapping[str, Any]) -> None:
+        kept = {key: value for key, value in found.items() if not (prefixes and key.startswith(prefixes))}
         model.load_state_dict(kept, strict=True)
+
+    try:
+        load(state)
     except RuntimeError as error:
-        lines = "\n  ".join(line.strip()[:200] for line in str(error).splitlines()[:4])
-        raise EncoderError(f"The weights {weights} do not fit the model {spec.model}:\n  {lines}") from error
+        try:
+            load(_filtered(model, state))
+        except Exception:  # timm's filters raise errors of any class where a file is none of theirs
+            lines = "\n  ".join(line.strip()[:200] for line in str(error).splitlines()[:4])
+            raise EncoderError(f"The weights {weights} do not fit the model {spec.model}:\n  {lines}") from error
     if not all(torch.isfinite(p).all() for p in model.parameters()):
         raise EncoderError(f"The weights {weights} hold values that are not finite.")
+
+
+def _filtered(model: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights as timm itself changes them before it loads them: other names, other image sizes, parts left out.
+
+    Its filters are functions of the model's module, under one of a few names.
+    """
+    module = sys.modules[type(model).__module__]
+    for name in _FILTERS:
+        if (change := getattr(module, name, None)) is not None:
+            return dict(change(dict(state), model))
+    raise LookupError(f"{module.__name__} has no filter")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from guardtrain.benchmarks.reading import read_arrays
 from guardtrain.encoders import EncoderSettings, load_encoder
 from guardtrain.encoders.encoder import Encoder
-from guardtrain.errors import EncoderError
+from guardtrain.encoders.resolve import resolve_spec
+from guardtrain.errors import EncoderError, GuardError
 
 
 def load(file: Path, **settings: object) -> Encoder:
@@ -65,6 +68,90 @@ def test_weights_that_do_not_fit_are_named(tiny_timm: Path, tmp_path: Path) -> N
     (tmp_path / "no.safetensors").write_bytes(b"no")
     with pytest.raises(EncoderError, match="cannot be read"):
         load(tmp_path / "no.safetensors")
+
+
+def test_what_timm_changes_before_it_loads_is_changed_here(
+    tiny_timm: Path, tmp_path: Path, pictures: list[Image.Image]
+) -> None:
+    """DINOv2 is published with a mask token and for images of another size."""
+    file = tmp_path / "published.pth"
+    torch.save(load_file(tiny_timm) | {"mask_token": torch.zeros(1, 64)}, file)
+    ours = load(file, image_size=96, normalize=False)
+    overlay = {"file": str(file), "num_classes": 7}
+    model = timm.create_model(
+        "test_vit", pretrained=True, pretrained_cfg_overlay=overlay, num_classes=7, img_size=96
+    ).eval()
+    model.reset_classifier(0)
+    inputs = torch.stack([ours.preprocess(p) for p in pictures])
+    assert inputs.shape[-1] == 96
+    with torch.no_grad():
+        expected = model(inputs).numpy()
+    np.testing.assert_allclose(ours.encode_images(pictures), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["timm/test_vit.r160_in1k", "hf-hub:timm/test_vit", "hf_hub:timm/test_vit"])
+def test_timms_own_models_under_the_hubs_names(tiny_timm: Path, name: str) -> None:
+    named = resolve_spec(EncoderSettings(family="timm", model=name, checkpoint=str(tiny_timm), name="x"))
+    assert named == resolve_spec(EncoderSettings(family="timm", model="test_vit", checkpoint=str(tiny_timm), name="x"))
+    with pytest.raises(EncoderError, match=r"no model 'org/other'. .*encoder.model=hf-hub:org/other"):
+        resolve_spec(EncoderSettings(family="timm", model="org/other"))
+
+
+@pytest.fixture
+def saved(tiny_timm: Path, tmp_path: Path) -> Path:
+    """A model as timm itself saves one: its configuration beside its weights."""
+    folder = tmp_path / "saved"
+    model = timm.create_model("test_vit", num_classes=7, checkpoint_path=str(tiny_timm))
+    timm.models.save_for_hf(model, folder, model_config={"pretrained_cfg": {"mean": [0.1, 0.2, 0.3]}})
+    return folder
+
+
+def test_a_folder_and_a_repository_of_ones_own(
+    saved: Path, tiny_timm: Path, tmp_path: Path, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = load(tiny_timm, mean=[0.1, 0.2, 0.3]).encode_images(pictures)
+    folder = load_encoder(EncoderSettings(family="timm", model=f"local-dir:{saved}"))
+    assert (folder.encode_images(pictures) == expected).all()
+    assert folder.spec.name == "saved"
+    assert load_encoder(folder.spec).spec == folder.spec
+    assert load_encoder(EncoderSettings(family="timm", checkpoint=str(saved))).spec.fingerprint == (
+        folder.spec.fingerprint
+    )
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repo = tmp_path / "cache/models--org--nsfw"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs/main").write_text(commit)
+    shutil.copytree(saved, repo / "snapshots" / commit)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    for model in ("hf-hub:org/nsfw", "hf_hub:org/nsfw"):
+        hub = load_encoder(EncoderSettings(family="timm", model=model))
+        assert (hub.encode_images(pictures) == expected).all()
+        assert (hub.spec.model, hub.spec.pretrained) == ("hf-hub:org/nsfw", commit)
+        assert load_encoder(hub.spec).spec == hub.spec
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a Git-LFS pointer.*`git lfs pull`"),
+        (b"\n<!DOCTYPE html><html><head></head></html>", "is an HTML page.*`hf download`"),
+    ],
+    ids=["pointer", "page"],
+)
+def test_what_was_saved_in_the_place_of_weights_is_named(
+    content: bytes, message: str, saved: Path, tiny_clip: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "weights.pth"
+    file.write_bytes(content)
+    with pytest.raises(EncoderError, match=message):
+        load(file)
+    with pytest.raises(EncoderError, match=message):
+        resolve_spec(EncoderSettings(model="ViT-B-32", checkpoint=str(file)))
+    with pytest.raises(GuardError, match=message):
+        read_arrays(file)
+    (saved / "model.safetensors").write_bytes(content)
+    with pytest.raises(EncoderError, match=message):
+        resolve_spec(EncoderSettings(family="timm", checkpoint=str(saved)))
 
 
 def test_timm_reads_no_text(tiny_timm: Path) -> None:
