@@ -111,7 +111,7 @@ def explain(error: Exception, place: str = "") -> str:
     first = str(error).splitlines()[0]
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         parent = getattr(error, "parent_node", None)
-        allowed = [str(k) for k in parent] if isinstance(parent, DictConfig) else []
+        allowed = [str(k) for k in parent if k != "hydra"] if isinstance(parent, DictConfig) else []
         object_type = getattr(error, "object_type", None)
         if not allowed and dataclasses.is_dataclass(object_type):
             allowed = [f.name for f in dataclasses.fields(object_type)]

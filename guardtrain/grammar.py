@@ -15,15 +15,16 @@ _KEY = re.compile(r"[A-Za-z0-9_/\-+.$%*@?|\\()\[\]{}:=, ]+")
 _ESCAPED = re.compile(r"([\\()\[\]{}:=,])")
 
 
-def setting_text(value: Any, *, spaced: bool = False) -> str:
-    """`value` as Hydra reads it behind `SETTING=`.
+def setting_text(value: Any, *, spaced: bool = False, quote: str = '"') -> str:
+    """`value` as Hydra reads it behind `SETTING=`; in double quotes where it needs some, as shells have single ones.
 
     Args:
         value: a number, text, None, or a list or mapping of such.
         spaced: with a blank after `,` and `:`, for people.
+        quote: the quotes of text.
 
     >>> [setting_text(v) for v in (0.5, True, None, "mlp", [64, 32], "two words")]
-    ['0.5', 'true', 'null', 'mlp', '[64,32]', "'two words'"]
+    ['0.5', 'true', 'null', 'mlp', '[64,32]', '"two words"']
     >>> setting_text({"Highly Unsafe": 1, "-1": 0}, spaced=True)
     '{Highly Unsafe: 1, -1: 0}'
     >>> setting_text({"不安全": 1}, spaced=True)
@@ -40,12 +41,12 @@ def setting_text(value: Any, *, spaced: bool = False) -> str:
         keys = [key_text(str(key)) for key in value]
         if None in keys:
             return _as_yaml(value)
-        items = (f"{key}:{blank}{setting_text(v, spaced=spaced)}" for key, v in zip(keys, value.values(), strict=True))
-        return "{" + f",{blank}".join(items) + "}"
+        values = [setting_text(one, spaced=spaced, quote=quote) for one in value.values()]
+        return "{" + f",{blank}".join(f"{key}:{blank}{text}" for key, text in zip(keys, values, strict=True)) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + f",{blank}".join(setting_text(item, spaced=spaced) for item in value) + "]"
+        return "[" + f",{blank}".join(setting_text(item, spaced=spaced, quote=quote) for item in value) + "]"
     text = str(value)
-    return text if _WORD.fullmatch(text) and text.lower() not in _NO_WORDS else quoted(text)
+    return text if _WORD.fullmatch(text) and text.lower() not in _NO_WORDS else quoted(text, quote)
 
 
 def quoted(text: str, quote: str = "'") -> str:

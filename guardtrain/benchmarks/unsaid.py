@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from guardtrain.curves.collecting.ranking import quoted_value
 from guardtrain.errors import ConfigError, GuardError
+from guardtrain.grammar import quoted
 from guardtrain.sources.cells import text_of
 from guardtrain.sources.tables import listed
 
@@ -103,7 +103,7 @@ def unsafe_setting(names: Sequence[str]) -> str:
 
 def value_text(name: str) -> str:
     """A name in Hydra's grammar, that is read as this text or this whole number."""
-    return name if _PLAIN.fullmatch(name) and name.lower() not in _NOT_TEXT else quoted_value(name)
+    return name if _PLAIN.fullmatch(name) and name.lower() not in _NOT_TEXT else quoted(name, '"')
 
 
 def _places(given: Any, names: Sequence[str], what: str) -> tuple[int, ...]:

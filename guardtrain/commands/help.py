@@ -127,6 +127,11 @@ def _composed(command: str) -> DictConfig:
         return compose(command)
 
 
+def settings_of(command: str) -> list[str]:
+    """The full names of a command's settings."""
+    return [name for name, _ in _settings(SCHEMAS[command])]
+
+
 def _settings(schema: type, prefix: str = "") -> list[tuple[str, str]]:
     """(full name, explanation) of every setting of a schema, nested ones after it."""
     found = []

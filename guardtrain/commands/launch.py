@@ -15,17 +15,18 @@ from typing import Any
 
 from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
-from hydra.errors import CompactHydraException, ConfigCompositionException, HydraException, OverrideParseException
+from hydra.errors import CompactHydraException, ConfigCompositionException, HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from guardtrain.commands.arguments import paths_as_they_are, with_plain_keys
+from guardtrain.commands.chosen_tests import keep_test_sets
 from guardtrain.commands.config_path import set_own_configs
 from guardtrain.commands.experiments import misplaced_experiment
 from guardtrain.commands.unmentioned import accepted
 from guardtrain.commands.values import as_typed
+from guardtrain.commands.words import objection
 from guardtrain.config import conf_dir, register_schemas
-from guardtrain.config_checks import explain
 from guardtrain.disk import why_unwritten, written_folders
 from guardtrain.errors import GuardtrainError
 from guardtrain.own_code import make_importable, place_in_own
@@ -91,6 +92,7 @@ def launch(command: str, arguments: Sequence[str]) -> int:
             raise _UsersToMend(text) from error
 
     try:
+        parsed.overrides = keep_test_sets(command, parsed.overrides)
         if _is_sweep(parsed):
             from guardtrain.commands.sweep import run_sweep
 
@@ -117,7 +119,7 @@ def launch(command: str, arguments: Sequence[str]) -> int:
     except (GuardtrainError, _UsersToMend) as error:
         return _say(command, str(error), 2)
     except (HydraException, CompactHydraException, OmegaConfBaseException) as error:
-        return _say(command, misplaced_experiment(command, parsed.overrides) or _composition(error), 2)
+        return _say(command, misplaced_experiment(command, parsed.overrides) or objection(command, error), 2)
     except Exception as error:
         given = dict(text.partition("=")[::2] for text in parsed.overrides)
         if (why := _of_files(error, started[0] if started else given)) is not None:
@@ -149,16 +151,6 @@ def _is_sweep(parsed: argparse.Namespace) -> bool:
     """Whether a sweep is to be run, not its config or help to be shown."""
     shown = parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion or parsed.run
     return bool(not shown and (parsed.multirun or "hydra.mode=MULTIRUN" in parsed.overrides))
-
-
-def _composition(error: Exception) -> str:
-    """What Hydra or OmegaConf objected to when the config was composed."""
-    cause: Any = error if isinstance(error, OmegaConfBaseException) else error.__cause__
-    if isinstance(cause, OmegaConfBaseException):
-        return explain(cause)
-    if isinstance(error, OverrideParseException):
-        return f"cannot read '{error.override}': {error.message.splitlines()[0]}"
-    return str(error).partition("\nConfig search path")[0].strip()
 
 
 def _say(command: str, text: str, code: int) -> int:

@@ -45,7 +45,8 @@ class DataSettings:
         real: the source of real images, `{_target_: ..., ...}`.
         pairs: the source of counterfactual pairs; null where there are none.
         test: test sets by name: each a source, or `{hold_out: real|pairs, groups: N | fraction: F | split: test}`,
-            which takes whole groups out of that pool before anything is trained.
+            which takes whole groups out of that pool before anything is trained. `data.test=NAME` on the command line
+            (or a list of names) keeps these alone.
         hold_out_seed: draws the held-out groups; the same for every seed of a curve.
         about: url, licence, access, terms and paper of a source by its name here, for those that are not the user's
             own: `+data.about.real.licence=cc-by-4.0`.

@@ -42,8 +42,8 @@ def test_what_a_command_refuses_is_not_offered() -> None:
     ):
         every = {path.stem for path in (conf_dir() / group).glob("*.yaml")}
         assert every - {path.stem for path in options_of(command, group)} == refused
-    text = command_help("finetune", "about")
-    listed = text.partition("\n  experiment\n")[2].partition("\nsettings")[0]
+    text = command_help("finetune", "about", whole=True)
+    listed = text.partition("\n  experiment\n")[2]
     assert "perspectivevision_lora" in listed
     assert "masks" not in listed
     assert completions("guardtrain finetune experiment=") == ["experiment=perspectivevision_lora"]

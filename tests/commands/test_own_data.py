@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,30 @@ def test_manifests_to_curve(run, files) -> None:
     text = run("curve", "data=manifest", *tables, *GRID, "plot.figures=[]")
     assert "12 of 12 runs trained" in text
     assert "AUROC on 'counterfactual'" in text
+    # a preset's grid, of which something does not fit; one test set alone
+    few = ["grid=small", "grid.seeds=1", "plot.figures=[]", "out=preset"]
+    text = run("curve", "data=manifest", *tables, *few, "data.test=counterfactual")
+    assert "left out, for 120 real images and 40 pairs are too few: budgets 256, 1024. The most at which" in text
+    assert "6 of 6 runs trained" in text
+    assert "on 'in_domain'" not in text
+    line = re.search(r"all of it fits: (grid.budgets=\S+)", text)
+    assert line and line[1] == "grid.budgets=[16,64,80]"
+    refused = run("curve", "data=manifest", *tables, *few, "grid.budgets=[16,512]", code=2)
+    assert "budget 512 at ratio 0 " in refused and "grid.budgets=[16,80]" in refused
+    assert "no test set 'counterfactal'. Did you mean 'counterfactual'?" in run(
+        "curve", "data=manifest", *tables, "data.test=[counterfactal]", code=2
+    )
+
+
+def test_real_images_alone_to_a_curve(run, files) -> None:
+    table = "data.real.path=photos/records.csv"
+    assert "Without pairs say data.pairs=null" in run("curve", "data=manifest", table, code=2)
+    text = run("curve", "data=manifest", table, "data.pairs=null", "grid=small", "grid.seeds=2", "plot.figures=[]")
+    assert "data.test.counterfactual is left out: it is held out of pairs, and there are none" in text
+    assert "there are no pairs: the curve is of real images alone" in text
+    assert "4 of 4 runs trained" in text
+    refused = run("train", "data=manifest", table, "data.pairs=null", code=2)
+    assert refused.splitlines()[-1].endswith("The most that fits: mixture.ratio=0 mixture.budget=84")
 
 
 def test_embed_and_train_from_the_store(run, files) -> None:

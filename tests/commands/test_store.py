@@ -149,7 +149,7 @@ def test_a_store_of_clip_retrieval(run, tmp_path: Path) -> None:
         (["verify", "path=s", "out=x"], "`store verify` has no setting 'out'. Allowed: path, repair."),
         (["verify", "path=s", "paht=x"], "There is no setting 'paht'. Did you mean 'path'?"),
         (["append", "path=s"], "`store append` needs source: give source=manifest source.path=PATH"),
-        (["append", "path=s", "source=nothing"], "Available options in 'source'"),
+        (["append", "path=s", "source=nothing"], "no 'nothing' among the options of source. There are: "),
         (["merge", "out=x", "paths=[s]"], "two stores or more; got 1"),
         (["filter", "path=s", "out=x"], "needs something to keep rows by"),
         (["filter", "path=s", "out=x", "where=fire"], "where must be a mapping"),

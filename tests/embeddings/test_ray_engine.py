@@ -138,6 +138,20 @@ def test_a_source_that_cannot_be_sent_is_named(one: RayEngine, tmp_path: Path) -
         run(source, tmp_path, engine=one)
 
 
+def test_a_source_of_the_users_own_goes_along_to_the_actors(one: RayEngine, tmp_path: Path) -> None:
+    """Its file lies in the folder that the command runs in, which other machines need not have."""
+    from guardtrain.own_code import import_target, make_importable
+
+    (tmp_path / "own_ray_source.py").write_text(
+        "from tests.embeddings.fake_encoder import Pictures\n\nclass Ours(Pictures): ...\n"
+    )
+    make_importable([tmp_path])
+    source = import_target("own_ray_source.Ours")
+    run(source(7), tmp_path / "ray", engine=one)
+    run(source(7), tmp_path / "local")
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
 def test_an_actor_too_large_for_this_machine(engine: RayEngine, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"An actor of 1 processors and 1 GPUs has no room here: Ray counts 2 and 0"):
         run(Pictures(N), tmp_path, engine=RayEngine(gpus_per_actor=1))

@@ -18,6 +18,7 @@ from guardtrain.curves.statistics import half_width, number_text
 from guardtrain.curves.tables import Table, mean_cell
 from guardtrain.curves.tuning.settings import LOG_LOSS, lower_is_better
 from guardtrain.errors import ConfigError
+from guardtrain.grammar import quoted
 from guardtrain.sources.cells import shown, text_of
 from guardtrain.sources.choosing import chosen_values
 from guardtrain.sources.tables import listed
@@ -212,14 +213,7 @@ def setting(name: str, text: str) -> str:
     """
     if re.fullmatch(r"[\w./:@+-]+", text, re.ASCII):
         return f"{name}={text}"
-    return f"{name}={quoted_value(text)}"
-
-
-def quoted_value(text: str) -> str:
-    """A value in Hydra's grammar that is this text, whatever it holds; in double quotes, as shells have single ones."""
-    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # no interpolation
-    escaped = re.sub(r'(\\*)(?="|$)', r"\1\1", text).replace('"', '\\"')
-    return f'"{escaped}"'
+    return f"{name}=" + quoted(text, '"')
 
 
 def _name(metric: str) -> str:

@@ -145,14 +145,14 @@ def _kept(value: Any) -> Value:
     plain = (
         value is None or isinstance(value, (bool, int, float)) or (isinstance(value, str) and value[:1] not in _TEXT)
     )
-    return value if plain else setting_text(value)
+    return value if plain else setting_text(value, quote="'")  # as it always was: a search goes on
 
 
 def kept_text(value: Value) -> str:
     """A parameter's value as Hydra reads it behind `SETTING=`."""
     if isinstance(value, str) and value[:1] in _TEXT:
         return value
-    return setting_text(value)
+    return setting_text(value, quote="'")
 
 
 def _parameter(name: str, node: Any, integer: bool) -> Parameter:
