@@ -11,6 +11,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from guardtrain.cli import main
 from guardtrain.config import SCHEMAS, conf_dir, register_schemas
 from guardtrain.config_checks import build, typed
 from guardtrain.errors import ConfigError
@@ -142,7 +143,11 @@ def test_wrong_settings_are_named(override: str, message: str) -> None:
         ({"hidden": [3]}, "must be a mapping with a _target_"),
         ({"_target_": "guardtrain.heads.Nothing"}, "cannot be imported"),
         ({"_target_": "guardtrain.heads.MLPHead", "hiden": [3]}, "no setting 'head.hiden'. Did you mean 'hidden'?"),
-        ({"_target_": "guardtrain.heads.MLPHead", "hidden": 3}, "head.hidden must be a list"),
+        ({"_target_": "guardtrain.heads.MLPHead", "hidden": {"a": 3}}, "head.hidden"),
+        (
+            {"_target_": "fractions.Fraction", "numerator": 3},
+            "which has no name and no convex and no bank. A head needs",
+        ),
         ({"_target_": "guardtrain.heads.MLPHead", "dropout": "x"}, "head.dropout"),
         ({"_target_": "guardtrain.heads.MLPHead", "hidden": []}, "one or more hidden layers"),
         ({"_target_": "fractions.Fraction", "denominater": 3}, "Did you mean 'denominator'?"),
@@ -155,4 +160,18 @@ def test_wrong_components_are_named(node: dict[str, object], message: str) -> No
 
 
 def test_a_users_own_target_is_called() -> None:
-    assert build({"_target_": "fractions.Fraction", "numerator": 3, "denominator": 6}, "head").denominator == 2
+    assert build({"_target_": "fractions.Fraction", "numerator": 3, "denominator": 6}, "loss").denominator == 2
+
+
+def test_one_value_stands_for_a_list_and_a_fraction_for_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    assert build({"_target_": "guardtrain.heads.MLPHead", "hidden": 3}, "head").hidden == [3]
+    given = ["attacks=fgsm", "epsilon=8/255", "resize=[1/2,1/4]", "+tests=held"]
+    assert main(["attack", "guards=a/b", *given, "--cfg", "job"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["attacks"], shown["resize"], shown["tests"], shown["guards"]) == (
+        ["fgsm"],
+        [0.5, 0.25],
+        ["held"],
+        "a/b",
+    )
+    assert shown["epsilon"] == pytest.approx(8 / 255)
