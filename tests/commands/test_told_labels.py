@@ -74,15 +74,15 @@ def test_a_printed_setting_works_when_it_is_pasted(
 
 
 def test_what_is_appended_and_attacked_is_told(
-    run: Callable[..., str], images: Callable[..., str], caplog: pytest.LogCaptureFixture
+    run: Callable[..., str], images: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("embed", "source=manifest", images("sfw", "nsfw"), "out=s")
     said = run("store", "append", "path=s", "source=manifest", "source.path=t.csv")
     assert "source: 8 labels, unsafe: 'nsfw' (4), safe: 'sfw' (4)\n8 of 8 records are there already" in said
     real = ManifestSource("t.csv", labels={"sfw": 1, "nsfw": 0})
-    with caplog.at_level("INFO"):
-        attack._read({"real": real}, {"held": HoldOut("real", groups=2), "own": ManifestSource("t.csv")}, ["held"])
-    assert caplog.messages == ["data.real: 8 labels, unsafe: 'sfw' (4), safe: 'nsfw' (4)"]
+    # logging is as the commands above left it: what they tell goes to the screen
+    attack._read({"real": real}, {"held": HoldOut("real", groups=2), "own": ManifestSource("t.csv")}, ["held"])
+    assert capsys.readouterr().out == "data.real: 8 labels, unsafe: 'sfw' (4), safe: 'nsfw' (4)\n"
 
 
 def test_keys_that_are_numbers_true_and_null(run: Callable[..., str], images: Callable[..., str]) -> None:
