@@ -68,7 +68,10 @@ def without_labels(table: pa.Table, columns: Mapping[str, str], origin: str, hin
     known = table.column_names
     proposed = may_be_labels(table, set(columns.values()))[:_PROPOSED]
     steps = [("Say which column holds the labels", [("columns", {**columns, "label": name}) for name in proposed])]
-    whole = ("Or give all rows one, 0 for safe or 1 for unsafe", [("constants", {"label": 0})])
+    whole = (
+        f"{'Or give' if proposed else 'Give'} all rows one, 0 for safe or 1 for unsafe",
+        [("constants", {"label": 0})],
+    )
     return Unclear(
         f"{origin} has no column 'label'. It has: {listed(known, 30)}.{hint}", [*(steps if proposed else []), whole]
     )

@@ -26,6 +26,7 @@ _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SAID = re.compile(r'"?sep=([^\n\r"])"?(\r\n|\r|\n)')  # a spreadsheet's own line above the header
 _HEAD = 512  # bytes that tell UTF-16 without a mark
 _SHOWN = 60
+_BLOCK = 1 << 24  # bytes that Arrow parses at a time; a row must fit, and some hold whole documents
 
 
 def decoded(content: bytes, path: str) -> str:
@@ -107,7 +108,10 @@ def csv_table(text: str, delimiter: str, text_columns: set[str]) -> pa.Table:
         return pa.table({name: pa.nulls(0, pa.string()) for name in names})
     table = pa_csv.read_csv(
         io.BytesIO(body.encode()),
-        read_options=pa_csv.ReadOptions(column_names=[name or f"\0{i}" for i, name in enumerate(header)]),
+        read_options=pa_csv.ReadOptions(
+            column_names=[name or f"\0{i}" for i, name in enumerate(header)],
+            block_size=_BLOCK,
+        ),
         parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=pa_csv.ConvertOptions(
             column_types={name: pa.string() for name in names if name in text_columns},

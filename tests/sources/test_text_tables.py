@@ -97,6 +97,7 @@ def test_columns_and_rows_without_anything_are_left_out(tmp_path: Path) -> None:
     assert without_blank_rows(found)["image"].to_pylist() == ["a.png", "b.png"]
     assert ManifestSource(str(tmp_path / "t.csv")).records().labels.tolist() == [1, 0]
     assert table(tmp_path / "t.csv", "image,label\n").num_rows == 0
+    assert table(tmp_path / "t.csv", f"image,label\na.png,{'x' * 3_000_000}\n")["image"].to_pylist() == ["a.png"]
     assert "the header repeats a" in refused(tmp_path / "t.csv", "a , a\n1,2\n")
 
 

@@ -270,7 +270,7 @@ def test_members_and_tars_whose_names_are_no_utf8(tmp_path: Path) -> None:
 
 def test_without_labels_a_constant_is_one(tmp_path: Path) -> None:
     write_tar(tmp_path / "x.tar", [("a.png", png(1))])
-    assert "constants={label: 0}" in refused(tmp_path)
+    assert "Give all rows one, 0 for safe or 1 for unsafe:\n  constants={label: 0}" in refused(tmp_path)
     assert WebDatasetSource(str(tmp_path), constants={"label": 0}).records().labels.tolist() == [0]
 
 
