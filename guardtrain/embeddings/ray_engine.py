@@ -175,8 +175,7 @@ class _RayCrew:
     def __init__(self, ray: Any, job: Job, engine: RayEngine, size: int) -> None:
         self._ray, self._size, self._storage = ray, size, job.storage
         self._share = max(1, int(engine.cpus_per_actor))
-        for module in own_modules():  # a user's own source goes along whole: its file need not be on other machines
-            ray.cloudpickle.register_pickle_by_value(module)
+        _send_whole(ray)
         self._made = ray.remote(
             num_cpus=engine.cpus_per_actor,
             num_gpus=engine.gpus_per_actor,
@@ -312,6 +311,12 @@ class _RayCrew:
             )
         self._ray.kill(member.actor)
         self._members[self._members.index(member)] = self._hire()
+
+
+def _send_whole(ray: Any) -> None:
+    """Let a source of the user's own go to the actors with its module, whose file need not be on their machines."""
+    for module in own_modules():
+        ray.cloudpickle.register_pickle_by_value(module)
 
 
 def _ray() -> Any:

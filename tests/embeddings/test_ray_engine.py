@@ -22,6 +22,7 @@ from guardtrain.embeddings.ray_engine import RayEngine
 from guardtrain.encoders import EncoderSettings
 from guardtrain.errors import EncoderError, EngineError, StoreError
 from guardtrain.installing import install_line
+from guardtrain.own_code import import_target, make_importable
 from guardtrain.scenes import SceneSource
 from tests.embeddings.fake_encoder import SPEC, BatchedPictures, EncodedPictures, FakeEncoder, Pictures
 from tests.embeddings.test_extraction import contents
@@ -138,18 +139,18 @@ def test_a_source_that_cannot_be_sent_is_named(one: RayEngine, tmp_path: Path) -
         run(source, tmp_path, engine=one)
 
 
-def test_a_source_of_the_users_own_goes_along_to_the_actors(one: RayEngine, tmp_path: Path) -> None:
+def test_a_source_of_the_users_own_goes_along_to_the_actors(tmp_path: Path) -> None:
     """Its file lies in the folder that the command runs in, which other machines need not have."""
-    from guardtrain.own_code import import_target, make_importable
+    import ray
 
-    (tmp_path / "own_ray_source.py").write_text(
-        "from tests.embeddings.fake_encoder import Pictures\n\nclass Ours(Pictures): ...\n"
-    )
+    (tmp_path / "own_ray_source.py").write_text("class Ours:\n    def __init__(self, n):\n        self.n = n\n")
     make_importable([tmp_path])
-    source = import_target("own_ray_source.Ours")
-    run(source(7), tmp_path / "ray", engine=one)
-    run(source(7), tmp_path / "local")
-    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    source = import_target("own_ray_source.Ours")(7)
+    ray_engine._send_whole(ray)
+    code = "import pickle, sys; print(pickle.loads(sys.stdin.buffer.read()).n)"
+    sent = ray.cloudpickle.dumps(source)
+    done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, cwd="/")
+    assert done.stdout == b"7\n", done.stderr.decode()
 
 
 def test_an_actor_too_large_for_this_machine(engine: RayEngine, tmp_path: Path) -> None:
