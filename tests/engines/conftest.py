@@ -73,7 +73,7 @@ def ray_nodes(short_folder: Path) -> Iterator[str]:
     address = short_folder / "address"
     command = [sys.executable, "-m", "tests.engines.ray_nodes", str(address)]
     env = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    with daemon(command, short_folder / "ray.log", ready=address.exists, env=env):
+    with daemon(command, short_folder / "ray.log", ready=address.exists, env=env, seconds=240):
         yield address.read_text()
 
 
@@ -95,7 +95,9 @@ def s3_server(short_folder: Path) -> Iterator[dict[str, str]]:
         pytest.skip("no s3fs here: make install")
     program, port = _server("moto_server"), free_port()
     keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
-    with daemon([program, "-H", "127.0.0.1", "-p", str(port)], short_folder / "s3.log", ready=lambda: listens(port)):
+    with daemon(
+        [program, "-H", "127.0.0.1", "-p", str(port)], short_folder / "s3.log", ready=lambda: listens(port), seconds=180
+    ):
         yield {**keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
 
 

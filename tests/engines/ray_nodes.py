@@ -7,6 +7,10 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import Any
+
+NODE = {"num_cpus": 1, "object_store_memory": 200 * 2**20}
+ATTEMPTS = 4
 
 
 def main(address: Path) -> None:
@@ -18,10 +22,9 @@ def main(address: Path) -> None:
         raise SystemExit
 
     signal.signal(signal.SIGTERM, end)
-    about = {"num_cpus": 1, "object_store_memory": 200 * 2**20, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=about)
+    cluster = _head(Cluster)
     try:
-        cluster.add_node(num_cpus=1, object_store_memory=about["object_store_memory"])
+        cluster.add_node(**NODE)
         cluster.wait_for_nodes()
         draft = address.with_suffix(".part")
         draft.write_text(cluster.address)
@@ -29,6 +32,17 @@ def main(address: Path) -> None:
         signal.pause()
     finally:
         cluster.shutdown()
+
+
+def _head(cluster: Any) -> Any:
+    """A cluster of one node, tried again where a busy machine takes longer to start it than Ray waits."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            return cluster(initialize_head=True, head_node_args={"include_dashboard": False, **NODE})
+        except Exception:
+            if not left:
+                raise
+    raise AssertionError
 
 
 if __name__ == "__main__":
