@@ -116,12 +116,7 @@ def _run(command: str, hydra: Hydra, config: DictConfig) -> int:
     refusal = ConfigError(f"Another process is running a sweep in {base}. Wait for it, or give another out=.")
     with only_process(base / ".sweep.lock", refusal):
         OmegaConf.save(config, base / "multirun.yaml")
-        # as they were written: what refers to a setting that is swept differs from job to job
-        params, task = (
-            cast(Any, OmegaConf.to_container(node or OmegaConf.create({}), resolve=False))
-            for node in (config.hydra.sweeper.params, config.hydra.overrides.task)
-        )
-        given = [*(f"{key}={value}" for key, value in params.items()), *task]
+        given = _given(config)
         loader = cast(ConfigLoaderImpl, hydra.config_loader)
         with _processes_made_ready(command, config, base, grid_size(loader, given)):
             jobs, left_out = plan(command, loader, config, base, given, _say)
@@ -143,6 +138,13 @@ def _run(command: str, hydra: Hydra, config: DictConfig) -> int:
         return 2 if left_out else 0
     mendable = (is_full(job.folder) if outcome is None else outcome.mendable for job, outcome in failed)
     return 2 if all(mendable) else 1
+
+
+def _given(config: DictConfig) -> list[str]:
+    """All overrides of the jobs as they were written: what refers to a setting that is swept differs between them."""
+    nodes = config.hydra.sweeper.params or OmegaConf.create({}), config.hydra.overrides.task
+    params, task = (cast(Any, OmegaConf.to_container(node, resolve=False)) for node in nodes)
+    return [*(f"{key}={value}" for key, value in params.items()), *task]
 
 
 @contextmanager

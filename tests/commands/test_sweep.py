@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from guardtrain.cli import main
 from guardtrain.commands.job import DONE, FAILED, OUTCOME_FILE, Outcome, is_done
-from guardtrain.commands.sweep import _fit_to_machine
+from guardtrain.commands.sweep import _fit_to_machine, _given
 from guardtrain.config import conf_dir, register_schemas
 from guardtrain.curves.results import ResultsTable
 from guardtrain.installing import install_line
@@ -123,6 +124,13 @@ def test_killed_under_joblib_and_started_again_it_equals_one_after_the_other(
     for name in heads:
         whole, cut = (ResultsTable(Path(out, name, "results.parquet")).read() for out in (swept, "cut"))
         assert whole.drop(columns="seconds").equals(cut.drop(columns="seconds"))
+
+
+def test_what_refers_to_a_setting_that_is_swept_is_each_jobs_own() -> None:
+    """`embed -m source.seed=0,1 'out=stores/${source.seed}'` makes two stores, not one of the default's name."""
+    about = {"sweeper": {"params": {"a": "${source.seed}"}}, "overrides": {"task": ["out=stores/${source.seed}"]}}
+    config = OmegaConf.create({"source": {"seed": 0}, "hydra": about})
+    assert _given(config) == ["a=${source.seed}", "out=stores/${source.seed}"]
 
 
 def test_two_at_once_in_one_folder_are_refused(run: Callable[..., str]) -> None:
