@@ -25,7 +25,7 @@ COMMANDS = {
     "plot": "figures, tables and a report of a curve that is there",
     "results": "any folders of runs and sweeps → one table: filtered, ranked with intervals, exported",
     "audit": "what the embeddings give away besides the label: edits, sources, pools, duplicates",
-    "predict": "images judged by a guard → a table of probabilities and decisions",
+    "predict": "images judged by a guard → answers on the screen, or a table of probabilities and decisions",
     "serve": "a guard as a web service, with a page to drop an image on",
     "ingest": "per-image scores that others published → a curve's results table and scores",
     "scenes": "render the embedded testbed to image files, to look at or to try the sources with",

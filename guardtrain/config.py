@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -13,6 +12,7 @@ from omegaconf import MISSING
 from guardtrain.benchmarks.attacks.settings import AttackSettings
 from guardtrain.benchmarks.calibrating_settings import CalibrateSettings
 from guardtrain.benchmarks.settings import BenchmarkSettings
+from guardtrain.config_groups import conf_dir as conf_dir
 from guardtrain.curves.audit.settings import AuditSettings
 from guardtrain.curves.collecting.settings import CollectSettings
 from guardtrain.curves.grid import GridSettings
@@ -22,10 +22,10 @@ from guardtrain.curves.tuning.settings import TuneSettings
 from guardtrain.embeddings.settings import EngineSettings
 from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.errors import ConfigError
+from guardtrain.guards.predict_settings import PredictConfig
 from guardtrain.guards.serving.settings import ServeSettings
 from guardtrain.guards.settings import GuardSettings, PickSettings
 from guardtrain.mixtures.settings import MixtureSettings
-from guardtrain.sources.frames import DEFAULT_FRAMES, most_frames
 from guardtrain.sources.settings import DataSettings
 from guardtrain.tracking.settings import LoggerSettings
 from guardtrain.training.finetuning.settings import LoraSettings
@@ -256,57 +256,6 @@ class IngestConfig:
 
 
 @dataclass
-class PredictConfig:
-    """`guardtrain predict`: images judged by a guard → a table of probabilities and decisions.
-
-    Args:
-        guard: its folder, or its name on the Hugging Face Hub.
-        revision: of the Hub: branch, tag or commit.
-        inputs: files, folders, globs, URLs, or tables with a column `image`; paths may be given without `inputs=`.
-        columns: of such tables, where they are called otherwise: `{image: path, id: name}`.
-        out: a file ending in .parquet or .jsonl; `-` for JSON lines on stdout.
-        overwrite: replace a file that is there.
-        point: the operating point; null for the guard's default.
-        explain: how many of the nearest training images to name with each image.
-        frames: of an animation that are looked at: `first`, `all`, or how many, spread evenly, the first and the last
-            among them. It is judged by the likeliest to be unsafe.
-        max_megapixels: of an image, or of a frame; what is larger counts as unreadable.
-        device: auto, cpu, cuda, cuda:1, mps.
-        checkpoint: where the encoder's weights lie; null for where they lay when the guard was made.
-        trusted_heads: dotted names of head definitions outside guardtrain that may be imported.
-        workers: threads that read, decode and, on the CPU, embed; null for the processors there are.
-        part_size: images that are kept at once; what a crash can cost at most.
-        progress: a bar; null shows one on a terminal.
-    """
-
-    guard: str = MISSING
-    revision: str | None = None
-    inputs: list[str] = field(default_factory=list)
-    columns: dict[str, str] = field(default_factory=dict)
-    out: str = "predictions.parquet"
-    overwrite: bool = False
-    point: str | None = None
-    explain: int = 0
-    frames: str = DEFAULT_FRAMES
-    max_megapixels: float = 89.0
-    device: str = "auto"
-    checkpoint: str | None = None
-    trusted_heads: list[str] = field(default_factory=list)
-    workers: int | None = None
-    part_size: int = 2048
-    progress: bool | None = None
-
-    def __post_init__(self) -> None:
-        if self.explain < 0:
-            raise ConfigError(f"explain must be 0 or more; it is {self.explain}.")
-        if self.part_size < 1 or (self.workers is not None and self.workers < 1):
-            raise ConfigError("part_size and workers must be at least 1.")
-        if not 0 < self.max_megapixels < float("inf"):
-            raise ConfigError(f"max_megapixels must be above 0; it is {self.max_megapixels}.")
-        most_frames(self.frames)
-
-
-@dataclass
 class ServeConfig(ServeSettings):
     """`guardtrain serve`: a guard as a web service."""
 
@@ -409,9 +358,3 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     for command, schema in SCHEMAS.items():
         store.store(name=f"{command}_schema", node=schema, provider="guardtrain")
-
-
-def conf_dir() -> Path:
-    """The configs: `guardtrain/conf` in an installed wheel, `conf/` beside the package in a checkout."""
-    installed = Path(__file__).parent / "conf"
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "conf"

@@ -23,7 +23,6 @@ from omegaconf.errors import (
 
 from guardtrain.errors import ConfigError
 from guardtrain.own_code import import_target
-from guardtrain.sources.cells import with_text_keys
 from guardtrain.sources.settings import HOLD_OUT
 
 C = TypeVar("C")
@@ -208,6 +207,8 @@ def _with_mappings(target: Any, arguments: Mapping[str, Any], place: str) -> dic
         if isinstance(value, str):
             value = _read_mapping(value, f"{place}.{name}")
         if isinstance(value, Mapping):
+            from guardtrain.sources.cells import with_text_keys
+
             made[name] = with_text_keys(value)
     return made
 

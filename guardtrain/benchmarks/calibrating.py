@@ -53,6 +53,7 @@ def calibrate_guard(
         categories=guard.categories,
         data=about.get("data") or {},
         notes=_notes(guard, validation, left_out),
+        named=None if guard.category_head is None else (guard.category_head, about["category_head"]),
         known=guard.known_images.trained,
         further={key: about[key] for key in ("imported",) if key in about} | {"calibrated_from": _source(guard)},
     )
@@ -79,8 +80,6 @@ def _notes(guard: Guard, validation: Validation, left_out: int) -> tuple[str, ..
         notes.append(f"{left_out:,} images more were among its training images, and left out.")
     if trained is not None and trained.any():
         notes.append(f"{int(trained.sum()):,} of these images are among its training images: rates are too good.")
-    if guard.category_head is not None:
-        notes.append("It names no categories: the head that did is not in this guard.")
     kept = [note for note in guard.about.get("notes") or () if note not in _of_points(guard)]
     return (*notes, *map(str, kept))
 

@@ -16,13 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from guardtrain.benchmarks.scores import Contender, DataSet
 from guardtrain.benchmarks.settings import BenchmarkSettings
 from guardtrain.commands.config_path import hydra_opened, option_files
-from guardtrain.commands.data import hold_out, read_labels, settings_told
+from guardtrain.commands.data import hold_out, read_labels
 from guardtrain.config import AuditConfig
 from guardtrain.config_checks import build, typed
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.grammar import setting_text
 from guardtrain.sources.settings import DataSettings
+from guardtrain.sources.unclear import settings_told
 
 if TYPE_CHECKING:
     from guardtrain.embeddings import Embeddings

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import re
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from guardtrain.cli import ACTIONS, COMMANDS, PLAIN_COMMANDS
 
@@ -76,52 +72,20 @@ def completions(line: str) -> list[str]:
 
     set_own_configs(own_configs_in(before))
     actions = ACTIONS.get(command, ()) if len(before) == 2 else ()
-    return [f"{name} " for name in actions if name.startswith(last)] + _settings(command, last)
+    return [f"{name} " for name in actions if name.startswith(last)] + _settings(command, before[2:], last)
 
 
-def _settings(command: str, word: str) -> list[str]:
-    """Config groups, their options, and settings that begin with `word`, from the composed config."""
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.plugins.completion_plugin import CompletionPlugin
-
-    from guardtrain.commands.config_path import hydra_opened
-    from guardtrain.commands.help import config_groups
+def _settings(command: str, before: Sequence[str], word: str) -> list[str]:
+    """Config groups, their options, and settings that begin with `word`."""
     from guardtrain.commands.options import options_of
-    from guardtrain.config import SCHEMAS
+    from guardtrain.commands.settings_tree import offered, settings_tree
+    from guardtrain.config_groups import config_groups
 
-    class Completion(CompletionPlugin):
-        """Hydra's answers; the scripts are ours."""
-
-        def install(self) -> None: ...
-
-        def uninstall(self) -> None: ...
-
-        def query(self, config_name: str | None) -> None: ...
-
-        @staticmethod
-        def provides() -> str:
-            return "guardtrain"
-
-        @staticmethod
-        def help(command: str) -> str:
-            return ""
-
-    with hydra_opened():
-        found = Completion(GlobalHydra.instance().config_loader())._query(command, word)
-    # Hydra also offers the groups of other commands, and options that the command refuses.
     groups = config_groups(command)
-    own = {field.name for field in dataclasses.fields(SCHEMAS[command])} | set(groups)
     group = word.partition("=")[0]
-    mine = {f"{group}={path.stem}" for path in options_of(command, group)} if "=" in word and group in groups else None
-    defaults = SCHEMAS[command]()
-    return [
-        _assigned(each, defaults)
-        for each in found
-        if re.split("[.=]", each)[0] in own and (mine is None or each in mine)
-    ]
-
-
-def _assigned(word: str, defaults: Any) -> str:
-    """`word`, but a list as `name=`: Hydra would have its items set one by one."""
-    value = functools.reduce(lambda node, name: getattr(node, name, None), word.rstrip(".").split("."), defaults)
-    return f"{word[:-1]}=" if word.endswith(".") and isinstance(value, list) else word
+    if "=" in word and group in groups:
+        return [each for path in options_of(command, group) if (each := f"{group}={path.stem}").startswith(word)]
+    given = {name: option for name, equals, option in (one.partition("=") for one in before) if equals}
+    chosen = {name: option for name, option in given.items() if name in groups}
+    tree = {name: {} for name in groups} | settings_tree(command, chosen)
+    return offered(tree, word, groups)

@@ -1,17 +1,16 @@
-"""Where configs lie: in the folder of a user's own (`--config-dir`), then in guardtrain's."""
+"""Where configs lie: in the folder of a user's own (`--config-dir`), then in guardtrain's; light without Hydra."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
+from guardtrain.config_groups import conf_dir
 
-from guardtrain.config import conf_dir, register_schemas
+if TYPE_CHECKING:
+    from hydra.core.config_search_path import ConfigSearchPath
 
 _FLAGS = ("--config-dir", "-cd")
 _own: list[Path] = []
@@ -48,6 +47,9 @@ def option_files(group: str) -> list[Path]:
 
 def search_path() -> ConfigSearchPath:
     """What Hydra looks for configs in."""
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+
     search = create_config_search_path(str(conf_dir()))
     for folder in _own:
         search.prepend(provider="command-line", path=f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
@@ -57,6 +59,11 @@ def search_path() -> ConfigSearchPath:
 @contextmanager
 def hydra_opened() -> Iterator[None]:
     """Hydra as the command was started with; of its own where there is none, as in a process that a launcher made."""
+    from hydra._internal.hydra import Hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    from guardtrain.config import register_schemas
+
     if GlobalHydra.instance().is_initialized():
         yield
         return

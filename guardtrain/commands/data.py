@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from guardtrain.config_checks import build
 from guardtrain.errors import ConfigError, DataError, EncoderError
 from guardtrain.grammar import setting_text
 from guardtrain.sources.settings import HOLD_OUT, DataSettings
-from guardtrain.sources.unclear import Unclear
+from guardtrain.sources.unclear import Line, settings_told
 
 if TYPE_CHECKING:
     from guardtrain.embeddings import Embeddings
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from guardtrain.mixtures import Supply
     from guardtrain.records import Records
     from guardtrain.training.pools import HoldOut, Pools
-
-Line = Callable[[str, Any], str]  # a setting's name and value -> what to write on the command line
 
 
 def load_pools(
@@ -155,19 +152,6 @@ def read_labels(source: Any, place: str, say: Callable[[str], None], line: Line 
     if records.taken is not None:
         say(f"{place}: {len(records):,} labels, {records.taken}")
     return records
-
-
-@contextmanager
-def settings_told(line: Line) -> Iterator[None]:
-    """Inside, an error that a setting of a source would mend tells it as `line` writes it.
-
-    Raises:
-        DataError: that.
-    """
-    try:
-        yield
-    except Unclear as error:
-        raise DataError(error.told(line)) from error
 
 
 def setting_of(place: str) -> Line:

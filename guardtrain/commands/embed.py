@@ -9,10 +9,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from guardtrain.commands.data import embed_source, read_labels, setting_of, settings_told
+from guardtrain.commands.data import embed_source, read_labels, setting_of
 from guardtrain.config import PRECOMPUTED, EmbedConfig
 from guardtrain.config_checks import build, typed
 from guardtrain.errors import ConfigError
+from guardtrain.sources.unclear import settings_told
 
 log = logging.getLogger(__name__)
 

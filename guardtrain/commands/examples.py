@@ -87,7 +87,8 @@ EXAMPLES: dict[str, list[str]] = {
         "guardtrain audit data=masks encoder=precomputed data_dir=PATH",
     ],
     "predict": [
-        "guardtrain predict guard=outputs/guard photos                       # → predictions.parquet",
+        "guardtrain predict guard=outputs/guard photo.png                    # → the answer",
+        "guardtrain predict guard=outputs/guard photos out=scored.csv        # or .parquet, .jsonl: a table",
         "guardtrain predict guard=outputs/guard point=strict out=- 'photos/*.jpg' | jq .decision",
         "guardtrain predict guard=outputs/guard inputs=[records.csv] explain=3 out=predictions.jsonl",
     ],

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 from guardtrain.commands.config_path import own_configs
-from guardtrain.config import conf_dir
+from guardtrain.config_groups import conf_dir
 
 _GROUP = "experiment"
 _DATA = ("data", "encoder")
@@ -24,7 +24,7 @@ def experiments_of(command: str) -> list[str]:
     ['perspectivevision_lora']
     """
     primary = conf_dir() / f"{command}.yaml"
-    config: Any = OmegaConf.to_container(OmegaConf.load(primary))
+    config = _parsed(primary)
     groups = _groups(primary)
     if _GROUP not in groups:
         return []
@@ -64,20 +64,21 @@ def misplaced_experiment(command: str, overrides: Sequence[str]) -> str:
 @functools.cache
 def _groups(path: Path) -> set[str]:
     """The config groups of a command's config."""
-    config: Any = OmegaConf.to_container(OmegaConf.load(path))
-    return {key for one in config.get("defaults", []) if isinstance(one, dict) for key in one}
+    return {key for one in _parsed(path).get("defaults", []) if isinstance(one, dict) for key in one}
 
 
 @functools.cache
 def _read(name: str) -> tuple[dict[str, str], dict[str, Any]]:
     """The groups that an experiment chooses, and its own settings."""
-    config: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / _GROUP / f"{name}.yaml"))
+    config = _parsed(conf_dir() / _GROUP / f"{name}.yaml")
     chosen = {key: value for one in config.pop("defaults", []) for key, value in one.items()}
     return {key.removeprefix("override ").strip().lstrip("/"): str(value) for key, value in chosen.items()}, config
 
 
 def _mixture(name: str, settings: dict[str, Any]) -> list[str]:
     """The middle budget and the largest ratio of a grid that an experiment may have changed, and its arm."""
+    from omegaconf import OmegaConf
+
     whole = OmegaConf.merge(OmegaConf.load(conf_dir() / "grid" / f"{name}.yaml"), settings.get("grid", {}))
     grid: Any = OmegaConf.to_container(whole)
     ratio = max(grid["ratios"])
@@ -94,3 +95,7 @@ def _flat(settings: dict[str, Any], place: str = "") -> Iterator[str]:
             yield from _flat(value, f"{place}{key}.")
         else:
             yield f"{place}{key}={value}"
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}

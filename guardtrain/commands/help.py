@@ -9,7 +9,6 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
@@ -17,7 +16,8 @@ from guardtrain.cli import ACTIONS
 from guardtrain.commands.config_path import hydra_opened, set_own_configs
 from guardtrain.commands.examples import COMMON, EXAMPLES
 from guardtrain.commands.options import options_of
-from guardtrain.config import SCHEMAS, conf_dir
+from guardtrain.config import SCHEMAS
+from guardtrain.config_groups import config_groups
 
 WIDTH = 100
 _RESOLVED = ("out", "data_dir", "cache_dir")  # the explanation says what they default to
@@ -88,19 +88,6 @@ def _default(composed: DictConfig, name: str) -> str:
     if value == "" or isinstance(value, DictConfig):  # a mapping (a source) is in its group's file, too long for here
         return ""
     return f"{_short(value)} " if isinstance(value, ListConfig) else f"[{_short(value)}] "
-
-
-def config_groups(command: str) -> dict[str, str | None]:
-    """The groups in the command's defaults list, with what each defaults to."""
-    primary: dict[str, Any] = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text()) or {}
-    groups: dict[str, str | None] = {}
-    for entry in primary.get("defaults", []):
-        if isinstance(entry, dict):
-            ((key, value),) = entry.items()
-            name = key.removeprefix("optional ").removeprefix("override ").removeprefix("/")
-            if not name.startswith(("hydra/", "local")) and (conf_dir() / name).is_dir():
-                groups[name] = value
-    return groups
 
 
 def first_comment(path: Path) -> str:

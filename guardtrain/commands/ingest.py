@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from guardtrain.commands.data import setting_of, settings_told
+from guardtrain.commands.data import setting_of
 from guardtrain.commands.terminal import show
 from guardtrain.config import IngestConfig
 from guardtrain.config_checks import typed
 from guardtrain.errors import DataError
+from guardtrain.sources.unclear import settings_told
 
 if TYPE_CHECKING:
     import pandas as pd

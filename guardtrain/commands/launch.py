@@ -23,13 +23,12 @@ from guardtrain.commands.arguments import paths_as_they_are, with_plain_keys
 from guardtrain.commands.chosen_tests import keep_test_sets
 from guardtrain.commands.config_path import set_own_configs
 from guardtrain.commands.experiments import misplaced_experiment
-from guardtrain.commands.unmentioned import accepted
 from guardtrain.commands.values import as_typed
-from guardtrain.commands.words import objection
-from guardtrain.config import conf_dir, register_schemas
+from guardtrain.config_groups import conf_dir
 from guardtrain.disk import why_unwritten, written_folders
 from guardtrain.errors import GuardtrainError
 from guardtrain.own_code import make_importable, place_in_own
+from guardtrain.schemas import register_schema
 
 INTERRUPTED = 130
 
@@ -58,7 +57,7 @@ def launch(command: str, arguments: Sequence[str]) -> int:
     A sweep (`-m`) ends with 2 or 1 where jobs failed; see `run_sweep`.
     """
     version.setbase("1.3")
-    register_schemas()
+    register_schema(command)
     prepare_process()
     # Hydra would format exceptions itself and exit; with this it lets them through to us.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -108,6 +107,8 @@ def launch(command: str, arguments: Sequence[str]) -> int:
                     config_name=command,
                 )
             except (ConfigCompositionException, OmegaConfBaseException) as error:
+                from guardtrain.commands.unmentioned import accepted
+
                 overrides = None if started else accepted(command, parsed.overrides, error)
                 if overrides is None:
                     raise
@@ -119,6 +120,8 @@ def launch(command: str, arguments: Sequence[str]) -> int:
     except (GuardtrainError, _UsersToMend) as error:
         return _say(command, str(error), 2)
     except (HydraException, CompactHydraException, OmegaConfBaseException) as error:
+        from guardtrain.commands.words import objection
+
         return _say(command, misplaced_experiment(command, parsed.overrides) or objection(command, error), 2)
     except Exception as error:
         given = dict(text.partition("=")[::2] for text in parsed.overrides)

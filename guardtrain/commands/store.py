@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from guardtrain.cli import ACTIONS
-from guardtrain.commands.data import read_labels, setting_of, settings_told
+from guardtrain.commands.data import read_labels, setting_of
 from guardtrain.commands.terminal import show
 from guardtrain.config import StoreConfig
 from guardtrain.config_checks import build, typed
 from guardtrain.errors import ConfigError, StoreError
+from guardtrain.sources.unclear import settings_told
 
 if TYPE_CHECKING:
     import numpy as np

@@ -23,10 +23,10 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from guardtrain import __version__
 from guardtrain.commands.fitting import grid_check, require_mixture
-from guardtrain.commands.help import config_groups
 from guardtrain.commands.unmentioned import added, replaces
 from guardtrain.config import SCHEMAS, CurveConfig, TrainConfig
 from guardtrain.config_checks import explain, plain, without_value
+from guardtrain.config_groups import config_groups
 from guardtrain.curves.folder import ENGINE_VERSION
 from guardtrain.errors import ConfigError, GuardtrainError, MixtureError
 from guardtrain.grammar import quoted

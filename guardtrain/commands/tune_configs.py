@@ -14,10 +14,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from guardtrain.commands.config_path import hydra_opened
-from guardtrain.commands.help import config_groups
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.config import TrainConfig, TuneConfig
 from guardtrain.config_checks import plain, typed
+from guardtrain.config_groups import config_groups
 from guardtrain.curves.collecting.ranking import setting
 from guardtrain.curves.tuning.settings import DEFAULT_SPACE, TuneSettings
 from guardtrain.curves.tuning.space import Parameter, Value, kept_text, read_space

@@ -10,9 +10,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from guardtrain.commands.help import config_groups
 from guardtrain.config import SCHEMAS
 from guardtrain.config_checks import settable
+from guardtrain.config_groups import config_groups
 
 
 def accepted(command: str, overrides: Sequence[str], error: Exception) -> list[str] | None:

@@ -8,7 +8,7 @@ import types
 from collections.abc import Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from guardtrain.config import SCHEMAS
+from guardtrain.schemas import schema_of
 
 _FRACTION = re.compile(r"(?<![\w./])(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)(?![\w./])")
 _WHOLE = ("[", "{", "$", "null", "None")  # a value that begins so is a list already, or none
@@ -31,7 +31,7 @@ def as_typed(command: str, overrides: Sequence[str], *, sweep: bool = False) -> 
     out = []
     for text in overrides:
         name, equals, value = text.partition("=")
-        kind = _kind(SCHEMAS[command], name.lstrip("+")) if equals and value else None
+        kind = _kind(schema_of(command), name.lstrip("+")) if equals and value else None
         if kind in (float, list[float]):
             value = _FRACTION.sub(_number, value)
         if get_origin(kind) is list and not value.startswith(_WHOLE) and not _CALL.match(value):

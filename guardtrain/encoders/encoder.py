@@ -12,13 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from guardtrain.encoders.crops import MeanOfCrops
-from guardtrain.encoders.preprocessing import (
-    batch_input,
-    image_geometry,
-    image_transform,
-    needs_no_resampling,
-    resized_size,
-)
+from guardtrain.encoders.geometry import image_geometry, resized_size
+from guardtrain.encoders.preprocessing import batch_input, image_transform, needs_no_resampling
 from guardtrain.encoders.spec import EncoderSpec
 from guardtrain.errors import EncoderError
 

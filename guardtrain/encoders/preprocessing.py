@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from guardtrain.encoders.geometry import resized_size
 from guardtrain.encoders.spec import EncoderSpec
 
 _CROP_MODE = {"shortest": "center", "squash": "squash", "longest": "border"}
-_ARITHMETIC = ("ToTensor", "MaybeToTensor", "Normalize")  # of the libraries' transforms: done for a batch at once
 
 
 def image_transform(spec: EncoderSpec) -> Callable[[Image.Image], torch.Tensor]:
@@ -61,29 +60,6 @@ def _transform(spec: EncoderSpec) -> Any:
     )
 
 
-def image_geometry(spec: EncoderSpec) -> Callable[[Image.Image], np.ndarray]:
-    """A function from an RGB image to the model's pixels, (H, W, 3) uint8: `image_transform` without its arithmetic.
-
-    `batch_input` does that, for a batch at once and where the model is: a quarter of the bytes go there.
-    """
-    steps = [step for step in _transform(spec).transforms if type(step).__name__ not in _ARITHMETIC]
-
-    def geometry(image: Image.Image) -> np.ndarray:
-        for step in steps:
-            image = step(image)
-        return np.asarray(image)
-
-    return geometry
-
-
-def resized_size(spec: EncoderSpec) -> tuple[int, int]:
-    """(height, width) that an image is resized to before it is cropped; of the shorter side where it is that."""
-    height, width = _size(spec)
-    if spec.family != "timm":
-        return height, width
-    return math.floor(height / (spec.crop_pct or 1.0)), math.floor(width / (spec.crop_pct or 1.0))
-
-
 def needs_no_resampling(spec: EncoderSpec, height: int, width: int) -> bool:
     """Whether an image of this size passes the spec's resizing and cropping unchanged."""
     return (height, width) == _size(spec) == resized_size(spec)
@@ -92,7 +68,7 @@ def needs_no_resampling(spec: EncoderSpec, height: int, width: int) -> bool:
 def batch_input(
     spec: EncoderSpec, images: np.ndarray | torch.Tensor, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
-    """Equally large images to the model's input, without PIL; see `needs_no_resampling` and `image_geometry`.
+    """Equally large images to the model's input, without PIL; see `needs_no_resampling`.
 
     Args:
         images: (B, H, W, 3) uint8, an array or a tensor.

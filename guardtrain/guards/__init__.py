@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from guardtrain.doors import door
 
 if TYPE_CHECKING:
     from guardtrain.guards.guard import Guard
@@ -12,10 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Guard", "Predictions"]
 
 # The command line imports this package's settings at its start, and a guard needs more than these.
-_LAZY = {"Guard": "guard", "Predictions": "predictions"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"guardtrain.guards.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = door(
+    __name__,
+    {"Guard": "guard", "Predictions": "predictions"},
+)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -12,10 +11,9 @@ import numpy as np
 
 from guardtrain.embeddings.forwarding import EmbeddedRows, Forwarder, torch_threads
 from guardtrain.embeddings.reading import Failure, Inputs
-from guardtrain.errors import GuardtrainError
 from guardtrain.guards.looking import UNSEEN
 from guardtrain.guards.predicting import ImageJudge
-from guardtrain.guards.prediction_inputs import InputImage
+from guardtrain.guards.prediction_inputs import UNREADABLE, InputImage, reason
 
 
 class ImageFiles:
@@ -46,16 +44,9 @@ class ImageFiles:
                 self.seen[row] = seen.columns()
                 pixels.append(seen.pixels)
                 read.append(row)
-            except (OSError, ValueError, ImportError, GuardtrainError) as error:  # of disks, file systems and decoders
+            except UNREADABLE as error:
                 failures.append(Failure(row, reason(error)))
         return Inputs(read, torch.from_numpy(np.stack(pixels)) if pixels else None, [], failures)
-
-
-def parts_of(images: Iterable[InputImage], size: int) -> Generator[list[InputImage], None, None]:
-    """So many images at a time, the last time fewer."""
-    left = iter(images)
-    while part := list(itertools.islice(left, size)):
-        yield part
 
 
 def judged(
@@ -108,9 +99,3 @@ def rows_of(
         if found.neighbours is not None:
             rows[failure.row]["neighbours"] = []
     return rows
-
-
-def reason(error: Exception) -> str:
-    """One line that says what was wrong."""
-    text = "no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or str(error)
-    return " ".join(str(text).split())[:500] or type(error).__name__

@@ -218,6 +218,30 @@ def named_in(
     return found, tuple(notes)
 
 
+def kept_categories(
+    head: CategoryHead, said: Mapping[str, Any], validation: Validation, settings: GuardSettings
+) -> tuple[FittedCategories | None, tuple[str, ...]]:
+    """The category head of a guard that is calibrated anew, as it is and measured on the new images; what to say of it.
+
+    Args:
+        head: of the guard.
+        said: what its config says of it, see `FittedCategories.to_dict`.
+        validation: the new images.
+        settings: `categories: false` leaves it out.
+    """
+    if settings.categories is False:
+        return None, ("It names no categories: the head that did is left out.",)
+    own = CategoryImages.of(validation.embeddings, validation.labels, validation.categories, validation.groups)
+    report = category_report(head, own, said["images"], int(validation.labels.sum()) - len(own.names))
+    note = "Its category head is unchanged."
+    if not report.accuracy.of:
+        then = category_line(said).partition(", ")[2]
+        note += f" Of these images none is an unsafe one of its categories; those it was made with it named {then}."
+    elif not report.better_than_one_name:
+        note += " These images do not show that categories are named better than by the commonest alone."
+    return FittedCategories(head, said["images"], said["left_out"], said["l2"], report), (note,)
+
+
 def category_report(
     head: CategoryHead, images: CategoryImages, frequency: Mapping[str, int], others: int = 0
 ) -> CategoryReport:

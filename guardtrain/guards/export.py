@@ -18,7 +18,7 @@ from guardtrain.errors import ConfigError, DataError, GuardError
 from guardtrain.guards.beside import Beside, measured_beside
 from guardtrain.guards.calibration_choice import Calibration, choose_calibration
 from guardtrain.guards.card import write_card
-from guardtrain.guards.category_fit import CategoryImages, FittedCategories, named_in
+from guardtrain.guards.category_fit import CategoryImages, FittedCategories, kept_categories, named_in
 from guardtrain.guards.category_head import CategoryHead
 from guardtrain.guards.conformal import three_way
 from guardtrain.guards.directory import KNOWN_IMAGES, NEIGHBOURS, move_into_place, new_folder, write_config
@@ -56,6 +56,7 @@ class TrainedRun:
         notes: what a reader of the card should know besides.
         further: entries of `config.json` besides those that every guard has.
         categorised: its unsafe training images whose category is known; None where they are not at hand.
+        named: the category head that it has already, and what its config says of it; None where one is to be fitted.
         known: (M, 16) float16 of its training images, by which they are known again; None where they are not at hand.
     """
 
@@ -70,6 +71,7 @@ class TrainedRun:
     notes: tuple[str, ...] = ()
     further: Mapping[str, Any] = field(default_factory=dict)
     categorised: CategoryImages | None = None
+    named: tuple[CategoryHead, Mapping[str, Any]] | None = None
     known: np.ndarray | None = None
 
 
@@ -133,7 +135,10 @@ def export_guard(
         review = three_way(logits, validation.labels, groups=validation.groups, **given)
         points = OperatingPoints((*points.points, review), settings.default)
     by_category, notes = _category_points(logits, validation, settings)
-    named, told = named_in(run.categorised, validation, settings)
+    if run.named is not None:
+        named, told = kept_categories(*run.named, validation, settings)
+    else:
+        named, told = named_in(run.categorised, validation, settings)
     parts = GuardParts(run, calibration, points, by_category, (*run.notes, *notes, *told), named)
     parts = replace(parts, beside=_beside(parts, validation, others, settings))
     return save_guard(out, parts, validation, settings, encoder=encoder, say=say)

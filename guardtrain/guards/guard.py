@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +13,17 @@ from guardtrain.encoders.spec import EncoderSpec, require_same, settings_for
 from guardtrain.errors import EncoderError, GuardError
 from guardtrain.guards.calibration import Calibrator
 from guardtrain.guards.calibration_choice import Calibration
-from guardtrain.guards.category_head import CategoryHead, named_categories
-from guardtrain.guards.directory import KNOWN_IMAGES, NEIGHBOURS, read_config
-from guardtrain.guards.encoder_weights import kept_weights
+from guardtrain.guards.category_head import CategoryHead
+from guardtrain.guards.described import DescribedGuard
+from guardtrain.guards.directory import KNOWN_IMAGES, NEIGHBOURS
 from guardtrain.guards.head_file import read_bank
-from guardtrain.guards.hub import located
 from guardtrain.guards.inputs import Batch, batches, is_embeddings
 from guardtrain.guards.known_images import KnownImages
 from guardtrain.guards.logits import checked_embeddings, head_function
 from guardtrain.guards.looking import UNSEEN, Seen
 from guardtrain.guards.neighbours import Neighbours
-from guardtrain.guards.operating_points import DECISIONS, OperatingPoint, OperatingPoints
-from guardtrain.guards.predictions import Neighbour, Predictions, decisions
+from guardtrain.guards.operating_points import OperatingPoint, OperatingPoints
+from guardtrain.guards.predictions import Neighbour, Predictions, predictions_of
 from guardtrain.sources.frames import DEFAULT_FRAMES, most_frames
 
 if TYPE_CHECKING:
@@ -92,33 +91,40 @@ class Guard:
         Raises:
             GuardError: no such guard, or one that is refused; the message says what differs and what to do.
         """
-        folder, root = located(path_or_hub_id, revision)
-        config = read_config(folder, root)
-        try:
-            spec = EncoderSpec.from_dict({k: v for k, v in config["encoder"].items() if k != "fingerprint"})
-            calibration = Calibration.from_dict(config["calibration"])
-            points = OperatingPoints.from_dict(config["operating_points"])
-            by_category = config.get("category_points") or {}
-            category_points = {name: OperatingPoint.from_dict(point) for name, point in by_category.items()}
-        except Exception as error:  # of the parts' own reading, or of what is no mapping
-            raise GuardError(f"{folder}: the config cannot be used: {error}") from error
-        if config["encoder"].get("fingerprint") != spec.fingerprint:
-            raise GuardError(f"{folder}: the encoder's fields do not have the fingerprint that is written beside them.")
-        if (weights := kept_weights(folder, config)) is not None:
-            spec = replace(spec, location=str(weights))
-        bank = read_bank(folder, config, trusted_heads)
+        described = DescribedGuard.read(path_or_hub_id, revision)
+        return cls.of(
+            described, checkpoint=checkpoint, device=device, batch_size=batch_size, trusted_heads=trusted_heads
+        )
+
+    @classmethod
+    def of(
+        cls,
+        described: DescribedGuard,
+        *,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        batch_size: int = 256,
+        trusted_heads: Sequence[str] = (),
+    ) -> Guard:
+        """The guard of a description, its head read; see `load`.
+
+        Raises:
+            GuardError: a head that is refused, or whose weights do not fit.
+        """
+        config = described.about
+        bank = read_bank(described.path, config, trusted_heads)
         taxonomy = config.get("taxonomy") or {}
         return cls(
-            folder,
-            spec,
+            described.path,
+            described.spec,
             bank,
-            calibration,
-            points,
-            category_points,
+            described.calibration,
+            described.points,
+            described.category_points,
             tuple(taxonomy.get("categories", ())),
             taxonomy.get("name"),
             config,
-            CategoryHead.read(folder, config, bank.dim),
+            CategoryHead.read(described.path, config, bank.dim),
             checkpoint,
             device,
             batch_size,
@@ -247,27 +253,18 @@ class Guard:
             if len(ids) != len(names):
                 raise GuardError(f"There are {len(names)} inputs and {len(ids)} ids; each input needs one.")
             names = [str(name) for name in ids]
-        known = np.concatenate(logits)
-        judged = np.array([error is None for error in errors], dtype=bool)
-        probabilities = np.full(len(names), np.nan)
-        probabilities[judged] = self.calibrator.probabilities(known)
-        decided = tuple(decisions(chosen, known, judged))
-        found = Predictions(
-            tuple(names),
-            probabilities,
-            decided,
-            chosen.name,
-            tuple(errors),
-            self._by_category(known, judged),
-            tuple(neighbours) if near is not None else None,
-            seen=None if is_embeddings(inputs) else tuple(UNSEEN if one is None else one.columns() for one in seen),
+        return predictions_of(
+            chosen,
+            self.calibrator,
+            names,
+            np.concatenate(logits),
+            errors,
+            category_points=self.category_points,
+            neighbours=neighbours if near is not None else None,
+            category_names=head.names if head is not None else (),
+            shares=np.concatenate(shares) if head is not None else None,
+            seen=None if is_embeddings(inputs) else [UNSEEN if one is None else one.columns() for one in seen],
         )
-        if head is None:
-            return found
-        of_each = np.full((len(names), len(head.names)), np.nan)
-        of_each[judged] = np.concatenate(shares)
-        category = named_categories(head.names, of_each, decided)
-        return replace(found, category=category, category_names=head.names, category_probabilities=of_each)
 
     @property
     def neighbours(self) -> Neighbours:
@@ -304,13 +301,3 @@ class Guard:
         if self._head is None:
             self._head = head_function(self.bank)
         return self._head(rows)
-
-    def _by_category(self, logits: np.ndarray, judged: np.ndarray) -> tuple[Mapping[str, str], ...] | None:
-        if not self.category_points:
-            return None
-        columns = {name: point.decide(logits) for name, point in self.category_points.items()}
-        place = np.cumsum(judged) - 1
-        return tuple(
-            {name: DECISIONS[int(values[place[i]])] for name, values in columns.items()} if judged[i] else {}
-            for i in range(len(judged))
-        )

@@ -12,7 +12,7 @@ import numpy as np
 
 from guardtrain.errors import GuardError
 from guardtrain.file_names import path_text
-from guardtrain.guards.looking import Seen, likeliest
+from guardtrain.guards.looking import EncoderSight, Seen, likeliest
 
 if TYPE_CHECKING:
     from guardtrain.encoders.encoder import Encoder
@@ -62,12 +62,13 @@ def batches(
     for item in listed[:1]:
         _described(item, 0)  # refused before an encoder is loaded
     model = encoder()
+    sight = EncoderSight(model, logits)
     for start in range(0, len(listed), model.batch_size):
         ids, errors, seen = list[str](), list[str | None](), list[Seen | None]()
         for i, item in enumerate(listed[start : start + model.batch_size], start):
             ids.append(_described(item, i))
             try:
-                seen.append(likeliest(_frames(item, model.needed, most), model, logits))
+                seen.append(likeliest(_frames(item, model.needed, most), sight))
                 errors.append(None)
             except Exception as error:  # of the disk, of a URL's file system, of what is no image
                 seen.append(None)

@@ -8,24 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from guardtrain.encoders.spec import LOADABLE
-from guardtrain.errors import DataError
 from guardtrain.guards.category_head import named_categories
 from guardtrain.guards.guard import Guard
-from guardtrain.guards.looking import Seen, likeliest
+from guardtrain.guards.looking import EncoderSight, Seen, seen_in
 from guardtrain.guards.operating_points import DECISIONS, Point
 from guardtrain.guards.predictions import Neighbour
 from guardtrain.sources.decoding import MAX_PIXELS
-from guardtrain.sources.frames import DEFAULT_FRAMES, decoded_pixels, frames_of, most_frames
-
-# Each scan of a progressive JPEG decodes the whole picture again, and a scan can be ten bytes long: of more scans than
-# any camera or editor writes, a small file keeps a processor busy for minutes.
-_MAX_SCANS = 64
-_JPEG = b"\xff\xd8"
-_SCAN = b"\xff\xda"  # in compressed data a byte 0xff is followed by 0, so it counts scans (and those of a thumbnail)
-
-
-class UnreadableImage(DataError):
-    """Bytes that are no image this guard can look at; the message says why."""
+from guardtrain.sources.frames import DEFAULT_FRAMES, decoded_pixels, most_frames
 
 
 @dataclass(frozen=True)
@@ -115,15 +104,7 @@ class ImageJudge:
         return self._seen(content, self._frames)
 
     def _seen(self, content: bytes, most: int | None) -> Seen:
-        encoder = self.guard.encoder
-        try:
-            _refuse_scans(content)
-            return likeliest(frames_of(content, encoder.needed, most, self.max_pixels), encoder, self.guard.logits)
-        except OSError as error:
-            raise UnreadableImage(str(error)) from error
-        except (ValueError, MemoryError, OverflowError, ZeroDivisionError) as error:
-            reason = str(error) or type(error).__name__
-            raise UnreadableImage(f"it cannot be scaled to the model's size: {reason}") from error
+        return seen_in(content, EncoderSight(self.guard.encoder, self.guard.logits), most, self.max_pixels)
 
     def size(self, content: bytes) -> int:
         """How many pixels of an image file `look` would decode, by its headers; 0 for a file that it refuses."""
@@ -162,9 +143,3 @@ class ImageJudge:
 
 def _decided(point: Point, logits: np.ndarray) -> list[str]:
     return [DECISIONS[number] for number in point.decide(logits).tolist()]
-
-
-def _refuse_scans(content: bytes) -> None:
-    """Raise OSError for a JPEG that would take minutes to decode; nothing is decoded."""
-    if content.startswith(_JPEG) and (scans := content.count(_SCAN)) > _MAX_SCANS:
-        raise OSError(f"a JPEG of {scans} scans; the limit is {_MAX_SCANS}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,6 @@ import pyarrow.parquet as pq
 from guardtrain.errors import DataError
 from guardtrain.files import only_process, replace_file
 
-SUFFIXES = (".parquet", ".jsonl", ".ndjson")
 _PLAN = "plan.json"
 _KEY = b"guardtrain.part"
 _NEAR = pa.struct(
@@ -58,11 +58,26 @@ def schema(categories: bool, neighbours: bool, named: bool = False) -> pa.Schema
 
 def json_line(row: Mapping[str, Any]) -> str:
     """A row as one line of JSON."""
+    return json.dumps(_plain(row), ensure_ascii=False) + "\n"
+
+
+def csv_cells(row: Mapping[str, Any]) -> list[Any]:
+    """A row as the cells of a CSV; what is none in CSV, a mapping or a list, is JSON in its cell.
+
+    >>> csv_cells({"id": "a.png", "probability": 0.5, "error": None, "categories": [("fire", "unsafe")]})
+    ['a.png', 0.5, None, '{"fire": "unsafe"}']
+    """
+    cells = _plain(row).values()
+    return [json.dumps(cell, ensure_ascii=False) if isinstance(cell, dict | list) else cell for cell in cells]
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with Arrow's maps as mappings."""
     plain = dict(row)
     for name in ("categories", "category_probabilities"):
-        if isinstance(plain.get(name), list):  # as Arrow gives a map
+        if isinstance(plain.get(name), list):
             plain[name] = dict(plain[name])
-    return json.dumps(plain, ensure_ascii=False) + "\n"
+    return plain
 
 
 class PredictionFile:
@@ -71,7 +86,7 @@ class PredictionFile:
     Beside the file, in a hidden folder, stand the parts that are done; each says of which images it is, as they were.
 
     Args:
-        out: the file to be, `.parquet` or `.jsonl`.
+        out: the file to be, .parquet, .csv, .jsonl or .ndjson.
         plan: what decides the rows besides the images: guard, point, …; parts of another plan are thrown away.
         columns: of the rows; see `schema`.
     """
@@ -122,6 +137,13 @@ class PredictionFile:
                 with pq.ParquetWriter(temporary, self.columns, compression="zstd") as writer:
                     for table in self._tables(parts):
                         writer.write_table(table)
+                return
+            if self.out.suffix == ".csv":
+                with temporary.open("w", encoding="utf-8", newline="") as file:
+                    lines = csv.writer(file)
+                    lines.writerow(self.columns.names)
+                    for table in self._tables(parts):
+                        lines.writerows(map(csv_cells, table.to_pylist()))
                 return
             with temporary.open("w", encoding="utf-8") as file:
                 for table in self._tables(parts):

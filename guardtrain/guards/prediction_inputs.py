@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from guardtrain.errors import DataError
+from guardtrain.errors import DataError, GuardtrainError
 from guardtrain.file_names import path_on_disk, path_text
 from guardtrain.sources.decoding import endings
-from guardtrain.sources.guessing import may_be_images, without_image_column
 from guardtrain.sources.images import is_url, read_encoded
-from guardtrain.sources.parquet_rows import ParquetRows, holding_images
 from guardtrain.sources.paths import files_named, local_path
-from guardtrain.sources.record_columns import rename_columns
 from guardtrain.sources.rows import located
-from guardtrain.sources.tables import FORMATS, read_table, without_blank_rows
 from guardtrain.sources.walk import Walk
 
 
@@ -49,6 +46,16 @@ class InputImage:
         return found if isinstance(found, bytes) else read_encoded(found)
 
 
+# what reading and decoding an image raises: disks, file systems behind URLs, decoders
+UNREADABLE = (OSError, ValueError, ImportError, GuardtrainError)
+
+
+def reason(error: Exception) -> str:
+    """One line that says why an image could not be read."""
+    text = "no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split())[:500] or type(error).__name__
+
+
 def input_images(
     inputs: Sequence[str], walk: Walk | None = None, columns: Mapping[str, str] | None = None
 ) -> Iterator[InputImage]:
@@ -71,12 +78,19 @@ def input_images(
         path = Path(path_on_disk(text)).expanduser()
         if not is_url(text) and path.is_dir():
             yield from _of_folder(path, walk)
-        elif text.split("?")[0].lower().endswith(FORMATS):
+        elif _is_table(text):
             yield from _of_table(text, columns or {})
         else:
             for file in files_named(text, tuple(sorted(endings())), "images", walk):
                 name = file if is_url(file) or path.is_absolute() else os.path.relpath(file)
                 yield InputImage(path_text(name), file)
+
+
+def parts_of(images: Iterable[InputImage], size: int) -> Generator[list[InputImage], None, None]:
+    """So many images at a time, the last time fewer."""
+    left = iter(images)
+    while part := list(itertools.islice(left, size)):
+        yield part
 
 
 def content_key(images: Sequence[InputImage]) -> str:
@@ -107,7 +121,21 @@ def _of_folder(folder: Path, walk: Walk) -> Iterator[InputImage]:
         )
 
 
+def _is_table(text: str) -> bool:
+    ending = text.split("?")[0].lower()
+    if ending.endswith(tuple(endings())):  # an image: what reads tables need not be imported
+        return False
+    from guardtrain.sources.tables import FORMATS
+
+    return ending.endswith(FORMATS)
+
+
 def _of_table(text: str, columns: Mapping[str, str]) -> Iterator[InputImage]:
+    from guardtrain.sources.guessing import may_be_images, without_image_column
+    from guardtrain.sources.parquet_rows import holding_images
+    from guardtrain.sources.record_columns import rename_columns
+    from guardtrain.sources.tables import read_table, without_blank_rows
+
     origin = f"the table {text}"
     if inside := holding_images(text):
         yield from _of_stored(text, columns, inside, origin)
@@ -125,6 +153,8 @@ def _of_table(text: str, columns: Mapping[str, str]) -> Iterator[InputImage]:
 
 def _of_stored(text: str, columns: Mapping[str, str], inside: Sequence[str], origin: str) -> Iterator[InputImage]:
     """The images that a Parquet file holds, read when they are judged."""
+    from guardtrain.sources.parquet_rows import ParquetRows
+
     file = str(Path(text).expanduser().absolute()) if not is_url(text) else text
     rows = ParquetRows([file], columns.get("image"), origin)
     image = rows.image_columns[0]

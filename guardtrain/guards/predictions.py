@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from guardtrain.guards.calibration import Calibrator
+from guardtrain.guards.category_head import named_categories
 from guardtrain.guards.operating_points import DECISIONS, UNSAFE, Point
 
 
@@ -94,7 +96,66 @@ class Predictions:
             yield row
 
 
+def predictions_of(
+    point: Point,
+    calibrator: Calibrator,
+    ids: Sequence[str],
+    logits: np.ndarray,
+    errors: Sequence[str | None],
+    *,
+    category_points: Mapping[str, Point],
+    neighbours: Sequence[tuple[Neighbour, ...]] | None,
+    category_names: tuple[str, ...],
+    shares: np.ndarray | None,
+    seen: Sequence[Mapping[str, int | None]] | None,
+) -> Predictions:
+    """What is said of N inputs, of which M could be read; see `Predictions`.
+
+    Args:
+        point: the operating point that decides.
+        calibrator: from logits to probabilities.
+        ids, errors, neighbours, seen: of each input.
+        logits: (M,) of those that could be read.
+        category_points: thresholds of single categories.
+        category_names: C names; none where no category is named.
+        shares: (M, C) `P(category | unsafe)`; None where no category is named.
+    """
+    judged = np.array([error is None for error in errors], dtype=bool)
+    probabilities = np.full(len(ids), np.nan)
+    probabilities[judged] = calibrator.probabilities(logits)
+    decided = tuple(decisions(point, logits, judged))
+    found = Predictions(
+        tuple(ids),
+        probabilities,
+        decided,
+        point.name,
+        tuple(errors),
+        _by_category(category_points, logits, judged),
+        tuple(neighbours) if neighbours is not None else None,
+        seen=None if seen is None else tuple(seen),
+    )
+    if shares is None:
+        return found
+    of_each = np.full((len(ids), len(category_names)), np.nan)
+    of_each[judged] = shares
+    category = named_categories(category_names, of_each, decided)
+    return replace(found, category=category, category_names=category_names, category_probabilities=of_each)
+
+
 def decisions(point: Point, logits: np.ndarray, judged: np.ndarray) -> list[str | None]:
     """The decision of each input, None where it was not `judged` (N,) bool; `logits` (M,) are of those that were."""
     found = iter(point.decide(logits).tolist())
     return [DECISIONS[next(found)] if one else None for one in judged.tolist()]
+
+
+def _by_category(
+    points: Mapping[str, Point], logits: np.ndarray, judged: np.ndarray
+) -> tuple[Mapping[str, str], ...] | None:
+    if not points:
+        return None
+    columns = {name: point.decide(logits) for name, point in points.items()}
+    place = np.cumsum(judged) - 1
+    return tuple(
+        {name: DECISIONS[int(values[place[i]])] for name, values in columns.items()} if judged[i] else {}
+        for i in range(len(judged))
+    )

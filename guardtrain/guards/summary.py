@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from guardtrain.encoders.spec import LOADABLE
 from guardtrain.guards.beside import Beside
 from guardtrain.guards.calibration import Calibrator
 from guardtrain.guards.calibration_choice import Calibration
 from guardtrain.guards.category_fit import category_line
 from guardtrain.guards.guard import Guard
 from guardtrain.guards.operating_points import OperatingPoint, OperatingPoints, ThreeWay
+from guardtrain.guards.pixel_program import has_program
 
 WIDTH = 110
 _UNMEASURED = "not measured: there were no validation images, so its probabilities are scores and no rate is known"
@@ -46,7 +49,20 @@ def summary_text(guard: Guard) -> str:
     differences = {item["file"]: _difference(item) for item in guard.about.get("agreement", ())}
     files = [["config.json", _size(guard.path / "config.json"), ""]]
     files += [[name, _size(guard.path / name), differences.get(name, "")] for name in guard.about["files"]]
-    return "\n".join([*lines, f"files in {guard.path}", *_table(files)])
+    return "\n".join([*lines, f"files in {guard.path}", *_table(files), *_judging(guard)])
+
+
+def _judging(guard: Guard) -> list[str]:
+    """How images are judged with it, and whether that starts at once."""
+    if guard.spec.family not in LOADABLE:
+        return []
+    from guardtrain.curves.collecting.ranking import setting
+
+    command = shlex.join(["guardtrain", "predict", setting("guard", str(guard.path)), "photo.png"])
+    how = "whole=true at the export adds guard.onnx, which judges a few images without waiting for torch"
+    if has_program(guard.about, guard.spec):
+        how = "guard.onnx judges a few images without waiting for torch"
+    return ["to judge images", f"  {command}", _wrapped(how)]
 
 
 def _difference(agreement: Mapping[str, Any]) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from guardtrain.doors import door
 from guardtrain.metrics.functional import (
     accuracy,
     auroc,
@@ -48,15 +48,12 @@ __all__ = [
 ]
 
 # torchmetrics takes seconds to import, and a curve needs the functions only.
-_LAZY = {
-    "PairBothRight": "pairs",
-    "PairMargin": "pairs",
-    "PairRanking": "pairs",
-    "guard_metrics_collection": "collection",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"guardtrain.metrics.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = door(
+    __name__,
+    {
+        "PairBothRight": "pairs",
+        "PairMargin": "pairs",
+        "PairRanking": "pairs",
+        "guard_metrics_collection": "collection",
+    },
+)

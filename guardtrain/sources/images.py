@@ -7,14 +7,16 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from guardtrain.errors import DataError
 from guardtrain.file_names import path_on_disk, path_text
-from guardtrain.records import Records
 from guardtrain.sources.decoding import MAX_PIXELS, decode
-from guardtrain.sources.tables import listed
+
+if TYPE_CHECKING:
+    from guardtrain.records import Records
 
 MAX_BYTES = 8 * MAX_PIXELS  # of a file: the largest image there may be, as 16 bits of four channels, as it is
 
@@ -95,6 +97,8 @@ def files_key(records: Records, origin: str) -> str:
         DataError: records without an image.
         MissingImages: local files that do not exist, with their number and the first few.
     """
+    from guardtrain.sources.tables import listed
+
     digest = hashlib.sha256()
     absent, missing, missing_as_given = [], [], []
     uris = records.image_uris()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Protocol
 
 from guardtrain.errors import DataError
 from guardtrain.file_names import path_on_disk, path_text
-from guardtrain.sources.guessing import may_be_images, without_image_column
 from guardtrain.sources.images import is_url, read_encoded
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class ImageRows(Protocol):
@@ -48,6 +48,8 @@ class TableRows:
 
     def __init__(self, table: pa.Table, image: str, root: str, stem: str, origin: str) -> None:
         if image not in table.column_names:
+            from guardtrain.sources.guessing import may_be_images, without_image_column
+
             raise without_image_column(image, table.column_names, may_be_images(table), origin)
         self._uris = [located(value, root) for value in table[image].to_pylist()]
         self.table = table.append_column(f"{image}.path", table[image])

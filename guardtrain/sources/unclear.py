@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from guardtrain.errors import DataError
@@ -10,6 +11,7 @@ from guardtrain.grammar import setting_text
 
 Setting = tuple[str, Any]  # the name of a source's setting and a value of it
 Steps = Sequence[tuple[str, Sequence[Setting]]]
+Line = Callable[[str, Any], str]  # a setting's name and value -> what to write on the command line
 
 
 class Unclear(DataError):
@@ -24,10 +26,23 @@ class Unclear(DataError):
         self.problem, self.steps = problem, tuple(steps)
         super().__init__(self.told(lambda name, value: f"{name}={setting_text(value, spaced=True)}"))
 
-    def told(self, line: Callable[[str, Any], str]) -> str:
+    def told(self, line: Line) -> str:
         """The whole message, each setting as `line` writes it, on a line of its own."""
         parts = [
             f"{sentence}:\n  " + "\nor\n  ".join(line(name, value) for name, value in settings)
             for sentence, settings in self.steps
         ]
         return f"{self.problem} " + "\n".join(parts)
+
+
+@contextmanager
+def settings_told(line: Line) -> Iterator[None]:
+    """Inside, an error that a setting of a source would mend tells it as `line` writes it.
+
+    Raises:
+        DataError: that.
+    """
+    try:
+        yield
+    except Unclear as error:
+        raise DataError(error.told(line)) from error

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from omegaconf import OmegaConf
 
 from guardtrain.cli import COMMANDS, main
 from guardtrain.commands.completion import SCRIPTS, completions
+from guardtrain.commands.settings_tree import settings_tree
+from guardtrain.config import register_schemas
+from guardtrain.config_groups import conf_dir
 
 
 def test_commands_actions_groups_options_and_settings() -> None:
@@ -23,6 +32,47 @@ def test_commands_actions_groups_options_and_settings() -> None:
     assert completions("guardtrain train head=mlp mixture.bu") == ["mixture.budget="]
     assert completions("guardtrain no_such h") == []
     assert completions("guardtrain predict guard=outputs/") == []  # the shell's file names
+
+
+def test_heads_sources_and_values() -> None:
+    """What composed configs have not: the settings of the class that an option names, and what a setting may be."""
+    assert completions("guardtrain train head=mlp head.") == [
+        "head.hidden=", "head.dropout=", "head.name=", "head._target_="
+    ]  # fmt: skip
+    assert {"data.real.path=", "data.real.columns="} < set(completions("guardtrain curve data=manifest data.real."))
+    assert completions("guardtrain export whole=") == ["whole=true", "whole=false"]
+    assert completions("guardtrain train mixture.arm=") == ["mixture.arm=replace"]
+    assert completions("guardtrain train out=") == []  # the shell's file names
+    assert "grid.seeds=" in completions("guardtrain curve experiment=masks grid.")
+
+
+def leaves(node: Mapping[str, Any], place: str = "") -> Iterator[str]:
+    for name, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{place}{name}.")
+        else:
+            yield f"{place}{name}"
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_settings_are_those_of_the_composed_config(command: str) -> None:
+    register_schemas()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        composed = OmegaConf.to_container(compose(command), resolve=False)
+    assert isinstance(composed, dict)
+    found = settings_tree(command, {})
+    wanted, offered = set(leaves(composed)), set(leaves(found))
+    assert wanted <= offered
+    built = {name.rpartition(".")[0] for name in wanted if name.endswith("_target_")}
+    assert {name for name in offered - wanted if name.rpartition(".")[0] not in built} == set()
+
+
+@pytest.mark.parametrize("option", [path.stem for path in sorted((conf_dir() / "head").glob("*.yaml"))])
+def test_heads_have_the_fields_of_their_classes(option: str) -> None:
+    node = settings_tree("train", {"head": option})["head"]
+    target = get_object(node["_target_"])
+    wanted = {field.name for field in dataclasses.fields(target) if not field.name.startswith("_")}
+    assert set(node) == wanted | {"_target_"}
 
 
 def test_only_groups_of_the_command_are_offered() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,11 +23,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from guardtrain.commands.predict import as_overrides
-from guardtrain.config import PredictConfig
 from guardtrain.config_checks import typed
 from guardtrain.embeddings import EmbeddingStore
 from guardtrain.guards import bulk
+from guardtrain.guards.calibration import Identity
 from guardtrain.guards.guard import Guard
+from guardtrain.guards.predict_settings import PredictConfig
 from tests.commands.test_told_labels import pasted
 from tests.conftest import ROOT
 from tests.guards.serving.conftest import files, guard, guard_folder
@@ -52,7 +56,7 @@ def expected_rows(guard: Guard, photos: list[str], **options: Any) -> list[dict[
 
 
 def test_a_folder_becomes_a_table(run, guard: Guard, guard_folder: Path, photos: list[str]) -> None:
-    text = run("predict", f"guard={guard_folder}", "photos", "part_size=5")
+    text = run("predict", f"guard={guard_folder}", "photos", "part_size=5", "out=predictions.parquet")
     rows = pq.read_table("predictions.parquet").to_pylist()
     for row, wanted in zip(rows, expected_rows(guard, photos), strict=True):
         if row["error"]:
@@ -67,9 +71,87 @@ def test_a_folder_becomes_a_table(run, guard: Guard, guard_folder: Path, photos:
         ["unreadable", "2"],
     ]
     assert not list(Path().glob(".*parts"))
-    assert "is there already" in run("predict", f"guard={guard_folder}", "photos", code=2)
-    run("predict", f"guard={guard_folder}", "photos/00.img.png", "overwrite=true")
+    command = ["predict", "photos/00.img.png", "out=predictions.parquet"]
+    assert "is there already" in run(*command, f"guard={guard_folder}", code=2)
+    assert "There is no directory" in run(*command, "guard=./nowhere", code=2)  # the guard comes first
+    run(*command, f"guard={guard_folder}", "overwrite=true")
     assert pq.read_metadata("predictions.parquet").num_rows == 1
+
+
+def test_answers_on_the_screen(run, guard: Guard, guard_folder: Path, photos: list[str]) -> None:
+    before = sorted(Path().rglob("*"))
+    lines = run("predict", f"guard={guard_folder}", *photos).splitlines()
+    assert sorted(Path().rglob("*")) == before  # no table that nobody asked for
+    found = guard.predict(photos)
+    point = guard.points[guard.default_point]
+    limit = guard.calibrator.probabilities(np.array([point.threshold]))[0]
+    for name, p, decision, category in zip(
+        photos, found.probabilities, found.decision, found.category or (), strict=True
+    ):
+        (line,) = [one for one in lines if one.startswith(f"{name} ")]
+        if decision is None:
+            reason = "the file is empty" if name.endswith("empty.png") else "Truncated File Read"
+            assert re.split("  +", line) == [name, "–", f"unreadable: {reason}"]
+            continue
+        said = f"flagged: {category}" if decision == "unsafe" else "not flagged"
+        _, shown, text = re.split("  +", line)
+        digits = len(shown) - 1
+        assert digits >= 2 and float(shown) == round(p, digits)
+        assert text == f"{said} (unsafe from {f'{limit:.{digits}f}'.removeprefix('0')})"
+        assert (float(shown) >= round(limit, digits)) == (decision == "unsafe")
+    assert set(found.decision) == {"safe", "unsafe", None}
+    assert "unreadable  2 (14.3%)" in lines
+    alone = run("predict", f"guard={guard_folder}", photos[0]).splitlines()
+    assert len(alone) == 2 and alone[1].split() == lines[1].split()  # counts of one image say nothing more
+
+
+def test_many_images_do_not_flood_the_screen(
+    run, guard_folder: Path, photos: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from guardtrain.commands import predict
+
+    monkeypatch.setattr(predict, "SHOWN", 3)
+    monkeypatch.setattr(predict, "NAMED", 1)
+    lines = run("predict", f"guard={guard_folder}", "photos").splitlines()
+    assert [line.split("  ")[0] for line in lines if line.startswith("photos/")] == [*photos[:3], "photos/03 half.jpg"]
+    assert "… and 1 more that are unreadable" in lines
+    assert any("The first 3 are shown; out=predictions.csv" in line for line in lines)
+    assert "images      14" in lines and "unreadable  2 (14.3%)" in lines
+
+
+def test_a_csv_has_what_the_json_lines_have(run, guard_folder: Path, photos: list[str]) -> None:
+    run("predict", f"guard={guard_folder}", *photos[:5], "out=p.csv", "explain=1")
+    run("predict", f"guard={guard_folder}", *photos[:5], "out=p.jsonl", "explain=1")
+    with open("p.csv", encoding="utf-8", newline="") as file:
+        cells = list(csv.DictReader(file))
+    rows = [json.loads(line) for line in Path("p.jsonl").read_text().splitlines()]
+    for cell, row in zip(cells, rows, strict=True):
+        assert list(cell) == list(row)
+        for name, value in row.items():
+            text = cell[name]
+            read = json.loads(text) if isinstance(value, dict | list) else None if not text else type(value)(text)
+            assert read == value
+
+
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [
+        (0.524, ".52  not flagged (unsafe from .74)"),
+        (0.7389, ".739  not flagged (unsafe from .740)"),  # as .74 it would look flagged
+        (0.7404, ".74  flagged: fire (unsafe from .74)"),
+        (0.9999, "1.00  flagged: fire (unsafe from .74)"),
+    ],
+)
+def test_an_answer_shows_why_it_is_one(p: float, said: str) -> None:
+    from guardtrain.guards.answers import Answers
+
+    logit = np.log(0.74 / 0.26)
+    point = SimpleNamespace(threshold=logit)
+    guard: Any = SimpleNamespace(points={"it": point}, calibration=SimpleNamespace(calibrator=Identity()))
+    decision = "unsafe" if p >= 0.74 else "safe"
+    row = {"id": "a.png", "error": None, "probability": p, "decision": decision}
+    row["category"] = "fire" if decision == "unsafe" else None
+    assert Answers(guard, "it", ["a.png"]).line(row) == f"a.png  {said}"
 
 
 def test_lines_of_json_with_neighbours_at_another_point(
@@ -91,7 +173,7 @@ def test_animations_are_judged_by_their_likeliest_frame(
     scenes = [Image.open(io.BytesIO(files[i])).convert("RGB").resize((64, 64)) for i in order]
     Path("photos/z.gif").write_bytes(animation("GIF", [*(scenes[i % 5] for i in range(19)), scenes[-1]]))
     Path("photos/zz.webp").write_bytes(animation("WEBP", [scenes[-1], *scenes[:2]]))
-    command = ["predict", f"guard={guard_folder}", "photos", "overwrite=true"]
+    command = ["predict", f"guard={guard_folder}", "photos", "out=predictions.parquet", "overwrite=true"]
     text = run(*command)
     assert "animations  2, judged by the likeliest of up to 8 frames each (frames=all looks at more)" in text
     rows = {row["id"]: row for row in pq.read_table("predictions.parquet").to_pylist()}
@@ -119,13 +201,13 @@ def test_folders_are_gone_through_once_and_what_is_passed_over_is_said(
     Path("photos/notes.txt").write_text("")
     Path("photos/latest").symlink_to(".")
     Path("photos/up").symlink_to("..")
-    text = run("predict", f"guard={guard_folder}", "photos", "photos/00.img.png", "photos/*.jpg")
+    text = run("predict", f"guard={guard_folder}", "photos", "photos/00.img.png", "photos/*.jpg", "out=p.parquet")
     assert text.splitlines()[:2] == [
         "passed over: 1 .txt",
         "passed over: 3 taken already by another path: photos/latest (is photos), photos/up (is "
         f"{Path.cwd()}), {Path.cwd()}/photos/03 half.jpg (is photos/03 half.jpg)",
     ]
-    ids = pq.read_table("predictions.parquet")["id"].to_pylist()
+    ids = pq.read_table("p.parquet")["id"].to_pylist()
     assert sorted(ids) == photos
 
 
@@ -189,8 +271,8 @@ def test_stdout_holds_rows_and_nothing_else(
 
 
 def test_what_was_cut_off_goes_on(run, guard_folder: Path, photos: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ["predict", f"guard={guard_folder}", "photos", "part_size=4"]
-    run(*command, "out=whole.parquet")
+    command = ["predict", f"guard={guard_folder}", "photos", "part_size=4", "out=predictions.parquet"]
+    run(*command[:-1], "out=whole.parquet")
     real, seen = bulk.judged, []
 
     def counted(judge: Any, images: Any, **options: Any) -> Any:
@@ -216,7 +298,7 @@ def test_what_was_cut_off_goes_on(run, guard_folder: Path, photos: list[str], mo
     [
         ([], "nothing to judge"),
         (["nowhere"], "no images at nowhere"),
-        (["photos", "out=p.csv"], "ends in .parquet, .jsonl, .ndjson, or is -"),
+        (["photos", "out=p.txt"], "ends in .parquet, .csv, .jsonl, .ndjson, or is -"),
         (["photos", "point=lax"], "no operating point 'lax'; this guard has: strict"),
         (["photos", "explain=-1"], "explain must be 0 or more"),
         (["photos", "part_size=0"], "at least 1"),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
+from guardtrain.benchmarks.calibrating import calibrate_guard
 from guardtrain.errors import DataError, GuardError
 from guardtrain.guards.category_fit import CategoryImages, category_report, fit_categories
 from guardtrain.guards.category_head import CategoryHead
@@ -195,6 +196,29 @@ def test_named_where_it_helps_where_it_is_asked_for_or_never(tmp_path: Path) -> 
     assert made(few, category_minimum=3).guard.category_head is not None
     with pytest.raises(DataError, match="not at hand"):
         made(None, categories=True)
+
+
+def test_a_guard_that_is_calibrated_anew_names_its_categories_as_before(guard: Guard, tmp_path: Path) -> None:
+    x, labels, categories = drawn(240, 3)
+    others = replace(toy_validation(240), embeddings=x, labels=labels, categories=categories)
+    made = calibrate_guard(tmp_path / "anew", guard, others, toy_settings(onnx=True)).guard
+    np.testing.assert_array_equal(made.category_probabilities(x), guard.category_probabilities(x))
+    assert made.predict(x).category_names == guard.predict(x).category_names
+    assert (made.path / "categories.onnx").is_file()
+    said = made.about["category_head"]
+    unsafe = labels == 1
+    right = (np.array(guard.predict(x).category_names)[guard.category_probabilities(x).argmax(1)] == categories)[unsafe]
+    assert (said["validation"]["accuracy"]["value"], said["validation"]["accuracy"]["of"]) == (
+        pytest.approx(right.mean()),
+        int(unsafe.sum()),
+    )
+    assert said["images"] == guard.about["category_head"]["images"]
+    nameless = replace(others, categories=np.full(240, None))
+    made = calibrate_guard(tmp_path / "nameless", guard, nameless, toy_settings(onnx=False)).guard
+    assert made.category_head is not None
+    assert any("those it was made with it named rightly" in note for note in made.about["notes"])
+    without = toy_settings(onnx=False, categories=False)
+    assert calibrate_guard(tmp_path / "without", guard, others, without).guard.category_head is None
 
 
 def test_weights_that_do_not_fit_are_refused(guard: Guard, tmp_path: Path) -> None:

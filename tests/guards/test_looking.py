@@ -14,8 +14,8 @@ from PIL import Image
 from guardtrain.encoders.encoder import Encoder
 from guardtrain.errors import ConfigError
 from guardtrain.guards.guard import Guard
-from guardtrain.guards.looking import likeliest
-from guardtrain.guards.predicting import ImageJudge, UnreadableImage
+from guardtrain.guards.looking import EncoderSight, UnreadableImage, likeliest
+from guardtrain.guards.predicting import ImageJudge
 from guardtrain.scenes import SceneSource
 from guardtrain.sources.frames import Frame, chosen
 from tests.embeddings.fake_encoder import FakeEncoder
@@ -133,7 +133,7 @@ def test_the_first_of_the_highest_wins_and_few_are_held(levels: list[int]) -> No
             yield Frame(number, len(levels), Image.new("RGB", (4, 4), (level, 0, 0)))
 
     encoder: Encoder = made.encoder  # type: ignore[assignment]
-    seen = likeliest(frames(), encoder, made.logits)
+    seen = likeliest(frames(), EncoderSight(encoder, made.logits))
     assert (seen.frame, seen.frames, seen.judged) == (levels.index(max(levels)), len(levels), len(levels))
     assert seen.pixels[0, 0, 0] == max(levels)
     assert sum(forwarded) == len(levels)

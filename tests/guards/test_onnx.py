@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -319,38 +318,6 @@ def test_isotonic_with_a_step_between_two_images_that_are_hardly_apart(
     assert figure["difference"] > 0.3 and figure["logit_difference"] == pytest.approx(2e-5, rel=0.1)
     assert "at a step of the calibration, logits 2e-05" in summary_text(guard)
     assert "at a step of the calibration,\nwhere" in (guard.path / "README.md").read_text()
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Guard:
-    encoder = load_encoder(EncoderSettings(checkpoint="pkg://guardtrain/scenes/demo_encoder", device="cpu"))
-    g = np.random.default_rng(0)
-    x = g.normal(size=(80, encoder.dim)).astype(np.float32)
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-    y = (x[:, 0] > 0).astype(np.int64)
-    bank = LinearHead().bank(1, encoder.dim)
-    with torch.no_grad():
-        bank.weight[0, :, 0] = torch.from_numpy(3 * g.normal(size=encoder.dim).astype(np.float32))
-    run = replace(toy_run(bank.eval()), spec=encoder.spec)
-    validation = replace(toy_validation(80), embeddings=x, labels=y)
-    wanted = toy_settings(whole=True, program=True, onnx=False)
-    return export_guard(
-        tmp_path_factory.mktemp("whole") / "guard", run, validation, wanted, encoder=lambda: encoder
-    ).guard
-
-
-def test_pixels_to_probabilities(whole: Guard) -> None:
-    from PIL import Image
-
-    g = np.random.default_rng(1)
-    images = [Image.fromarray(g.integers(0, 255, (50 + i, 70, 3), dtype=np.uint8)) for i in range(5)]
-    pixels = np.stack([whole.encoder.preprocess(image).numpy() for image in images])
-    expected = whole.predict(images).probabilities
-    _, found = onnx_judge(whole.path / "guard.onnx")(pixels)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-    program = torch.export.load(whole.path / "guard.pt2").module()
-    np.testing.assert_allclose(program(torch.from_numpy(pixels))[1].detach().numpy(), expected, atol=1e-4)
-    assert [item["file"] for item in whole.about["agreement"]] == ["guard.onnx", "guard.pt2"]
 
 
 def test_a_vision_transformer_with_categories(tiny_clip: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from guardtrain.errors import GuardError
 from guardtrain.guards.guard import Guard
-from guardtrain.guards.predicting import ImageJudge, UnreadableImage
+from guardtrain.guards.looking import UnreadableImage
+from guardtrain.guards.predicting import ImageJudge
 from tests.guards.serving.conftest import files, guard, guard_folder
 
 __all__ = ["files", "guard", "guard_folder"]

@@ -12,8 +12,8 @@ import numpy as np
 
 from guardtrain.embeddings.forwarding import processors
 from guardtrain.errors import GuardtrainError
-from guardtrain.guards.looking import Seen
-from guardtrain.guards.predicting import ImageJudge, UnreadableImage, Verdicts
+from guardtrain.guards.looking import Seen, UnreadableImage
+from guardtrain.guards.predicting import ImageJudge, Verdicts
 from guardtrain.guards.serving.batching import Batcher, Closed, QueueFull
 from guardtrain.guards.serving.connections import Connections
 from guardtrain.guards.serving.messages import NearImage, PredictAnswer, Result

@@ -10,7 +10,7 @@ import torch
 
 from guardtrain.benchmarks.attacks.everyday import EVERYDAY
 from guardtrain.benchmarks.attacks.target import Target, require_attackable
-from guardtrain.encoders.preprocessing import image_geometry
+from guardtrain.encoders.geometry import image_geometry
 from guardtrain.encoders.spec import EncoderSpec
 from guardtrain.errors import GuardError
 from guardtrain.guards.guard import Guard

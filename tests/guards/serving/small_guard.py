@@ -51,7 +51,8 @@ def write_small_guard(folder: Path, **settings: Any) -> Path:
         "other scenes",
     )
     wanted = {"name": "scenes", "neighbours": True, "onnx": False, "review": ReviewSettings(enabled=True)}
-    export_guard(folder, run, validation, GuardSettings(**wanted | {"category_minimum": 10} | settings))
+    export_guard(folder, run, validation, GuardSettings(**wanted | {"category_minimum": 10} | settings),
+                 encoder=lambda: encoder)  # fmt: skip
     return folder
 
 

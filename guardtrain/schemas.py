@@ -1,0 +1,31 @@
+"""The schema of one command made known to Hydra, without importing those of all others."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+# Commands that are to start at once; their schema's module needs none of the others.
+_ALONE = {"predict": ("guardtrain.guards.predict_settings", "PredictConfig")}
+
+
+def schema_of(command: str) -> type:
+    """The dataclass that a command's settings are checked by."""
+    if command in _ALONE:
+        module, name = _ALONE[command]
+        found: type = getattr(import_module(module), name)
+        return found
+    from guardtrain.config import SCHEMAS
+
+    return SCHEMAS[command]
+
+
+def register_schema(command: str) -> None:
+    """Make a command's schema known to Hydra as `COMMAND_schema`; see `guardtrain.config.register_schemas`."""
+    if command in _ALONE:
+        from hydra.core.config_store import ConfigStore
+
+        ConfigStore.instance().store(name=f"{command}_schema", node=schema_of(command), provider="guardtrain")
+        return
+    from guardtrain.config import register_schemas
+
+    register_schemas()
