@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from guardtrain import __version__
 from guardtrain.cli import COMMANDS, main
 from guardtrain.commands.examples import COMMON
 from guardtrain.config import SCHEMAS
+from tests.conftest import ROOT
 
 
 def test_help_lists_every_command_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,6 +34,22 @@ def test_the_guard_is_imported_when_it_is_asked_for() -> None:
     assert Guard is guards.Guard is importlib.import_module("guardtrain.guards.guard").Guard
     with pytest.raises(AttributeError, match="no attribute 'guard_of'"):
         guards.guard_of  # noqa: B018
+
+
+def test_one_import_is_all_that_is_shown() -> None:
+    """README, card and notebooks need `import guardtrain as gt` alone, and what they take from it is there."""
+    import guardtrain as gt
+
+    names = set(gt.__all__)
+    assert names <= set(dir(gt)) and all(getattr(gt, name).__name__ == name for name in names)
+    shown = [(ROOT / "README.md").read_text(), (ROOT / "guardtrain/guards/card.md.jinja").read_text()]
+    notebooks = [json.loads(path.read_text()) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    shown += ["".join(cell["source"]) for notebook in notebooks for cell in notebook["cells"]]
+    assert len(shown) > 20
+    used = {name for text in shown for name in re.findall(r"\bgt\.(\w+)", text)}
+    assert "Guard" in used and used <= names
+    for text in shown:
+        assert not re.search(r"^\s*(from guardtrain|import guardtrain(?! as gt$))", text, flags=re.M), text
 
 
 def test_help_and_version_import_nothing_heavy() -> None:
