@@ -38,7 +38,7 @@ def image_geometry(spec: EncoderSpec) -> Callable[[Image.Image], np.ndarray]:
     if spec.resize_mode == "squash":
         return lambda image: np.asarray(_centred(_resized(image, *target, resampling), size))
     if spec.resize_mode == "longest":
-        fill = _fill(spec)
+        fill = border(spec)
         return lambda image: np.asarray(_centred(_kept_ratio(image, target, resampling, max), size, fill))
     if target[0] == target[1]:
         return lambda image: np.asarray(_centred(_shortest(image, target[0], resampling), size))
@@ -67,7 +67,7 @@ def _size(spec: EncoderSpec) -> tuple[int, int]:
     return spec.image_size
 
 
-def _fill(spec: EncoderSpec) -> tuple[int, ...]:
+def border(spec: EncoderSpec) -> tuple[int, ...]:
     """The colour of a border: timm's is the mean."""
     if spec.family == "timm":
         assert spec.mean is not None, "timm's specs have a mean"

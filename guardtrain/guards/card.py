@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from guardtrain.encoders.geometry import WITHOUT_TORCH, border, resized_size
+from guardtrain.encoders.spec import EncoderSpec
 from guardtrain.guards.directory import CARD, CATEGORIES_ONNX, GUARD_ONNX, HEAD_ONNX, KNOWN_IMAGES, PROGRAM
 from guardtrain.guards.head_file import trust
 from guardtrain.guards.operating_points import OperatingPoint, ThreeWay
@@ -53,9 +55,45 @@ def write_card(folder: Path, parts: GuardParts, content: Mapping[str, Any]) -> N
         share=content["validation"]["unsafe"] / content["validation"]["images"],
         trusted=trust(str(content["head"]["_target_"])),
         files={name: (folder / name).is_file() for name in _FILES},
+        preparing=preparing(parts.run.spec),
         agreement={item["file"]: item for item in content["agreement"]},
     )
     (folder / CARD).write_text(text, encoding="utf-8")
+
+
+def preparing(spec: EncoderSpec) -> list[str]:
+    """Lines of Python that make of a PIL image in RGB, called `image`, what the encoder takes; none where that is long.
+
+    They do what `guardtrain.encoders.geometry` does, to the last bit.
+    """
+    if spec.family not in WITHOUT_TORCH or spec.image_size is None:
+        return []
+    (height, width), (tall, wide) = spec.image_size, resized_size(spec)
+    how = f"Image.Resampling.{(spec.interpolation or 'bicubic').upper()}"
+    middle = [
+        f"left, top = round((image.width - {width}) / 2), round((image.height - {height}) / 2)",
+        f"image = image.crop((left, top, left + {width}, top + {height}))",
+    ]
+    if spec.resize_mode == "squash":
+        found = [f"image = image.resize(({wide}, {tall}), {how})"]
+        return found if (tall, wide) == (height, width) else found + middle
+    if spec.resize_mode == "shortest" and tall == wide:
+        return [
+            f"longer = int({tall} * max(image.size) / min(image.size))",
+            f"size = ({tall}, longer) if image.width <= image.height else (longer, {tall})",
+            f"image = image.resize(size, {how})",
+            *middle,
+        ]
+    if spec.resize_mode != "longest" or (tall, wide) != (height, width):
+        return []
+    fill = border(spec)
+    return [
+        f"ratio = max(image.height / {height}, image.width / {width})",
+        f"image = image.resize((round(image.width / ratio), round(image.height / ratio)), {how})",
+        f"framed = Image.new('RGB', ({width}, {height}), {fill})",
+        f"framed.paste(image, (({width} - image.width) // 2, ({height} - image.height) // 2))",
+        "image = framed",
+    ]
 
 
 def _front_matter(content: Mapping[str, Any]) -> str:

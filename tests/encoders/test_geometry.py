@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from guardtrain.encoders.geometry import image_geometry, scaled
+from guardtrain.encoders.geometry import image_geometry, resized_size, scaled
 from guardtrain.encoders.preprocessing import batch_input, image_transform
 from guardtrain.encoders.spec import INTERPOLATIONS, RESIZE_MODES, EncoderSpec
+from guardtrain.guards.card import preparing
 
 SIDES = st.integers(10, 90)  # a longer side that is eighty times the other has no pixel left of it
 
@@ -42,6 +43,21 @@ def test_images_as_the_libraries_prepare_them(spec: EncoderSpec, height: int, wi
     found = image_geometry(spec)(image)
     assert (found.shape, found.dtype) == ((*spec.image_size, 3), np.uint8)
     np.testing.assert_allclose(scaled(spec, found[None])[0], image_transform(spec)(image).numpy(), atol=1e-6)
+
+
+@given(specs(), SIDES, SIDES)
+def test_cards_say_how_to_prepare_an_image(spec: EncoderSpec, height: int, width: int) -> None:
+    lines = preparing(spec)
+    assert bool(lines) == (
+        spec.family != "nudenet"
+        and (spec.resize_mode == "squash" or resized_size(spec) == spec.image_size or spec.resize_mode == "shortest")
+        and (spec.resize_mode != "shortest" or resized_size(spec)[0] == resized_size(spec)[1])
+    )
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    names = {"Image": Image, "image": image}
+    exec("\n".join(lines), names)
+    if lines:
+        np.testing.assert_array_equal(np.asarray(names["image"]), image_geometry(spec)(image))
 
 
 @pytest.mark.parametrize("mean", [(0.48145466, 0.4578275, 0.40821073), (0.0, 0.0, 0.0)])

@@ -23,6 +23,7 @@ from guardtrain.guards.directory import write_config
 from guardtrain.guards.export import export_guard
 from guardtrain.guards.guard import Guard
 from guardtrain.guards.thresholds_rates import clopper_pearson
+from tests.guards.test_onnx import beside_a_store
 from tests.guards.toys import DIM, toy_bank, toy_run, toy_settings, toy_validation
 
 NAMES = ["blood", "fire", "knife"]
@@ -141,24 +142,22 @@ def test_what_the_guard_says_of_it(guard: Guard) -> None:
 
 
 BARE = """
-import json, sys
-import numpy, onnxruntime
+import sys
 
-embeddings = numpy.array(json.load(sys.stdin), dtype=numpy.float32)
 exec(sys.argv[1])
 logit, probability = onnxruntime.InferenceSession("head.onnx").run(None, {"embeddings": embeddings})
 print(json.dumps({"category": category, "shares": shares.tolist(), "probability": probability.tolist()}))
 """
 
 
-def test_the_cards_example_names_the_same_and_the_head_still_has_two_outputs(guard: Guard) -> None:
+def test_the_cards_example_names_the_same_and_the_head_still_has_two_outputs(guard: Guard, tmp_path: Path) -> None:
     text = (guard.path / "README.md").read_text()
     blocks = [block.partition("```")[0] for block in text.split("```python\n")[1:]]
     (example,) = [block for block in blocks if "categories.onnx" in block]
     x, _, _ = drawn(17, 3)
     ran = subprocess.run(
-        [sys.executable, "-I", "-c", BARE, example], input=json.dumps(x.tolist()), capture_output=True, text=True,
-        cwd=guard.path, timeout=120,
+        [sys.executable, "-I", "-c", BARE, example], capture_output=True, text=True,
+        cwd=beside_a_store(guard.path, tmp_path, x), timeout=120,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     said = json.loads(ran.stdout)

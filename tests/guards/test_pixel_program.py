@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +74,25 @@ def test_it_answers_as_the_guard_does(whole: Guard, photos: list[str], point: st
     assert len(set(found.decision)) >= 3  # safe, unsafe or review, and None
 
 
+def test_the_cards_examples_run_as_they_stand(whole: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the guard's folder, with guardtrain and without, on one photograph."""
+    folder = Path(shutil.copytree(whole.path, tmp_path / "guard"))
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 131, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "photo.jpg")
+    blocks = [block.partition("```")[0] for block in (folder / "README.md").read_text().split("```python\n")[1:]]
+    with_guardtrain, alone = blocks
+    assert "guardtrain" in with_guardtrain and "guardtrain" not in alone and "torch" not in alone
+    monkeypatch.chdir(folder)
+    names, bare = dict[str, Any](), dict[str, Any]()
+    exec(with_guardtrain, names)
+    exec(alone, bare)
+    found = names["found"]
+    np.testing.assert_allclose(bare["probability"], found.probabilities, atol=1e-4)
+    assert bare["unsafe"].tolist() == found.flagged.tolist()
+    named = found.category_names[found.category_probabilities[0].argmax()]
+    assert bare["category"] == [named]
+
+
 def test_the_command_answers_without_torch(whole: Guard, photos: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """And the answers are those of torch, to the digits that are shown; pyarrow is for tables alone."""
     del photos[-1]  # what is named and not there is refused before anything is judged
@@ -99,3 +121,12 @@ def test_a_program_that_cannot_be_run_gives_way(
     found = capsys.readouterr()
     assert "cannot be run by this onnxruntime: no such operator: it is judged through torch" in found.err
     assert found.out[:40] == wanted.out[:40]
+
+
+def test_no_text_tower_and_no_pickle_in_the_programs(whole: Guard) -> None:
+    with zipfile.ZipFile(whole.path / "guard.pt2") as archive:
+        assert not any(archive.read(name)[:1] == b"\x80" for name in archive.namelist() if not name.count("weight_"))
+        config = archive.read(next(n for n in archive.namelist() if n.endswith("weights_config.json"))).decode()
+        text = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("model.json"))
+    assert "token_embedding" not in config
+    assert os.fsencode(Path(torch.__file__).parent) not in text
