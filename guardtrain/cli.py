@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
+from guardtrain.commands import elapsed
+
 COMMANDS = {
     "curve": "the data-efficiency curve: a grid of mixtures, budgets and seeds → results, statistics, figure",
     "train": "one head on one mixture → the head, its metrics and logs",
@@ -48,6 +50,7 @@ _HELP = ("-h", "--help", "--help-all")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (default: the process's own); returns the exit code."""
+    elapsed.begin()
     given = list(sys.argv[1:] if arguments is None else arguments)
     for name in [name for name, value in os.environ.items() if name.startswith("GUARDTRAIN_") and not value]:
         del os.environ[name]  # an empty one says nothing: as a folder it would be the working folder

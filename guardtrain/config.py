@@ -291,7 +291,7 @@ class ImportGuardConfig:
             in a file; whether they are scaled to unit norm is the guard's own.
         out: the guard's folder; null for `guards/NAME`.
         name: what the guard is called; null for the kind's name.
-        onnx: write `head.onnx`.
+        onnx: write `head.onnx`; null where the packages are installed.
     """
 
     kind: Any = None
@@ -299,7 +299,7 @@ class ImportGuardConfig:
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     out: str | None = None
     name: str | None = None
-    onnx: bool = True
+    onnx: bool | None = None
 
 
 @dataclass

@@ -151,7 +151,7 @@ def save_published(
     published: PublishedGuard,
     *,
     name: str | None = None,
-    onnx: bool = True,
+    onnx: bool | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Imported:
     """Write a published guard as a directory that `Guard.load` reads; a guard that was there is replaced.
@@ -163,17 +163,16 @@ def save_published(
         out: the directory.
         published: the guard.
         name: what it is called; None for its own name.
-        onnx: write `head.onnx`.
+        onnx: write `head.onnx`; None where the packages are installed.
         say: tells the user what takes its time.
 
     Raises:
         GuardError: no head of ours computes it, something else lies at `out`, onnx is missing, or the guard that was
             written gives other probabilities than the original (by more than 1e-5).
     """
-    if onnx:
-        from guardtrain.guards.onnx_export import require_onnx
+    from guardtrain.guards.onnx_export import onnx_wanted
 
-        require_onnx()
+    onnx = onnx_wanted(onnx, say)
     published = replace(published, name=name or published.name)
     bank, definition = published.scorer.head()
     bank = bank.requires_grad_(False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from guardtrain.commands import elapsed
 from guardtrain.commands.data import read_labels, sources_of
 from guardtrain.commands.terminal import show
 from guardtrain.config import AttackConfig
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 def run(config: DictConfig) -> None:
     """Attack the guards that `config` (see `AttackConfig`) names; attacks that were cut off go on."""
     settings = typed(config, AttackConfig)
-    started = time.perf_counter()
     folder = Path(settings.out).expanduser()
     if settings.warning:
         log.warning("%s", settings.warning)
@@ -60,7 +60,7 @@ def run(config: DictConfig) -> None:
     log.info("")
     for file in files:
         log.info("%-9s %s", "figure" if file.suffix in (".png", ".pdf") else "table", file)
-    log.info("%.0f s in all", time.perf_counter() - started)
+    log.info("%.0f s in all", elapsed.seconds())
 
 
 def _read(pools: dict[str, Any], tests: dict[str, Any], wanted: Sequence[str] | None) -> None:

@@ -6,13 +6,13 @@ import csv
 import json
 import logging
 import math
-import time
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from guardtrain.commands import elapsed
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.terminal import show
 from guardtrain.config import AuditConfig
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 def run(config: DictConfig) -> None:
     """Audit the pools and test sets that `config` (see `AuditConfig`) describes."""
     settings = typed(config, AuditConfig)
-    started = time.perf_counter()
     folder = Path(settings.out)
     pools = load_pools(settings, log.info)
 
@@ -45,7 +44,7 @@ def run(config: DictConfig) -> None:
     show(audit_text(audit))
     files = write_audit(audit, folder)
     log.info("audit     %s", " ".join(str(file) for file in files))
-    log.info("%.0f s in all", time.perf_counter() - started)
+    log.info("%.0f s in all", elapsed.seconds())
 
 
 def write_audit(audit: Audit, folder: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from omegaconf import DictConfig
 
 from guardtrain.benchmarks.calibrating_settings import CalibrateSettings
 from guardtrain.benchmarks.settings import BenchmarkSettings
+from guardtrain.commands import elapsed
 from guardtrain.commands.terminal import show
 from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError, DataError
@@ -27,9 +27,8 @@ log = logging.getLogger(__name__)
 def run(config: DictConfig) -> None:
     """Calibrate what `config` (see `CalibrateSettings`) names."""
     settings = typed(config, CalibrateSettings)
-    started = time.perf_counter()
     settings.rules()  # refused before anything is embedded
-    settings.require_packages()
+    settings = settings.with_packages(log.info)
 
     from guardtrain.benchmarks.calibrating import calibrate_guard, chosen_rows
     from guardtrain.benchmarks.scores import require_readable
@@ -62,7 +61,7 @@ def run(config: DictConfig) -> None:
     out = Path(settings.out).expanduser() if settings.out else folder.with_name(f"{folder.name}-calibrated")
     exported = calibrate_guard(out, contender.guard, validation, settings, log.info, every - len(rows))
     show(summary_of(exported))
-    log.info("%.1f s in all", time.perf_counter() - started)
+    log.info("%.1f s in all", elapsed.seconds())
 
 
 def _unseen(contender: Contender, name: str, found: Embeddings, rows: np.ndarray, training_images: str) -> np.ndarray:

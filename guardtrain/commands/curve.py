@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from guardtrain.commands import elapsed
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.figure import draw, written
 from guardtrain.commands.fitting import grid_check, overrides_given
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 def run(config: DictConfig) -> None:
     """Run the curve that `config` (see `CurveConfig`) describes; finished runs are not run again."""
     settings = typed(config, CurveConfig)
-    started = time.perf_counter()
     require_tracker(settings.logger)
     check_counts(settings.grid)
     recipe = build_recipe(settings)
@@ -68,7 +67,7 @@ def run(config: DictConfig) -> None:
     log.info("results   %s", folder / RESULTS_FILE)
     for line in written(files):
         log.info("%s", line)
-    log.info("%d runs, %.0f s in all", len(keys), time.perf_counter() - started)
+    log.info("%d runs, %.0f s in all", len(keys), elapsed.seconds())
 
 
 def _outcome(settings: CurveConfig, pools: Pools, folder: Path, frame: pd.DataFrame, files: list[Path]) -> Outcome:

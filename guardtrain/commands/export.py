@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from guardtrain.commands import elapsed
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.commands.terminal import show
@@ -41,9 +41,8 @@ _SAME = 5e-3  # a run trained again alone may differ so much in a metric from th
 def run(config: DictConfig) -> None:
     """Export what `config` (see `ExportConfig`) describes."""
     settings = typed(config, ExportConfig)
-    started = time.perf_counter()
     settings.rules()  # refused before anything is embedded
-    settings.require_packages()
+    settings = settings.with_packages(log.info)
     folder = Path(settings.run)
     made = _training_config(folder, settings)
     pools = load_pools(made, log.info)
@@ -56,7 +55,7 @@ def run(config: DictConfig) -> None:
     exported = export(out, trained, pools, planned, settings, made, log.info)
     show(summary_of(exported))
     track_export(folder, out, made, pools, planned)
-    log.info("%.1f s in all", time.perf_counter() - started)
+    log.info("%.1f s in all", elapsed.seconds())
 
 
 def summary_of(exported: Exported) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from guardtrain.commands import elapsed
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.fitting import require_mixture
 from guardtrain.commands.recipe import recipe_settings
@@ -63,13 +64,14 @@ def run(config: DictConfig) -> None:
     log.info("          elsewhere: encoder=%s with --config-dir %s", TUNED_OPTION, folder / "conf")
     log.info("")
     # from here on it is a run of `guardtrain train` with another encoder, and its folder is one of those
-    from guardtrain.commands import train
+    from guardtrain.commands.train import train
 
     own = _train_config(settings, encoder)
     config_text = OmegaConf.to_yaml(OmegaConf.create(plain(own)))
     replace_file(folder / _CONFIG, lambda path: path.write_text(config_text, encoding="utf-8"))
-    train.run(OmegaConf.create(plain(own)))
+    train(own)
     _compare(settings, own, pools)
+    log.info("%.1f s in all", elapsed.seconds())
 
 
 def _require_images(settings: FinetuneConfig) -> None:

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from guardtrain.commands import elapsed
 from guardtrain.commands.config_path import set_own_configs
 from guardtrain.commands.imports import import_quickly
 from guardtrain.curves.folder import RESULTS_FILE
@@ -172,8 +173,7 @@ class Job:
     def _work(self, config: DictConfig, folder: Path, key: str, file: Path) -> Outcome:
         outcome = Outcome(key, self.sweep, process=f"{os.getpid()} on {socket.gethostname()}")
         outcome.write(folder)
-        started = time.perf_counter()
-        with _output_to(file):
+        with elapsed.of_its_own(), _output_to(file):
             try:
                 importlib.import_module(_module(self.command)).run(config)
                 outcome.status = DONE
@@ -195,7 +195,7 @@ class Job:
                         if own
                         else "this is a bug in guardtrain; please report these lines."
                     )
-        outcome.seconds = time.perf_counter() - started
+            outcome.seconds = elapsed.seconds()
         return outcome
 
     def _take_threads(self) -> None:

@@ -6,7 +6,6 @@ import argparse
 import os
 import shlex
 import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from guardtrain.commands import slurm
+from guardtrain.commands import elapsed, slurm
 from guardtrain.commands.config_path import own_configs, search_path
 from guardtrain.commands.job import DONE, FAILED, OUTCOME_FILE, RUNNING, Job, Outcome, is_done, make_ready
 from guardtrain.commands.sweep_plan import RESUMED, Planned, grid_size, optional_settings, plan
@@ -108,7 +107,6 @@ def _require_launcher(overrides: Sequence[str]) -> None:
 
 
 def _run(command: str, hydra: Hydra, config: DictConfig) -> int:
-    started = time.perf_counter()
     with open_dict(config):  # launchers tell of each job in their own way; ours is a line where it ends
         config.hydra.hydra_logging = {"version": 1, "root": {"level": "WARNING"}, "disable_existing_loggers": False}
     # the sweep's folder is settled here: `out` becomes each job's own where it keeps one run
@@ -126,7 +124,7 @@ def _run(command: str, hydra: Hydra, config: DictConfig) -> int:
         failed = _launch(command, hydra, config, base, missing) if missing else []
     counts = f"{len(missing) - len(failed)} done, {len(jobs) - len(missing)} skipped, {len(failed)} failed"
     counts += f", {left_out} left out: there are too few images for them" if left_out else ""
-    print(f"{counts}{':' if failed else ''}   ({time.perf_counter() - started:.1f} s in all)")
+    print(f"{counts}{':' if failed else ''}   ({elapsed.seconds():.1f} s in all)")
     tell_failed(base, [job for job, _ in failed])
     if OmegaConf.select(config, "logger.kind") == "wandb" and any(base.glob(f"*/{_OFFLINE}")):
         print(f"W&B offline; send it with: wandb sync {shlex.quote(str(base))}/*/{_OFFLINE}")

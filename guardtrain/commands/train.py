@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
 from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from guardtrain.commands import elapsed
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.fitting import require_mixture
 from guardtrain.commands.imports import import_quickly
@@ -39,8 +39,12 @@ log = logging.getLogger(__name__)
 
 def run(config: DictConfig) -> None:
     """Train what `config` (see `TrainConfig`) describes; a training that was cut off continues."""
-    settings = typed(config, TrainConfig)
-    started = time.perf_counter()
+    train(typed(config, TrainConfig))
+    log.info("%.1f s in all", elapsed.seconds())
+
+
+def train(settings: TrainConfig) -> None:
+    """Train what is described, make its guard, and tell a tracker of both; without a word of how long it took."""
     mix = settings.mixture
     require_tracker(settings.logger)
     counts(mix.budget, mix.ratio, mix.arm, mix.rounding, mix.control)  # refused before anything is embedded
@@ -66,7 +70,7 @@ def run(config: DictConfig) -> None:
     there = planned.key in table.done(pools.tests) and kept_run(folder) == planned.key
     guard = folder / GUARD_FOLDER
     guarded = not settings.guard or (there and guarded_run(guard) == planned.key)
-    with tracked(settings, "train", planned.key, wanted=not (there and guarded)) as tracker:
+    with tracked(settings, "train", planned.key, done=there and guarded) as tracker:
         if there:
             log.info("this run is there already")
         else:
@@ -80,7 +84,6 @@ def run(config: DictConfig) -> None:
                 summary=dict(last_points(frame[frame["run"] == planned.key])),
             )
         )
-    log.info("%.1f s in all", time.perf_counter() - started)
 
 
 def _import_packages(settings: TrainConfig) -> None:
@@ -147,7 +150,6 @@ def _make_guard(
     """
     from guardtrain.commands.export import GUARD_FOLDER, describe_run, export, summary_of
     from guardtrain.guards.directory import guarded_run
-    from guardtrain.guards.onnx_export import require_onnx
     from guardtrain.guards.settings import GuardSettings
     from guardtrain.heads.artifact import load_head, read_description
 
@@ -156,12 +158,7 @@ def _make_guard(
     if guarded_run(out) == planned.key:
         log.info("guard     %s (there already)", out)
         return True
-    wanted = GuardSettings()
-    try:
-        require_onnx()
-    except GuardError as error:
-        wanted.onnx = False
-        log.info("no head.onnx in the guard: %s", error)
+    wanted = GuardSettings().with_packages(log.info)
     bank = load_head(folder, recipe.head).bank
     chosen = read_description(folder).get("chosen", {})
     log.info("making a guard of it")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from guardtrain.commands import elapsed
 from guardtrain.commands.config_path import own_configs
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.fitting import require_mixture
@@ -105,7 +106,7 @@ def run(config: DictConfig) -> None:
             if trials[0].score is None:
                 raise ConfigError("No trial has a score, so there is no best one; the table above says why.")
             _train_best(settings, configs, trials[0])
-    log.info("%.1f s in all", time.perf_counter() - started)
+    log.info("%.1f s in all", elapsed.seconds())
 
 
 def _require_mixtures(configs: TrialConfigs, supply: Supply) -> None:
@@ -169,7 +170,7 @@ def _train_best(settings: TuneConfig, configs: TrialConfigs, trial: Trial) -> No
     log.info("          %s", configs.command(trial.values, out))
     log.info("")
     replace_file(out / _CONFIG, lambda path: path.write_text(OmegaConf.to_yaml(own), encoding="utf-8"))
-    train.run(own)
+    train.train(typed(own, TrainConfig))
 
 
 def _scored_on(settings: TuneConfig, space: Sequence[Parameter]) -> str:

@@ -186,7 +186,7 @@ def save_guard(
     Raises:
         GuardError: see `export_guard`.
     """
-    settings.require_packages()
+    settings = settings.with_packages(say)
     run, folder = parts.run, new_folder(out)
     try:
         definition = portable_definition(run.definition)

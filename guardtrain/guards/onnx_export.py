@@ -73,6 +73,24 @@ def require_onnx() -> None:
         raise GuardError(f"ONNX needs {', '.join(missing)}: {install_line('onnx')}; or export without it (onnx=false).")
 
 
+def onnx_wanted(setting: bool | None, say: Callable[[str], None]) -> bool:
+    """Whether a guard gets `head.onnx`: as the setting says, and where it says nothing if the packages are there.
+
+    Raises:
+        GuardError: it is wanted, and packages are missing.
+    """
+    if setting is False:
+        return False
+    try:
+        require_onnx()
+    except GuardError as error:
+        if setting:
+            raise
+        say(f"no head.onnx in the guard: {error}")
+        return False
+    return True
+
+
 def traced(module: nn.Module, example: np.ndarray) -> Any:
     """`module` as a torch.export program with any number of rows.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 from guardtrain.errors import ConfigError
 from guardtrain.guards.calibration import CALIBRATORS
@@ -154,7 +154,8 @@ class GuardSettings:
         categories: name the category of an unsafe image: null where validation shows that it is named better than by
             the commonest alone; true in any case; false never.
         category_minimum: independent unsafe training images a category needs to be named; two such categories at least.
-        onnx: write `head.onnx`; and `categories.onnx`, if categories are named.
+        onnx: write `head.onnx`; and `categories.onnx`, if categories are named. null where the packages are installed;
+            true needs them.
         whole: write `guard.onnx`, pixels in, the encoder included: of a ViT-B/32 350 MB, half a minute on one core.
         program: write `guard.pt2`, the same as a torch.export program.
         neighbours: keep the training embeddings, so that predictions can be explained by the nearest ones.
@@ -173,18 +174,23 @@ class GuardSettings:
     category_points: CategorySettings = field(default_factory=CategorySettings)
     categories: bool | None = None
     category_minimum: int = 20
-    onnx: bool = True
+    onnx: bool | None = None
     whole: bool = False
     program: bool = False
     neighbours: bool = False
     seed: int = 0
 
-    def require_packages(self) -> None:
-        """Raises GuardError where the guard is to have ONNX programs and their packages are missing."""
-        if self.onnx or self.whole:
-            from guardtrain.guards.onnx_export import require_onnx
+    def with_packages(self, say: Callable[[str], None]) -> Self:
+        """The same, where `onnx` is true or false; tells `say` where packages are missing that nobody asked for.
 
+        Raises:
+            GuardError: the guard is to have ONNX programs, and their packages are missing.
+        """
+        from guardtrain.guards.onnx_export import onnx_wanted, require_onnx
+
+        if self.whole:
             require_onnx()
+        return replace(self, onnx=onnx_wanted(self.onnx, say))
 
     def rules(self) -> dict[str, Rule]:
         """The rules of the operating points, checked.
