@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from guardtrain.tracking.tracker import Tracker
     from guardtrain.training.pools import Pools
 
+_NO_SERVICE = ("none", "csv")
+
 log = logging.getLogger(__name__)
 
 
@@ -35,7 +37,7 @@ def tracked(
     key: str,
     *,
     losses: bool = True,
-    wanted: bool = True,
+    done: bool = False,
 ) -> AbstractContextManager[Tracker]:
     """A tracker as `settings.logger` wants it.
 
@@ -44,10 +46,11 @@ def tracked(
         kind: `curve`, `train` or `finetune`.
         key: of what is made; the same key goes on with the same run.
         losses: whether the tracker also gets the losses of training, which are in the CSV anyway.
-        wanted: False where there is nothing new to track.
+        done: whether all of it was made before. A service that has it already gets nothing; one that has not gets what
+            it came to. Either is said.
     """
     from guardtrain.tracking.redaction import redacted
-    from guardtrain.tracking.tracker import TrackedWork, track
+    from guardtrain.tracking.tracker import TrackedWork, Tracker, track
 
     out = Path(settings.out)
     name, group = f"{kind}-{settings.data.name}", settings.logger.group
@@ -56,7 +59,16 @@ def tracked(
         sweep = Path(job.sweep.dir)
         name, group = job_folder(out).name, group or "-".join(sweep.parts[-2:])
     work = TrackedWork(kind, name, job_folder(out), key, redacted(plain(settings)), group, losses)
-    return track(settings.logger if wanted else LoggerSettings("none"), work, out, log.info)
+    logger, service = settings.logger, settings.logger.kind not in _NO_SERVICE
+    if done and service:
+        if (there := Tracker(logger, work, log.info).kept_id()) is not None:
+            log.info("%s has this run already (%s): nothing is new", logger.kind, there)
+            service = False
+        else:
+            log.info("%s gets what this run came to; its losses are in %s", logger.kind, out / "logs")
+    if done and not service:
+        logger = LoggerSettings("none")
+    return track(logger, work, None if done else out, log.info)
 
 
 def stores_of(settings: CurveConfig | TrainConfig, pools: Pools) -> list[Artefact]:
@@ -71,7 +83,7 @@ def track_export(folder: Path, out: Path, made: CurveConfig | TrainConfig, pools
 
     Nothing is tracked where the run or curve was not.
     """
-    if made.logger.kind in ("none", "csv"):
+    if made.logger.kind in _NO_SERVICE:
         return
     from guardtrain.tracking.artefacts import guard_artefact, head_artefact, results_artefact
     from guardtrain.tracking.redaction import redacted

@@ -140,6 +140,20 @@ def test_a_training_in_a_sweep_has_group_name_losses_and_its_head(folder: Path) 
     assert Path(head["head.safetensors"].local_path).read_bytes() == weights.read_bytes()
 
 
+def test_a_run_that_is_finished_is_tracked_once_and_that_is_said(
+    run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staging"))
+    train = ["train", *SMALL_DATA, "mixture.budget=32", "selection=fixed", "guard=false", "out=late"]
+    assert "wandb" not in run(*train, "logger=csv")
+    assert "wandb gets what this run came to; its losses are in late/logs" in run(*train, "logger=wandb")
+    (tracked,) = _offline("late")
+    assert tracked.run.job_type == "train" and tracked.makes
+    assert "wandb has this run already (" in run(*train, "logger=wandb")
+    assert len(_offline("late")) == 1
+    assert len(list(Path("late/logs").iterdir())) == 1
+
+
 def test_a_server_that_does_not_answer_costs_seconds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from guardtrain.tracking import wandb_tracker
 
