@@ -34,6 +34,7 @@ X_AXES = ("auto", "budget", "n_images", "n_pair_images")
 
 _LEAST_SPAN = 0.05  # of a y axis of shares
 _ONE = "One seed: no bands."
+_TWO = 2  # seeds whose t interval is 12.7 standard errors to either side: it says nothing and would fill the panel
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,10 @@ class CurveDisplay(Display):
             text = f"{many[:1].upper()}{many[1:]}: no bands." if counts.max() > 0 and self.repeats.published else _ONE
         elif counts.min() < 2:
             text += " Points with one have none."
+        if (counts == _TWO).any():
+            of_two = "where a point has two seeds" if counts.max() > _TWO else "the two seeds"
+            text = text if counts.max() > _TWO else f"Lines: means over {many}."
+            text += f" Dots: {of_two}; an interval of two is 12.7 standard errors to either side, so none is drawn."
         if any(self._limits(panel)[2] for panel in self.panels):
             text += " Bands that leave a panel go on beyond it."
         text += self._continued_text()
@@ -215,20 +220,17 @@ class CurveDisplay(Display):
             if self.x == "n_pair_images" and line.control == "none":
                 ax.axhline(mean[0], color=style["color"], linewidth=0.8, linestyle="-", zorder=1.5)
             ax.plot(x, mean, label=label, zorder=3 if line.control in ("none", "paired") else 2.5, **style)
-            ax.fill_between(
-                x,
-                points["low"].to_numpy(float),
-                points["high"].to_numpy(float),
-                color=style["color"],
-                alpha=0.14 if len(own) <= 7 else 0.09,
-                lw=0,
-            )
+            low, high = _band(panel, points)
+            ax.fill_between(x, low, high, color=style["color"], alpha=0.14 if len(own) <= 7 else 0.09, lw=0)
+            for values in _two_runs(points):
+                ax.plot(x, values, ls="", marker="o", ms=2, mew=0, color=style["color"], alpha=0.7, zorder=2.2)
             ticks.update(x)
             if (part := panel.beyond.get(line)) is not None and not part.refused:
                 end = float(points["n_images"].iloc[-1])
                 at = part.n if self.x == "n_images" else part.n * (x[-1] / end)
                 ax.plot(at, part.mean, color=style["color"], ls=(0, (1, 1.2)), lw=1.2, zorder=2.2)
-                ax.fill_between(at, part.low, part.high, color=style["color"], alpha=0.08, lw=0)
+                low, high = _possible(panel, part.low), _possible(panel, part.high)
+                ax.fill_between(at, low, high, color=style["color"], alpha=0.08, lw=0)
                 ends.append(float(at[-1]))
         if ends:  # from the last that was measured on
             ax.axvspan(max(ticks), max(ends), color="0.5", alpha=0.13, lw=0, zorder=0.4)
@@ -304,21 +306,44 @@ class CurveDisplay(Display):
         alike = [p.points for p in self.panels if self._alike(p, panel)]
         drawn = [part.mean for p in self.panels if self._alike(p, panel) for part in p.beyond.values()]
         means = np.concatenate([points["mean"].to_numpy(float) for points in alike] + drawn)
-        ends = np.concatenate([points[name].to_numpy(float) for points in alike for name in ("low", "high")])
+        ends = np.concatenate([one for points in alike for one in (*_band(panel, points), *_two_runs(points))])
         ends = np.append(ends[np.isfinite(ends)], means)
         span = max(means.max() - means.min(), _LEAST_SPAN)
         low, high = max(ends.min(), means.min() - span), min(ends.max(), means.max() + span)
         low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
-        if panel.metric != "pair_margin":  # the rest are shares and probabilities; a t interval does not know it
+        if _is_share(panel):
             low, high = max(low, -0.005), min(high, 1.005)
             spare = max(0.0, _LEAST_SPAN - (high - low))  # a ceiling of 1.000 is no reason to magnify noise
             low, high = max(low - spare, -0.005), min(high + spare, 1.005)
-        inside = ends if panel.metric == "pair_margin" else np.clip(ends, 0, 1)
-        return low, high, bool(inside.min() < low or inside.max() > high)
+        return low, high, bool(ends.min() < low or ends.max() > high)
 
     def _alike(self, one: CurvePanel, other: CurvePanel) -> bool:
         """Whether two panels have the same y axis."""
         return (one.test, one.metric) == (other.test, other.metric)
+
+
+def _is_share(panel: CurvePanel) -> bool:
+    """Whether the metric lies in [0, 1]: all do but one."""
+    return panel.metric != "pair_margin"
+
+
+def _possible(panel: CurvePanel, values: np.ndarray) -> np.ndarray:
+    """Ends of intervals that the metric can reach; a t interval of shares does not know that they end at 0 and 1."""
+    return np.clip(values, 0, 1) if _is_share(panel) else values
+
+
+def _band(panel: CurvePanel, points: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper end of the band (K,), NaN where there is none: of fewer than three seeds."""
+    many = points["n_seeds"].to_numpy() > _TWO
+    low, high = (_possible(panel, points[name].to_numpy(float)) for name in ("low", "high"))
+    return np.where(many, low, np.nan), np.where(many, high, np.nan)
+
+
+def _two_runs(points: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The values (K,) of both runs where a point has two, else NaN: mean and standard deviation say them."""
+    step = np.where(points["n_seeds"].to_numpy() == _TWO, points["std"].to_numpy(float) / np.sqrt(2), np.nan)
+    mean = points["mean"].to_numpy(float)
+    return mean - step, mean + step
 
 
 def _continued(panel: CurvePanel, boot: PointReplicates) -> dict[Line, Continuation]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING
@@ -256,11 +256,14 @@ def latex(tables: Sequence[Table]) -> str:
             out.append(f"    \\cmidrule(l){{{2 + table.first_over}-{1 + width}}}")
         out.append("    " + " & ".join(map(escape_latex, ("", *table.columns))) + r" \\")
         out.append(r"    \midrule")
+        places = [_places(cells[i].main for _, cells in table.rows) for i in range(width)]
+        below = [_places(cells[i].beside for _, cells in table.rows) for i in range(width)]
         for name, cells in table.rows:
             stub = r"\quad " * indent_of(name) + escape_latex(name.strip())
-            out.append("    " + " & ".join([stub, *(_tight(cell.main) for cell in cells)]) + r" \\")
+            out.append("    " + " & ".join([stub, *map(_lined_up, (cell.main for cell in cells), places)]) + r" \\")
             if any(cell.beside for cell in cells):
-                small = [rf"{{\scriptsize {_tight(cell.beside)}}}" if cell.beside else "" for cell in cells]
+                texts = map(_lined_up, (cell.beside for cell in cells), below)
+                small = [rf"{{\scriptsize {text}}}" if text else "" for text in texts]
                 out.append("    " + " & ".join(["", *small]) + r" \\")
         out += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]
         blocks.append("\n".join(out))
@@ -321,6 +324,26 @@ def _summary_table(rows: pd.DataFrame, test: str, metric: str) -> Table:
     heads = list(dict.fromkeys(rows["head"]))
     label = _label("summary", data, str(heads[0]) if len(heads) == 1 else what, test, metric)
     return Table(caption, label, over, tuple(f"{c:,}" for c in columns), body)
+
+
+def _decimals(text: str) -> int | None:
+    """Digits behind the point of a number, which may have a sign before it; None for what is none."""
+    found = re.fullmatch(r"\D*[\d,]+(?:\.(\d+))?", text)
+    return None if found is None else len(found[1] or "")
+
+
+def _places(texts: Iterable[str]) -> int:
+    """Decimals of a column: those of the number that has most."""
+    return max((_decimals(text) or 0 for text in texts), default=0)
+
+
+def _lined_up(text: str, places: int) -> str:
+    """A number as LaTeX, as wide behind its point as the column's widest, so that points stand below each other."""
+    own = _decimals(text)
+    if own is None or own == places:
+        return _tight(text)
+    missing = "0" * (places - own) if own else "." + "0" * places
+    return rf"{_tight(text)}\phantom{{{missing}}}"
 
 
 def _tight(text: str) -> str:

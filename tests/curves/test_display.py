@@ -258,16 +258,35 @@ def test_panels_of_several_heads_share_their_axis_and_stand_in_columns(frames: A
     assert limits[0][0] < means.min() < means.max() < limits[0][1]
 
 
-def test_a_band_of_two_seeds_does_not_press_the_lines_flat(frames: Any) -> None:
+def test_two_seeds_are_two_dots_and_no_band(frames: Any) -> None:
+    """An interval of two seeds is 12.7 standard errors to either side: it would fill the panel."""
     frame = frames(seeds=2, tests=("pairs",))
     frame.loc[(frame["budget"] == 16) & (frame["seed"] == 0), "auroc"] += 0.2
     display = CurveDisplay.from_results(frame, [("pairs", "auroc")]).plot()
     means = summarise(frame, "auroc")["mean"]
-    low, high = display.axes_[0].get_ylim()
+    (ax,) = display.axes_
+    low, high = ax.get_ylim()
     assert low < means.min() < means.max() < high
-    assert high - low < 3.5 * (means.max() - means.min())
-    assert "Bands that leave a panel go on beyond it." in display.caption()
-    assert "leave a panel" not in CurveDisplay.from_results(frames(tests=("pairs",)), [("pairs", "auroc")]).caption()
+    assert all(np.isnan(band.get_paths()[0].vertices).all() if band.get_paths() else True for band in ax.collections)
+    dots = np.concatenate([line.get_ydata() for line in ax.lines if line.get_linestyle() == "None"])
+    np.testing.assert_allclose(np.sort(dots), np.sort(frame["auroc"].to_numpy()), atol=1e-12)
+    assert "Dots: the two seeds; an interval of two is 12.7" in display.caption()
+    assert "Bands" not in display.caption()
+    three = CurveDisplay.from_results(frames(tests=("pairs",)), [("pairs", "auroc")]).caption()
+    assert "Dots" not in three and "Bands: 95 %" in three and "leave a panel" not in three
+
+
+def test_no_band_of_shares_ends_beyond_them(frames: Any) -> None:
+    frame = frames(seeds=3, tests=("pairs",))
+    frame["auroc"] = np.where(frame["seed"] == 0, 0.9, 0.999)  # ± .14: to 1.1
+    assert summarise(frame, "auroc")["high"].max() > 1.05
+    display = CurveDisplay.from_results(frame, [("pairs", "auroc")]).plot()
+    ends = np.concatenate([path.vertices[:, 1] for band in display.axes_[0].collections for path in band.get_paths()])
+    assert ends.max() == 1 and ends.min() < 0.9
+    frame["pair_margin"] = np.where(frame["seed"] == 0, 0.5, 3)  # of logits, which have no end
+    display = CurveDisplay.from_results(frame, [("pairs", "pair_margin")]).plot()
+    ends = np.concatenate([path.vertices[:, 1] for band in display.axes_[0].collections for path in band.get_paths()])
+    assert ends.max() > 3
 
 
 def test_a_continued_line_is_told_from_what_was_measured(frames: Any) -> None:

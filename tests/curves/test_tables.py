@@ -210,6 +210,16 @@ def test_markdown_is_read_back(tables: list[Table]) -> None:
         ]
 
 
+def test_decimals_stand_below_each_other() -> None:
+    columns = ["0.812", "0.81", "–", "≥ 16", "2.94"]
+    rows = tuple((f"row {i}", (Cell(text, "± 0.0130" if i else "± 0.02"),)) for i, text in enumerate(columns))
+    text = latex([Table("c", "tab:c", "over", ("n",), rows)])
+    mains = ["0.812", r"0.81\phantom{0}", "--", r"$\geq$\,16\phantom{.000}", r"2.94\phantom{0}"]
+    for main in mains:
+        assert f"& {main} \\\\" in text
+    assert r"{\scriptsize $\pm$\,0.02\phantom{00}}" in text
+
+
 def test_latex_is_read_back(tables: list[Table]) -> None:
     text = latex(tables)
     read = read_latex(text)
@@ -219,8 +229,12 @@ def test_latex_is_read_back(tables: list[Table]) -> None:
         main = [row for row in rows if row[0] and not row[0].startswith(r"\multicolumn")]
         assert len(main) == len(table.rows)
         for row, (_, cells) in zip(main, table.rows, strict=True):
-            texts = [cell.replace(r"$\geq$\,", "≥ ").replace(r"$\leq$\,", "≤ ").translate(plain) for cell in row[1:]]
+            shown = [re.sub(r"\\phantom\{.*?\}", "", cell) for cell in row[1:]]
+            texts = [cell.replace(r"$\geq$\,", "≥ ").replace(r"$\leq$\,", "≤ ").translate(plain) for cell in shown]
             assert texts == [cell.main for cell in cells]
+        for i in range(1, 1 + len(table.columns)):  # behind its point each number of a column takes the same room
+            seen = [re.sub(r"\\phantom\{(.*?)\}", r"\1", row[i]) for row in main]
+            assert len({len(cell.rpartition(".")[2]) for cell in seen if cell[-1:].isdigit()}) <= 1
     assert r"data 'toy\_data \& more'" in text
     assert len(set(re.findall(r"\\label\{(.*?)\}", text))) == len(tables)
     assert text.count("{") == text.count("}")
