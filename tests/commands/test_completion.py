@@ -46,6 +46,15 @@ def test_heads_sources_and_values() -> None:
     assert "grid.seeds=" in completions("guardtrain curve experiment=masks grid.")
 
 
+def test_own_configs_are_offered_too(tmp_path: Path) -> None:
+    (tmp_path / "head").mkdir()
+    (tmp_path / "head" / "wide.yaml").write_text("defaults: [mlp, _self_]\nhidden: [512]\n")
+    line = f"guardtrain train --config-dir {tmp_path} head="
+    assert "head=wide" in completions(line)
+    assert "head.hidden=" in completions(f"{line}wide head.")
+    assert "head=wide" not in completions("guardtrain train head=")
+
+
 def leaves(node: Mapping[str, Any], place: str = "") -> Iterator[str]:
     for name, value in node.items():
         if isinstance(value, dict) and value:
