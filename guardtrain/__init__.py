@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from guardtrain.curves.results import ResultsTable
     from guardtrain.guards.guard import Guard
     from guardtrain.guards.predictions import Predictions
+    from guardtrain.heads.bank import HeadBank
     from guardtrain.scenes.sheet import contact_sheet
     from guardtrain.scenes.source import SceneSource
 
 __all__ = [
     "CurveDisplay",
     "Guard",
+    "HeadBank",
     "MultiplierDisplay",
     "Predictions",
     "ResultsTable",
@@ -37,6 +39,7 @@ __getattr__, __dir__ = door(
     {
         "CurveDisplay": "curves.display",
         "Guard": "guards.guard",
+        "HeadBank": "heads.bank",
         "MultiplierDisplay": "curves.display_multiplier",
         "Predictions": "guards.predictions",
         "ResultsTable": "curves.results",

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from guardtrain import __version__
+from guardtrain.benchmarks.import_card import _TEXT
 from guardtrain.cli import COMMANDS, main
 from guardtrain.commands.examples import COMMON
 from guardtrain.config import SCHEMAS
@@ -42,7 +43,7 @@ def test_one_import_is_all_that_is_shown() -> None:
 
     names = set(gt.__all__)
     assert names <= set(dir(gt)) and all(getattr(gt, name).__name__ == name for name in names)
-    shown = [(ROOT / "README.md").read_text(), (ROOT / "guardtrain/guards/card.md.jinja").read_text()]
+    shown = [(ROOT / "README.md").read_text(), (ROOT / "guardtrain/guards/card.md.jinja").read_text(), _TEXT]
     notebooks = [json.loads(path.read_text()) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
     shown += ["".join(cell["source"]) for notebook in notebooks for cell in notebook["cells"]]
     assert len(shown) > 20

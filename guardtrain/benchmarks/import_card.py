@@ -42,9 +42,9 @@ calibrated. Measure it on labelled images of your own before you rely on it.
 ## Use
 
 ```python
-from guardtrain.guards.guard import Guard
+import guardtrain as gt
 
-guard = Guard.load("PATH or org/name"{trusted})
+guard = gt.Guard.load("PATH or org/name"{trusted})
 found = guard.predict(["photo.jpg"])
 print(found.probabilities, found.decision)
 ```
