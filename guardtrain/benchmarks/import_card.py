@@ -41,10 +41,12 @@ calibrated. Measure it on labelled images of your own before you rely on it.
 
 ## Use
 
+In this folder, with a `photo.jpg` in it (elsewhere give its path, or its name on the hub as `org/name`):
+
 ```python
 import guardtrain as gt
 
-guard = gt.Guard.load("PATH or org/name"{trusted})
+guard = gt.Guard.load("."{trusted})
 found = guard.predict(["photo.jpg"])
 print(found.probabilities, found.decision)
 ```

@@ -216,7 +216,7 @@ def test_a_table_whose_images_are_in_another_column(run, guard_folder: Path, pho
     command = ["predict", f"guard={guard_folder}", "list.csv"]
     (line,) = pasted(run(*command, code=2))
     assert line == "columns={image: img}"
-    run(*command, line)
+    run(*command, line, "out=predictions.parquet")
     table = pq.read_table("predictions.parquet")
     assert table["id"].to_pylist() == ["photos/00.img.png", "photos\\01.img.png"]
     assert table["error"].null_count == 2
