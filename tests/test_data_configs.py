@@ -35,7 +35,8 @@ def sources(data: DataSettings) -> dict[str, Any]:
 def unsafebench(tmp_path: Path) -> Path:
     for split, n in (("train", 12), ("test", 6)):
         columns = {
-            "image": [hub_image(k, f"{k}.png") for k in range(n)],
+            # none of the test images is a copy of one to train on, which would leave that out
+            "image": [hub_image(k + 100 * (split == "test"), f"{k}.png") for k in range(n)],
             "safety_label": [["Safe", "Unsafe"][k % 2] for k in range(n)],
             "category": [["Violence", "Hate"][k // 2 % 2] for k in range(n)],
             "source": [["Laion5B", "Lexica"][k // 4 % 2] for k in range(n)],
