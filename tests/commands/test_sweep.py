@@ -186,6 +186,8 @@ def test_presets_fit_their_launchers_and_ask_for_a_gpu_where_one_is_used(
         assert launcher.ray.remote.num_gpus == 1
     elif name == "ray_cluster":
         assert (launcher.ray.remote.num_gpus, gpus) == (encodes, ())  # the cluster hands them out
+        launcher.ray.init.setdefault("object_store_memory", 1)  # as the plugin does
+        assert launcher.ray.init.object_store_memory is None  # Ray takes none for a cluster that is there
     elif name == "slurm":
         assert (launcher.gpus_per_node or 0, gpus) == (encodes, ())
     else:  # as many at once as there are

@@ -27,10 +27,10 @@ def test_two_nodes_make_the_store_of_one_process_byte_for_byte(
     guardtrain: Guardtrain, ray_nodes: str, tmp_path: Path
 ) -> None:
     source = ["source=scenes", "source.n=1000", "shard_size=64", "workers=1"]
-    alone = guardtrain("embed", *source, "out=alone")
-    both = guardtrain("embed", *source, "out=both", "engine=ray", f"engine.address={ray_nodes}")
+    alone = guardtrain("embed", *source, "out=alone")  # an actor takes a processor, and no node has two
+    both = guardtrain("embed", *source, "out=both", "engine=ray", f"engine.address={ray_nodes}", "engine.actors=2")
     print(alone, both, sep="\n")
-    assert "2 actors" in both  # each takes a processor, and no node has two
+    assert "1,000 embeddings" in both
     wanted = files(tmp_path / "alone")
     assert len([name for name in wanted if name.endswith(".npy")]) == 16
     assert files(tmp_path / "both") == wanted
