@@ -63,7 +63,7 @@ def launch(command: str, arguments: Sequence[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     parser = get_args_parser()
     parser.prog = f"guardtrain {command}"
-    parsed = parser.parse_args(list(arguments))
+    parsed = parser.parse_intermixed_args(list(arguments))  # flags may stand anywhere among settings
     parsed.overrides = with_plain_keys(paths_as_they_are(parsed.overrides))
     parsed.overrides = as_typed(command, parsed.overrides, sweep=_is_sweep(parsed))
     set_own_configs(parsed.config_dir)

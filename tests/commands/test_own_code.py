@@ -92,6 +92,8 @@ def test_help_completion_and_experiments_know_the_users_own_configs(run: Callabl
     assert found == ["head=tiny", "head=tip_adapter", "head=tip_adapter_f"]
     assert _made_by("small", "data.x").family == "open_clip"
     assert "tiny" not in run("train", "--help")
+    between = run("train", "mixture.budget=7", "--config-dir", "mine", "head=tiny", "--cfg", "job", "guard=false")
+    assert "budget: 7\n" in between and "guard: false\n" in between and "units: 4\n" in between
 
 
 def test_a_job_in_another_process_finds_them(readme: Path) -> None:
