@@ -77,13 +77,14 @@ def completions(line: str) -> list[str]:
 
 def _settings(command: str, before: Sequence[str], word: str) -> list[str]:
     """Config groups, their options, and settings that begin with `word`."""
-    from guardtrain.commands.options import options_of
     from guardtrain.commands.settings_tree import Tree, offered, settings_tree
     from guardtrain.config_groups import config_groups
 
     groups = config_groups(command)
     group = word.partition("=")[0]
     if "=" in word and group in groups:
+        from guardtrain.commands.options import options_of
+
         return [each for path in options_of(command, group) if (each := f"{group}={path.stem}").startswith(word)]
     given = {name: option for name, equals, option in (one.partition("=") for one in before) if equals}
     chosen = {name: option for name, option in given.items() if name in groups}

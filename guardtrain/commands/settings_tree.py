@@ -111,20 +111,26 @@ def _module(name: str) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
 
 
+@cache
+def _names(module: str) -> dict[str, ast.ClassDef | tuple[str, str]]:
+    """What a module's names are, as far as classes go: its own, and (module, name) of those that it has from others."""
+    found: dict[str, ast.ClassDef | tuple[str, str]] = {}
+    source = _module(module)
+    inside = [part for node in source.body if isinstance(node, ast.If) for part in node.body]  # if TYPE_CHECKING
+    for node in (*source.body, *inside):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
+        elif isinstance(node, ast.ClassDef):
+            found[node.name] = node
+    return found
+
+
 def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
     """A class of that name in a module of guardtrain's, or where the module has it from."""
     if module.split(".")[0] != _PACKAGE:
         return None
-    source = _module(module)
-    for node in source.body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return module, node
-    for one in ast.walk(source):
-        if isinstance(one, ast.ImportFrom) and one.module:
-            for alias in one.names:
-                if (alias.asname or alias.name) == name:
-                    return _class(one.module, alias.name)
-    return None
+    found = _names(module).get(name)
+    return _class(*found) if isinstance(found, tuple) else None if found is None else (module, found)
 
 
 def _add_targets(tree: Tree) -> None:
