@@ -84,10 +84,10 @@ def test_without_the_extra_onnx_there_is_a_guard_all_the_same(here, monkeypatch:
     assert is_guard(OUT / "guard")
     assert not (OUT / "guard" / "head.onnx").exists()
     text = here("export", f"run={OUT}", "out=again")  # the same, whoever makes it
-    assert "no head.onnx in the guard: ONNX needs onnxscript: pip install 'guardtrain[onnx]'" in text
+    assert f"no head.onnx in the guard: ONNX needs onnxscript: {install_line('onnx')}" in text
     assert is_guard(Path("again")) and not Path("again/head.onnx").exists()
     for asked in ("onnx=true", "whole=true"):
-        assert "guardtrain[onnx]" in here("export", f"run={OUT}", asked, code=2)
+        assert install_line("onnx") in here("export", f"run={OUT}", asked, code=2)
 
 
 def test_a_run_without_images_left_says_why_there_is_no_guard(run) -> None:
