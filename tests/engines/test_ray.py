@@ -46,7 +46,8 @@ def test_a_sweep_and_an_export_on_two_nodes_give_what_one_process_gives(
     assert rows(tmp_path / "nodes") == rows(tmp_path / "alone")
     assert heads(tmp_path / "nodes") == heads(tmp_path / "alone") != {}
     runs = f"run={tmp_path}/nodes/128,{tmp_path}/nodes/256"
-    text = guardtrain("export", "-m", runs, f"hydra.sweep.dir={tmp_path}/exports", *_nodes(ray_nodes))
+    nodes = [*_nodes(ray_nodes), "hydra.launcher.ray.remote.num_gpus=0"]  # as for what runs an encoder on no GPU
+    text = guardtrain("export", "-m", runs, f"hydra.sweep.dir={tmp_path}/exports", *nodes)
     assert "2 done, 0 skipped, 0 failed" in text
     for budget in ("128", "256"):
         guardtrain("export", f"run=alone/{budget}")
