@@ -125,6 +125,13 @@ def heads(folder: Path) -> dict[str, bytes]:
     return {file.parent.name: file.read_bytes() for file in sorted(folder.glob("*/head.safetensors"))}
 
 
+def weights(guard: Path) -> dict[str, bytes]:
+    """The numbers of a guard's model by their names; the file's own header has no order."""
+    from safetensors.numpy import load_file
+
+    return {name: array.tobytes() for name, array in sorted(load_file(guard / "model.safetensors").items())}
+
+
 def files(folder: Path) -> dict[str, bytes]:
     """Everything in a folder but locks, by its path."""
     found = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock"))

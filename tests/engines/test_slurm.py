@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.conftest import SWEEP, Guardtrain, files, heads, lines_with, rows
+from tests.engines.conftest import SWEEP, Guardtrain, files, heads, lines_with, rows, weights
 from tests.engines.daemons import wait_for
 from tests.engines.slurm import Slurm
 
@@ -114,7 +114,7 @@ def test_an_extraction_and_exports_as_jobs_give_what_they_give_here(
     text = guardtrain("export", "-m", "run=run", "out=a,b", "hydra.sweep.dir=exports", *queue)
     assert "2 done, 0 skipped, 0 failed" in text
     for name in ("a", "b"):
-        assert files(tmp_path / name)["model.safetensors"] == files(tmp_path / "here")["model.safetensors"]
+        assert weights(tmp_path / name) == weights(tmp_path / "here")
 
 
 def test_a_node_without_a_gpu_that_is_asked_for_one_is_said_in_a_line(guardtrain: Guardtrain) -> None:
