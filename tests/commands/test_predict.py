@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -222,6 +223,22 @@ def test_a_table_whose_images_are_in_another_column(run, guard_folder: Path, pho
     assert table["error"].null_count == 2
 
 
+_ONE_AFTER_THE_OTHER = """
+import sys
+from guardtrain.cli import main
+command = []
+for word in sys.argv[1:]:
+    if word != ";":
+        command.append(word)
+        continue
+    print(end="\\x1e", flush=True)
+    if code := main(command):
+        sys.exit(code)
+    sys.stdout.flush()
+    command = []
+"""
+
+
 @pytest.mark.long
 def test_names_that_are_no_utf8_in_a_locale_that_is_not_utf8(
     guard_folder: Path, files: list[bytes], tmp_path: Path
@@ -233,29 +250,38 @@ def test_names_that_are_no_utf8_in_a_locale_that_is_not_utf8(
     names = ["caf\\xe9.png", "é.png", "\\xff broken.png"]
     plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
 
-    def said(*arguments: str | bytes, **environment: str) -> str:
-        command = [sys.executable, "-c", "import guardtrain.cli as c; c.run()", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=plain | environment, capture_output=True)
+    def said(*commands: Sequence[str | bytes], **environment: str) -> list[str]:
+        """What commands print, one after the other in a process that starts in this environment."""
+        words = [word for command in commands for word in (*command, ";")]
+        done = subprocess.run(
+            [sys.executable, "-c", _ONE_AFTER_THE_OTHER, *words],
+            cwd=tmp_path,
+            env=plain | environment,
+            capture_output=True,
+        )
         assert done.returncode == 0, done.stderr.decode(errors="replace")
-        return done.stdout.decode()
+        return done.stdout.decode().split("\x1e")[1:]
 
+    table = tmp_path / "set" / "list.csv"
+    table.write_text("image\n" + "".join(f"unsafe/{name}\n" for name in names), encoding="utf-8")
     judge = ("predict", f"guard={guard_folder}", "out=-")
-    rows = [json.loads(line) for line in said(*judge, "set").splitlines()]
+    embed = ("embed", "source=image_folder", "source.root=set", "encoder=demo", "out=store")
+    # what one locale wrote another goes on with, and a table lists them by these names
+    said(embed, PYTHONUTF8="1")
+    folder_said, two_said, table_said, again = said(
+        (*judge, "set/unsafe"), (*judge, b"set/unsafe/caf\xe9.png", "set/unsafe/é.png"), (*judge, "set/list.csv"), embed
+    )
+    rows = [json.loads(line) for line in folder_said.splitlines()]
     assert [row["id"] for row in rows] == [f"set/unsafe/{name}" for name in names]
     assert [row["error"] for row in rows] == [None, None, "the file is empty"]
-    one = [json.loads(line) for line in said(*judge, b"set/unsafe/caf\xe9.png", "set/unsafe/é.png").splitlines()]
-    assert [row["id"] for row in one] == [row["id"] for row in rows[:2]]
-    # what one locale wrote another goes on with, and a table lists them by these names
-    said("embed", "source=image_folder", "source.root=set", "encoder=demo", "out=store", PYTHONUTF8="1")
-    assert said("embed", "source=image_folder", "source.root=set", "encoder=demo", "out=store")
+    assert [json.loads(line)["id"] for line in two_said.splitlines()] == [row["id"] for row in rows[:2]]
+    assert again
     store = EmbeddingStore.open(tmp_path / "store")
     assert store.metadata()["id"].to_pylist() == [f"unsafe/{name}" for name in names[:2]]
     assert [(each.id, each.uri, each.reason) for each in store.set_aside()] == [
         (f"unsafe/{names[2]}", f"set/unsafe/{names[2]}", "the file is empty")
     ]
-    table = tmp_path / "set" / "list.csv"
-    table.write_text("image\n" + "".join(f"unsafe/{name}\n" for name in names), encoding="utf-8")
-    listed = [json.loads(line) for line in said(*judge, "set/list.csv").splitlines()]
+    listed = [json.loads(line) for line in table_said.splitlines()]
     assert [row["probability"] for row in listed] == [row["probability"] for row in rows]
 
 
