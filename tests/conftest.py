@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 # `fixed` draws the same examples every time, so that a failure is of the change it is seen with, and on no machine a
 # matter of speed. `explore` draws new ones, and keeps those that fail (in .hypothesis/) to try them first next time.
 _NO_CLOCK = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("fixed", derandomize=True, database=None, **_NO_CLOCK)
+settings.register_profile("fixed", max_examples=50, derandomize=True, database=None, **_NO_CLOCK)
 settings.register_profile(
     "explore", max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "500")), print_blob=True, **_NO_CLOCK
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from notebooks.execute import FOLDER, execute, notebooks
 pytestmark = pytest.mark.long
 ROOT = FOLDER.parent
 ALL = notebooks([])
-RUN = os.environ.get("GUARDTRAIN_NOTEBOOKS") == "all"
 
 
 def pictures(notebook: nbformat.NotebookNode) -> int:
@@ -23,7 +21,7 @@ def pictures(notebook: nbformat.NotebookNode) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
-@pytest.mark.skipif(not RUN, reason="GUARDTRAIN_NOTEBOOKS=all runs it")
+@pytest.mark.apart
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_it_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     done = execute(path, tmp_path)

@@ -33,6 +33,7 @@ def test_the_wheel_ships_conf_the_demo_encoder_and_nothing_else(wheel: Path) -> 
     assert not [name for name in names if not name.startswith(("guardtrain/", "guardtrain-"))]
 
 
+@pytest.mark.apart
 def test_an_empty_environment_outside_the_checkout_draws_a_curve(wheel: Path, tmp_path: Path) -> None:
     """A new environment without the checkout; the dependencies, minutes to install, are those of this one."""
     venv = tmp_path / "venv"

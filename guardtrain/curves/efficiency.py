@@ -15,6 +15,7 @@ from guardtrain.curves.statistics import Line
 from guardtrain.errors import DataError
 
 LOWER_IS_BETTER = ("brier",)
+_RISE = 0.01  # of a metric
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,13 @@ class LineReplicates:
 
 
 def rises(line: LineReplicates) -> bool:
-    """Whether more images make a line better by more than chance: the last budget against the first.
+    """Whether more images make a line better: by a hundredth from the first budget to the last, or for certain.
 
     Where they do not (at a ceiling, or in noise), no number of its images is as good as another line: what an inverse
-    gives there is the noise's.
+    gives there is the noise's. A rise of a hundredth and more that few seeds leave uncertain shows in the intervals.
     """
-    change = line.curves[-1] - line.curves[0]
-    return estimate_of(change if line.increasing else -change, line.confidence).low > 0
+    change = estimate_of((line.curves[-1] - line.curves[0]) * (1 if line.increasing else -1), line.confidence)
+    return change.value >= _RISE or change.low > 0
 
 
 def isotonic(values: np.ndarray, increasing: bool = True) -> np.ndarray:

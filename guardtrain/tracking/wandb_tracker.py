@@ -78,7 +78,7 @@ class WandbTracker(ServiceTracker):
                 id=number,
                 resume="allow" if mode == "online" else None,
                 config=dict(work.config),
-                dir=str(work.folder),
+                dir=str(work.folder.absolute()),  # W&B's service may run in another folder, of an earlier run
                 mode=mode,  # type: ignore[arg-type]
                 settings=wandb.Settings(**{name: value for name, value in wanted.items() if name in known}),
             )

@@ -239,7 +239,7 @@ for word in sys.argv[1:]:
 """
 
 
-@pytest.mark.long
+@pytest.mark.apart
 def test_names_that_are_no_utf8_in_a_locale_that_is_not_utf8(
     guard_folder: Path, files: list[bytes], tmp_path: Path
 ) -> None:

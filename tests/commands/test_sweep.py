@@ -96,6 +96,7 @@ def test_a_sweep_knows_its_jobs_are_done_without_torch(swept: Path, cache_dir: P
     assert "0 done, 2 skipped, 0 failed" in done.stdout
 
 
+@pytest.mark.apart
 def test_killed_under_joblib_and_started_again_it_equals_one_after_the_other(
     run: Callable[..., str], swept: Path
 ) -> None:

@@ -28,7 +28,7 @@ from tests.embeddings.fake_encoder import SPEC, BatchedPictures, EncodedPictures
 from tests.embeddings.test_extraction import contents
 
 pytestmark = [
-    pytest.mark.long,
+    pytest.mark.apart,
     pytest.mark.skipif(find_spec("ray") is None, reason=f"Ray is not installed: {install_line('ray')}"),
 ]
 N, SHARD = 43, 5

@@ -82,5 +82,5 @@ def test_what_is_no_such_detector_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="reads no text"):
         load_encoder(settings(write_detector(tmp_path / "a.onnx"))).encode_text(["a"])
     if find_spec("nudenet") is None:
-        with pytest.raises(EncoderError, match=r"guardtrain\[nudenet\]"):
+        with pytest.raises(EncoderError, match=r"\[nudenet\]"):
             load_encoder(EncoderSettings(family="nudenet", checkpoint="pkg://nudenet/320n.onnx", normalize=False))

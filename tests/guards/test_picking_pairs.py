@@ -81,7 +81,7 @@ class Curve:
         """Probabilities and labels of the images that no candidate saw."""
         records = self.store.parts[pool].records
         free = np.logical_and.reduce([unseen(self.pools, own.mixture, records) for own in self.candidates])
-        return self.store.read(pool, [run.key])[0][free], records.labels[free]
+        return self.store.read(pool, [run.key]).probabilities[0][free], records.labels[free]
 
     def auroc(self, run: Run, pool: str) -> float:
         scores, labels = self.judged(run, pool)

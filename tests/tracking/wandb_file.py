@@ -33,13 +33,12 @@ def entries(path: Path) -> Iterator[bytes]:
 
 def _whole(folder: Path) -> list[bytes]:
     """The entries, once the last is there: offline, W&B's service writes on for a moment after a run is finished."""
-    (file,) = folder.glob("*.wandb")
     for _ in range(200):
-        found = list(entries(file))
+        found = [entry for file in folder.glob("*.wandb") for entry in entries(file)]
         if any(wandb_internal_pb2.Record.FromString(e).WhichOneof("record_type") == "exit" for e in found):
             return found
         time.sleep(0.05)
-    raise AssertionError(f"{file} has no end")
+    raise AssertionError(f"{folder} has no run with an end")
 
 
 class OfflineRun:

@@ -42,6 +42,7 @@ def server(guard: Path, *settings: str) -> Iterator[tuple[subprocess.Popen[str],
         process.stdout.close()
 
 
+@pytest.mark.apart
 def test_at_the_end_all_that_was_taken_is_answered(guard_folder: Path, guard: Guard, files: list[bytes]) -> None:
     expected = guard.predict(files).probabilities
     answers: dict[int, httpx.Response] = {}
