@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.apart
 ROOT = Path(__file__).parent.parent
 VENV = Path(sys.prefix)
 MADE = shutil.which("make") is not None and (VENV / ".installed").is_file()
