@@ -70,11 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plain = importlib.import_module(f"guardtrain.commands.{command}").main
         return int(plain(rest))
     if command not in COMMANDS:
-        import difflib
+        from guardtrain.errors import did_you_mean
 
         every = [*COMMANDS, *PLAIN_COMMANDS]
-        near = difflib.get_close_matches(command, every, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(command, every)
         print(f"guardtrain: there is no command '{command}'.{hint} Commands: {', '.join(every)}.", file=sys.stderr)
         return 2
     if asked := [argument for argument in rest if argument in _HELP]:
@@ -118,7 +117,7 @@ class _UntilClosed(io.TextIOWrapper):
 
     @classmethod
     def of(cls, stream: TextIO) -> TextIO:
-        """The same stream, that no longer fails when its reader is gone; what is no file is left as it is."""
+        """`stream` in a wrapper that does not fail when its reader is gone; as it is, where it is no file."""
         if type(stream) is not io.TextIOWrapper:
             return stream
         about = stream.encoding, stream.errors, stream.line_buffering, stream.write_through

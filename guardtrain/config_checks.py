@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import types
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from guardtrain.errors import ConfigError
+from guardtrain.errors import ConfigError, did_you_mean
 from guardtrain.own_code import import_target
 from guardtrain.sources.settings import HOLD_OUT
 
@@ -235,8 +234,7 @@ def _object(name: Any) -> Any:
 def _unknown(full: str, name: str, allowed: list[str]) -> str:
     """What to say of a setting that is not there."""
     allowed = list(dict.fromkeys(allowed))
-    near = difflib.get_close_matches(name, allowed, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    hint = did_you_mean(name, allowed)
     return f"There is no setting '{full}'.{hint}" + (f" Allowed here: {', '.join(allowed)}." if allowed else "")
 
 

@@ -98,7 +98,7 @@ def reason(number: int, folder: Path) -> str:
 
 
 def cause(number: int, folder: Path) -> str:
-    """The same in part of a sentence, without the folder."""
+    """What a disk's error means where `folder` lies, and how much room is left there, to be put into a sentence."""
     left = os.statvfs(_existing(folder))
     free = f"{size_text(left.f_bavail * left.f_frsize)} free"
     if number == errno.EDQUOT:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 import traceback
@@ -13,6 +12,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from guardtrain.errors import did_you_mean
 
 
 class _OwnModules(MetaPathFinder):
@@ -127,10 +128,8 @@ def _inside(parent: Any, path: str, name: str) -> Any:
                 raise ImportError(_raised(error)) from error
         except Exception as error:
             raise ImportError(_raised(error)) from error
-    near = difflib.get_close_matches(name, dir(parent), n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
     file = getattr(parent, "__file__", None)
-    raise ImportError(f"{path}{f' ({file})' if file else ''} has no '{name}'.{hint}")
+    raise ImportError(f"{path}{f' ({file})' if file else ''} has no '{name}'.{did_you_mean(name, dir(parent))}")
 
 
 def _raised(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from hydra import compose
@@ -10,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from guardtrain.commands.config_path import hydra_opened
-from guardtrain.errors import ConfigError
+from guardtrain.errors import ConfigError, did_you_mean
 
 _SETTING = "data.test"
 _DECIDING = ("data", "experiment")  # groups and settings that say which test sets there are
@@ -35,7 +34,6 @@ def keep_test_sets(command: str, overrides: Sequence[str]) -> list[str]:
     there = [str(name) for name in found] if isinstance(found, DictConfig) else []
     for name in wanted:
         if name not in there:
-            near = difflib.get_close_matches(name, there, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(name, there)
             raise ConfigError(f"{_SETTING}: there is no test set '{name}'.{hint} There are: {', '.join(there)}.")
     return [*others, *(f"~{_SETTING}.{name}" for name in there if name not in wanted)]

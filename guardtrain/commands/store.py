@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from guardtrain.commands.data import read_labels, setting_of
 from guardtrain.commands.terminal import show
 from guardtrain.config import StoreConfig
 from guardtrain.config_checks import build, typed
-from guardtrain.errors import ConfigError, StoreError
+from guardtrain.errors import ConfigError, StoreError, did_you_mean
 from guardtrain.sources.unclear import settings_told
 
 if TYPE_CHECKING:
@@ -55,8 +54,7 @@ def _check(settings: StoreConfig) -> None:
     """Refuse an action that is not there, and settings that it needs and lacks or that mean nothing to it."""
     action, actions = settings.action, ACTIONS["store"]
     if action not in actions:
-        near = difflib.get_close_matches(action, actions, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(action, actions)
         raise ConfigError(f"There is no action '{action}'.{hint} Allowed: {', '.join(actions)}.")
     needed, allowed = _USES[action]
     for name in needed:

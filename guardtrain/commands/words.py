@@ -13,6 +13,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from guardtrain.commands.help import settings_of
 from guardtrain.config_checks import explain
+from guardtrain.errors import did_you_mean
 from guardtrain.grammar import quoted
 
 _NEAR = 0.8  # of names in other places of the config; at the same place less is enough
@@ -31,8 +32,7 @@ def objection(command: str, error: Exception) -> str:
         return cannot_read(error.override, error.message.splitlines()[0])
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        near = difflib.get_close_matches(option, error.options, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(option, error.options)
         return f"there is no '{option}' among the options of {group}.{hint} There are: {', '.join(error.options)}."
     return str(error).partition("\nConfig search path")[0].strip()
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _PAIR_TERMS = {"pair_both_right": both_right_of, "pair_ranking": ranking_of, "pair_margin": margin_of}
 BOOTSTRAP_METRICS = ("auroc", "accuracy", "brier", *_PAIR_TERMS)
+_COMPUTED_OF = {"auroc": "ranked", "pair_ranking": "ranked", "pair_margin": "log_odds"}  # the rest: probabilities
 POINT_COLUMNS = ("head", *LINE, "budget")
 
 _RUNS_AT_ONCE = 64
@@ -169,7 +170,9 @@ def weighted_metric(
     if metric not in BOOTSTRAP_METRICS:
         raise DataError(f"Metric '{metric}' cannot be resampled; those that can: {', '.join(BOOTSTRAP_METRICS)}.")
     truth = checked_labels(torch.as_tensor(labels))
-    values = torch.as_tensor(np.ascontiguousarray(_VALUES.get(metric, _probabilities)(scores)))
+    values = torch.as_tensor(np.ascontiguousarray(getattr(scores, _COMPUTED_OF.get(metric, "probabilities"))))
+    if metric not in _COMPUTED_OF:
+        values = checked_probs(values)
     if labels.shape != values.shape[1:]:
         raise DataError(
             f"Scores are (R, N) for labels (N,); they have shapes {tuple(values.shape)} and {labels.shape}."
@@ -195,22 +198,6 @@ def weighted_metric(
             terms, unit = (values[rows].double() - truth).square(), group
         _means(terms.numpy(), unit, draws, out[rows])
     return out
-
-
-def _probabilities(scores: Scores) -> np.ndarray:
-    return checked_probs(torch.from_numpy(scores.probabilities)).numpy()
-
-
-def _order(scores: Scores) -> np.ndarray:
-    return scores.ranked
-
-
-def _log_odds(scores: Scores) -> np.ndarray:
-    return scores.log_odds
-
-
-# What a metric is computed of, where that is not probabilities.
-_VALUES = {"auroc": _order, "pair_ranking": _order, "pair_margin": _log_odds}
 
 
 def interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:

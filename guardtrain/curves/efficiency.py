@@ -140,7 +140,7 @@ class LineReplicates:
         )
 
     def at(self, budgets: np.ndarray) -> LineReplicates:
-        """The same at some of its budgets."""
+        """This line at those of `budgets` that it has points at."""
         kept = np.isin(self.budgets, budgets)
         columns = ("budgets", "n_images", "n_real", "n_pairs", "mean", "replicates")
         return replace(self, **{name: getattr(self, name)[kept] for name in columns})

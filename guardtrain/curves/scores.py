@@ -43,12 +43,12 @@ class Scores:
 
     @classmethod
     def of_logits(cls, values: np.ndarray) -> Scores:
-        """Of logits `(R, N)`."""
+        """Scores of heads whose logits `(R, N)` are known."""
         return cls(values, np.ones(len(values), dtype=bool))
 
     @classmethod
     def of_probabilities(cls, values: np.ndarray) -> Scores:
-        """Of probabilities `(R, N)` whose logits are not known: of hard answers, or of what others published."""
+        """Scores of heads whose probabilities `(R, N)` alone are known: hard answers, or what others published."""
         return cls(values, np.zeros(len(values), dtype=bool))
 
     @classmethod
@@ -102,10 +102,8 @@ class Scores:
         from guardtrain.metrics import sliced_guard_metrics
 
         out: dict[tuple[str, str], dict[str, np.ndarray]] = {key: {} for key in slices}
-        for known in (True, False):
+        for known in np.unique(self.logits) if len(self) else [True]:  # of no heads the metrics have names, too
             own = np.flatnonzero(self.logits == known)
-            if not len(own) and (known or len(self)):
-                continue
             part = self[own]
             logits = torch.from_numpy(part.ranked) if known else None
             probs, truth = torch.from_numpy(part.probabilities), torch.from_numpy(labels.astype(np.int64))

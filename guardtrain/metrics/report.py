@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -71,17 +72,8 @@ def guard_metrics(
     if logits is not None:
         logits = checked_logits(logits, probs)
     size = max(1, _BLOCK // max(1, probs.shape[1]))
-    blocks = [
-        _block(
-            probs[start : start + size],
-            None if logits is None else logits[start : start + size],
-            labels,
-            halves,
-            threshold,
-            fpr,
-        )
-        for start in range(0, len(probs), size)
-    ]
+    parts = zip(probs.split(size), repeat(None) if logits is None else logits.split(size), strict=False)
+    blocks = [_block(own, odds, labels, halves, threshold, fpr) for own, odds in parts]
     return {name: torch.cat([block[name] for block in blocks]) for name in METRICS}
 
 

@@ -21,7 +21,7 @@ _NAMES = re.compile(
 )
 _MOST_VALUES = 12  # of a column of labels
 _LOOKED_AT = 50  # cells, for names of images
-_PROPOSED = 3
+PROPOSED = 3
 
 
 def may_be_labels(table: pa.Table, besides: Iterable[str] = ()) -> list[str]:
@@ -66,7 +66,7 @@ def without_labels(table: pa.Table, columns: Mapping[str, str], origin: str, hin
         hint: where columns may have been lost.
     """
     known = table.column_names
-    proposed = may_be_labels(table, set(columns.values()))[:_PROPOSED]
+    proposed = may_be_labels(table, set(columns.values()))[:PROPOSED]
     steps = [("Say which column holds the labels", [("columns", {**columns, "label": name}) for name in proposed])]
     whole = (
         f"{'Or give' if proposed else 'Give'} all rows one, 0 for safe or 1 for unsafe",
@@ -80,7 +80,7 @@ def without_labels(table: pa.Table, columns: Mapping[str, str], origin: str, hin
 def without_images(table: pa.Table, columns: Mapping[str, str], origin: str) -> DataError:
     """The error for a table that has neither images nor ids; arguments as of `without_labels`."""
     problem = f"{origin} has neither a column 'image' nor 'id'. It has: {listed(table.column_names, 30)}."
-    if not (proposed := may_be_images(table)[:_PROPOSED]):
+    if not (proposed := may_be_images(table)[:PROPOSED]):
         return DataError(f"{problem} Say which of them holds the paths of the images with columns={{image: …}}.")
     known = {**columns}
     if "label" not in known and "label" not in table.column_names and (labels := may_be_labels(table, proposed)):
@@ -103,5 +103,5 @@ def without_image_column(
     problem = f"{origin} has no image column '{wanted}'.{near(wanted, names)} It has: {listed(names, 30)}."
     if not proposed:
         return DataError(f"{problem} Say which of them holds the images with columns={{image: …}}.")
-    settings = [("columns", {"image": name}) for name in proposed[:_PROPOSED]]
+    settings = [("columns", {"image": name}) for name in proposed[:PROPOSED]]
     return Unclear(problem, [("Say which column holds the images", settings)])

@@ -12,7 +12,7 @@ from guardtrain.errors import DataError
 from guardtrain.records import CELLS, SCHEMA, SPLITS, Records
 from guardtrain.sources.cells import plain_column, text_of
 from guardtrain.sources.choosing import keep_where
-from guardtrain.sources.guessing import may_be_labels
+from guardtrain.sources.guessing import PROPOSED, may_be_labels
 from guardtrain.sources.labels import LabelsUnclear, read_flags, read_labels, refuse_other_words
 from guardtrain.sources.tables import listed, near
 
@@ -58,13 +58,10 @@ def as_record_columns(
 
 def _with_other_columns(error: LabelsUnclear, table: pa.Table, name: str, columns: Mapping[str, str]) -> LabelsUnclear:
     """The error; where no setting would mend it, with the columns that may hold labels in place of `name`."""
-    if error.steps or not (others := may_be_labels(table, [name])[:_PROPOSED]):
+    if error.steps or not (others := may_be_labels(table, [name])[:PROPOSED]):
         return error
     settings = [("columns", {**columns, "label": other}) for other in others]
     return LabelsUnclear(error.problem, [("Another column may hold them", settings)])
-
-
-_PROPOSED = 3
 
 
 def with_constants(table: pa.Table, constants: Mapping[str, Any], origin: str) -> pa.Table:

@@ -12,11 +12,12 @@ import numpy as np
 
 from guardtrain.embeddings import Embeddings
 from guardtrain.embeddings.norms import wrong_rows
+from guardtrain.embeddings.sketches import sketched
 from guardtrain.encoders.spec import EncoderSpec, external_spec, require_same
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.mixtures import Mixture, Pool, Supply, hold_out
 from guardtrain.records import Records
-from guardtrain.training.copies import copies
+from guardtrain.training.copies import without_copies
 
 _BLOCK_ROWS = 8192  # rows read at once of what lies in a store
 # What of a record decides which mixtures it is drawn for, how it is judged, and in which slices.
@@ -177,7 +178,7 @@ def make_pools(
 ) -> Pools:
     """Take the held-out test sets out of the pools and check that nothing leaks.
 
-    Records of a pool that show what a test set shows, under other ids, are left out (`copies`).
+    Records of a pool that show what a test set shows, under other ids, are left out (`without_copies`).
 
     Args:
         name: the data's name.
@@ -219,13 +220,14 @@ def make_pools(
         remaining[what.pool] = part.take(np.flatnonzero(~held))
     marked = {key: kept for key, part in pools.items() if (kept := _validating(part, sets.values())) is not None}
     notes = []
+    sketches = {} if keep_copies else {test: sketched([part.matrix]) for test, part in sets.items()}
     for key, part in [] if keep_copies else list(remaining.items()):
-        if (found := copies(f"data.{key}", part, sets)) is not None:
-            remaining[key] = found.without(part)
-            notes.append(found.text)
+        remaining[key], note = without_copies(f"data.{key}", part, sets, sketches)
+        if note is not None:
+            notes.append(note)
             _require_both_labels(f"data.{key}", remaining[key])
-        if key in marked and (found := copies(key, marked[key], sets)) is not None:
-            marked[key] = found.without(marked[key])
+        if key in marked:
+            marked[key], _ = without_copies(key, marked[key], sets, sketches)
     marked = {key: part for key, part in marked.items() if len(part)}
     whole = Pools(name, remaining["real"], remaining.get("pairs"), sets, marked, tuple(notes))
     _check(whole)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from guardtrain.errors import ConfigError
+from guardtrain.errors import ConfigError, did_you_mean
 from guardtrain.grammar import setting_text
 
 if TYPE_CHECKING:
@@ -163,8 +162,7 @@ def _parameter(name: str, node: Any, integer: bool) -> Parameter:
         raise ConfigError(f"{place} is {node!r}; it must be {{low: …, high: …}} or {{choices: [...]}}.")
     for key in node:
         if key not in _KEYS:
-            near = difflib.get_close_matches(str(key), _KEYS, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(str(key), _KEYS)
             raise ConfigError(f"There is no setting '{place}.{key}'.{hint} Allowed here: {', '.join(_KEYS)}.")
     when = _conditions(place, node.get("when"))
     choices = node.get("choices")
