@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from guardtrain.curves.grid import GridPoint, GridSettings, grid_points, supplied
 from guardtrain.errors import MixtureError
 from guardtrain.grammar import setting_text
-from guardtrain.mixtures import Supply
+from guardtrain.mixtures import OF_REAL, Supply
 from guardtrain.mixtures.settings import MixtureSettings
 
 
@@ -29,7 +29,7 @@ def mixture_lacks(mixture: MixtureSettings, supply: Supply) -> str:
     lacks = supply.lacks(mixture.budget, mixture.ratio, mixture.arm, mixture.control, mixture.rounding)
     if not lacks:
         return ""
-    ratio = 0.0 if supply.pairs is None and mixture.control != "real" else mixture.ratio
+    ratio = 0.0 if supply.pairs is None and mixture.control not in OF_REAL else mixture.ratio
     largest = supply.largest([(ratio, mixture.arm, mixture.control)], mixture.rounding)
     if largest is None:
         return f"{lacks} No budget fits this mixture."
@@ -52,9 +52,17 @@ def grid_check(grid: GridSettings, overrides: Sequence[str], say: Callable[[str]
     def check(supply: Supply) -> None:
         """Raises MixtureError."""
         points, lacking = supplied(grid, supply)
+        if _given("controls", overrides) and "balanced" in grid.controls:
+            mixed = [(ratio, arm) for ratio in grid.ratios for arm in grid.arms if ratio]
+            if without := sorted({ratio for ratio, arm in mixed if not supply.rebalances(ratio, arm)}):
+                share = f"{supply.unsafe / supply.real:.0%} of the real images are unsafe"
+                say(
+                    f"no control balanced at ratios {setting_text(without)}: {share}, "
+                    "and pairs change that share by no more than .02"
+                )
         if not lacking:
             return
-        without_pairs = [one for one in lacking if supply.pairs is None and one.drawn[2] != "real" and one.ratio]
+        without_pairs = [one for one in lacking if supply.pairs is None and one.drawn[2] not in OF_REAL and one.ratio]
         others = [point for point in lacking if point not in without_pairs]
         refused = without_pairs if _given("ratios", overrides) else []
         refused = refused + (others if _given("budgets", overrides) else [])
@@ -93,7 +101,7 @@ def _hint(grid: GridSettings, supply: Supply) -> str:
     """The setting of the largest budgets at which all mixtures of the grid fit that can fit at all."""
     points = [point for point in grid_points(grid) if point.seed == grid.first_seed]
     if supply.pairs is None:
-        points = [point for point in points if not point.ratio or point.control == "real"]
+        points = [point for point in points if not point.ratio or point.control in OF_REAL]
     mixtures = dict.fromkeys(point.drawn for point in points)
     largest = supply.largest(mixtures, grid.rounding)
     if largest is None:

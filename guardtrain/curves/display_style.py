@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "D", "P", "h", "p")  # triangles are left to bounds
 _DASHES: dict[str, Any] = {"none": "-", "paired": "-", "unpaired": (0, (4, 2)), "real": (0, (1, 1.5))}
+_DASHES |= {"shuffled": (0, (6, 1.5, 1, 1.5)), "balanced": (0, (2, 1))}
 
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from guardtrain.curves.bootstrap import PointReplicates, bootstrap_points
 from guardtrain.curves.efficiency import Estimate, LineReplicates, area_difference, data_multiplier, rises
 from guardtrain.curves.outlook import HEADING, outlook_lines
-from guardtrain.curves.results import METRICS
+from guardtrain.curves.results import CONTROL_NAMES, METRICS
 from guardtrain.curves.scores import ScoresFolder
 from guardtrain.curves.statistics import Line, lines_of, number_text
 from guardtrain.curves.summary import WIDTH, whole_slices
@@ -23,7 +23,6 @@ METRICS_TOLD = ("auroc", "pair_both_right", "accuracy")  # the first by which mo
 REPLICATES = 1000
 _SHOWN = 2  # budgets; from the middle of a curve, where both lines still move
 _LEAST_BUDGETS = 3
-_CONTROLS = {"unpaired": "unpaired control", "real": "more real control"}
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def efficiency_text(
             rows.append([head.head, *[""] * (len(middle) + 1)])
         for part in head.lines:
             cells = [part.multipliers[b].text(1) if b in part.multipliers else "–" for b in middle]
-            name = part.line.label() if part.line.control == "paired" else f"  {_CONTROLS[part.line.control]}"
+            name = part.line.label() if part.line.control == "paired" else f"  {CONTROL_NAMES[part.line.control]}"
             rows.append(["  " * (len(heads) > 1) + name, part.area.text(3), *cells])
     what, whose = (f"{len(heads)} heads", " of the same head") if len(heads) > 1 else (f"{heads[0].head} head", "")
     title = f"Data efficiency, {METRICS[metric]} on '{test}' · {what} · against real only{whose}"

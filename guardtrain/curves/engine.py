@@ -251,7 +251,7 @@ def run_plan(
     none, and chooses nothing. See `Mixer.folds`.
     """
     folds = mixer.folds(mixture, recipe.selection.folds) if recipe.chooses(mixture.n_images) else None
-    rows, pairs = pools.rows(mixture), pools.pair_rows(mixture)
+    rows, pairs = pools.rows(mixture), pools.pair_rows(mixture, folds)
     if drawn is not None:
         rows, pairs = drawn.places(rows), drawn.places(pairs)
     return RunPlan(rows, mixture.seed, folds=folds, split=mixture.n_real, pairs=pairs)

@@ -12,7 +12,7 @@ from guardtrain.curves.bootstrap import PointReplicates, bootstrap_difference
 from guardtrain.curves.efficiency import Estimate, LineReplicates, data_multiplier, rises
 from guardtrain.curves.outlook import HEADING, outlook_lines
 from guardtrain.curves.pairless import pairless_lines
-from guardtrain.curves.results import METRICS
+from guardtrain.curves.results import CONTROL_NAMES, METRICS
 from guardtrain.curves.shortcut import shortcuts
 from guardtrain.curves.statistics import (
     Line,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 LOWER_IS_BETTER = ("brier", "ece")
 _LEAST = 5e-4  # an end of an interval that is printed as zero is zero
 _LEAST_SAVING = 0.05  # an end of a multiplier's interval that is printed as 1.0 is 1
-_CONTROLS = {"unpaired": "unpaired control", "real": "more-real control"}
 _NAMES = {"brier": "Brier score", "ece": "Calibration error"}
 
 
@@ -100,7 +99,7 @@ def comparisons(
             lines = lines_of(rows) if len(rows) else []
             for line in (line for line in lines if line.control == "paired"):
                 for other in lines:
-                    control = other.control in _CONTROLS and (other.arm, other.ratio) == (line.arm, line.ratio)
+                    control = other.control in CONTROL_NAMES and (other.arm, other.ratio) == (line.arm, line.ratio)
                     if control or other.control == "none":
                         boot = (boots or {}).get((test, metric))
                         found = _compared(rows, str(head), test, metric, line, other, boot)
@@ -132,10 +131,10 @@ def findings(
         own = [c for c in compared if (c.head, c.test, c.metric) == (head, test, metric)]
         subject = f"{_NAMES.get(metric, METRICS[metric])} on '{test}'" + (f", {head} head" if several else "")
         sentences = _against([c for c in own if c.other.control == "none"], "real data alone")
-        for control, name in _CONTROLS.items():
+        for control, name in CONTROL_NAMES.items():
             if part := [c for c in own if c.other.control == control]:
                 sentences += _against(part, f"their {name}")
-        if not any(c.other.control in _CONTROLS for c in own):
+        if not any(c.other.control in CONTROL_NAMES for c in own):
             sentences.append(
                 "No control was run: how much of this is the pairing, and how much more data of this domain, is "
                 "not shown."
@@ -218,7 +217,11 @@ def _multiplied(boot: PointReplicates, several: bool) -> list[Finding]:
             sentences.append(
                 f"{_upper(line.label())}: {_times(data_multiplier(baseline, own)[at], used, 'real images')}."
             )
-            for control, name in (("unpaired", "unpaired images"), ("real", "images of more real data")):
+            for control, name in (
+                ("unpaired", "unpaired images"),
+                ("balanced", "real images as balanced"),
+                ("real", "images of more real data"),
+            ):
                 other = Line(line.arm, control, line.ratio)
                 if other in lines:
                     against = data_multiplier(LineReplicates.of(boot, other, head), own)[at]

@@ -18,7 +18,9 @@ class GridSettings:
         budgets: numbers n of labelled training images.
         ratios: shares ρ of pair images.
         arms: `replace` takes pair images instead of real ones, `add` takes them on top.
-        controls: what the pair images are: `paired`, `unpaired` (no two from one pair), `real` (as many real images).
+        controls: what the pair images are: `paired`; `shuffled`, the same images with partners at random; `unpaired`,
+            no two from one pair; `balanced`, real images with the mixture's share of unsafe ones, run where pairs
+            change that share by more than .02; `real`, as many real images.
         seeds: how many seeds, counted from `first_seed`; a seed draws the images and starts the head.
         first_seed: the first of them.
         rounding: `exact` refuses a share that is not a whole number of pairs, `nearest` rounds it.
@@ -27,7 +29,7 @@ class GridSettings:
     budgets: list[int] = field(default_factory=lambda: [16, 32, 64, 128, 256, 512, 1024, 2048])
     ratios: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 1.0])
     arms: list[str] = field(default_factory=lambda: ["replace"])
-    controls: list[str] = field(default_factory=lambda: ["paired", "unpaired"])
+    controls: list[str] = field(default_factory=lambda: ["paired", "shuffled", "unpaired", "balanced"])
     seeds: int = 5
     first_seed: int = 0
     rounding: str = "exact"
@@ -102,7 +104,7 @@ def supplied(settings: GridSettings, supply: Supply) -> tuple[list[GridPoint], d
     Raises:
         MixtureError: shares that are not whole numbers of pairs.
     """
-    every = list(grid_points(settings))
+    every = [p for p in grid_points(settings) if p.control != "balanced" or supply.rebalances(p.ratio, p.arm)]
     first = [point for point in every if point.seed == settings.first_seed]
     lacks = {point: supply.lacks(point.budget, *point.drawn, settings.rounding) for point in first}
     lacking = {point: why for point, why in lacks.items() if why}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from guardtrain.curves.results import CONTROL_NAMES
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -18,7 +20,7 @@ def without_pairs(whole: pd.DataFrame) -> pd.Series:
     Args:
         whole: a results table's slices `all`.
     """
-    return (whole["control"] != "paired") | (whole["n_pair_images"] < 2)
+    return ~whole["control"].isin(["paired", "shuffled"]) | (whole["n_pair_images"] < 2)
 
 
 def pairless_lines(whole: pd.DataFrame) -> list[str]:
@@ -39,7 +41,7 @@ def pairless_lines(whole: pd.DataFrame) -> list[str]:
                 "pairs (mixture.ratio or grid.ratios above 0, control paired)."
             )
             continue
-        which = {"none": "real data alone", "unpaired": "the unpaired control", "real": "the more-real control"}
+        which = {"none": "real data alone"} | {control: f"the {name}" for control, name in CONTROL_NAMES.items()}
         named = [name for control, name in which.items() if (lacking["control"] == control).any()]
         rest = f" ({', '.join(named)})" if named else ""
         lines.append(

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 NO_CONTROL = "none"  # what the table says of a run without pair images
 CONTROLS = (NO_CONTROL, *MIXTURE_CONTROLS)
 NO_CONTROLS = (NO_CONTROL, MIXTURE_CONTROLS[0])  # real images alone, and whole pairs: what the others are compared with
+CONTROL_NAMES = {
+    "shuffled": "shuffled control",
+    "unpaired": "unpaired control",
+    "balanced": "balanced real control",
+    "real": "more real control",
+}
+"""What tables call the controls of pairs, in reading order."""
+
 SLICE_KINDS = ("all", "category", "source")
 
 # Metric columns and what they are called in tables and on axes.

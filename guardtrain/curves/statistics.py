@@ -10,6 +10,7 @@ import numpy as np
 
 from guardtrain.curves.results import CONTROLS, METRICS
 from guardtrain.errors import DataError
+from guardtrain.mixtures import OF_REAL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,8 +168,8 @@ class Line:
         """
         if self.control == "none":
             return "real only"
-        thing = {"paired": "pairs", "unpaired": "unpaired", "real": "more real"}[self.control]
-        if self.ratio == 1 and self.arm == "replace" and self.control != "real":
+        thing = {"paired": "pairs", "real": "more real"}.get(self.control, self.control)
+        if self.ratio == 1 and self.arm == "replace" and self.control not in OF_REAL:
             share = " only"
         else:
             share = "" if self.ratio is None else f" {share_text(self.ratio)}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from guardtrain.curves.pairless import pairless_lines
 from guardtrain.curves.repeats import POOLED, Repeats
-from guardtrain.curves.results import METRICS, SLICE_KINDS
+from guardtrain.curves.results import CONTROL_NAMES, METRICS, SLICE_KINDS
 from guardtrain.curves.shortcut import shortcuts
 from guardtrain.curves.statistics import (
     Line,
@@ -269,8 +269,8 @@ def _table(points: pd.DataFrame, over_ratios: bool, width: int) -> str:
 
 def row_name(line: Line, lines: Sequence[Line]) -> str:
     """A table row's name: a control stands indented under its pairs, where they are there, and then needs no more."""
-    if line.control in ("unpaired", "real") and Line(line.arm, "paired", line.ratio) in lines:
-        return "  unpaired control" if line.control == "unpaired" else "  more real control"
+    if line.control in CONTROL_NAMES and Line(line.arm, "paired", line.ratio) in lines:
+        return f"  {CONTROL_NAMES[line.control]}"
     return line.label(both_arms=True)
 
 
@@ -320,7 +320,7 @@ def _against_controls(rows: pd.DataFrame, metric: str, over_ratios: bool) -> lis
     lines = lines_of(rows)
     both_arms = len({line.arm for line in lines if line.control != "none"}) > 1
     found = []
-    for control in (line for line in lines if line.control in ("unpaired", "real")):
+    for control in (line for line in lines if line.control in CONTROL_NAMES):
         pairs = Line(control.arm, "paired", control.ratio)
         if pairs not in lines:
             continue

@@ -1,8 +1,8 @@
 """Which images a run sees: splits, orderings, budgets, ratios, arms and controls, as pure index arithmetic."""
 
-from guardtrain.mixtures.counting import ARMS, CONTROLS, ROUNDINGS, counts
+from guardtrain.mixtures.counting import ARMS, CONTROLS, OF_REAL, ROUNDINGS, counts
 from guardtrain.mixtures.mixing import Mixer, Mixture, mix
-from guardtrain.mixtures.ordering import order_pairs, order_real, order_unpaired
+from guardtrain.mixtures.ordering import order_pairs, order_real, order_unpaired, shuffled_partners
 from guardtrain.mixtures.pool import Pool
 from guardtrain.mixtures.splitting import folds, hold_out
 from guardtrain.mixtures.supply import Supply
@@ -10,6 +10,7 @@ from guardtrain.mixtures.supply import Supply
 __all__ = [
     "ARMS",
     "CONTROLS",
+    "OF_REAL",
     "ROUNDINGS",
     "Mixer",
     "Mixture",
@@ -22,4 +23,5 @@ __all__ = [
     "order_pairs",
     "order_real",
     "order_unpaired",
+    "shuffled_partners",
 ]

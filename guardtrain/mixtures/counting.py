@@ -10,7 +10,8 @@ import numpy as np
 from guardtrain.errors import MixtureError
 
 ARMS = ("replace", "add")
-CONTROLS = ("paired", "unpaired", "real")
+CONTROLS = ("paired", "shuffled", "unpaired", "balanced", "real")
+OF_REAL = ("balanced", "real")  # controls that put real images in the place of pair images
 ROUNDINGS = ("exact", "nearest")
 
 _NOISE = 1e-9  # budget * ratio this close to a whole number, relative to the budget, is that number
@@ -21,9 +22,9 @@ def counts(
 ) -> tuple[int, int]:
     """How many real and how many pair images a mixture has: (n_real, n_pair_images).
 
-    With m = budget * ratio pair images: `replace` has budget - m real ones, `add` has budget. The control `real` has
-    the m as further real images, the other two have them of the pair pool. m is even for every control, so that
-    all controls of a point of the grid have as many images.
+    With m = budget * ratio pair images: `replace` has budget - m real ones, `add` has budget. The controls `balanced`
+    and `real` have the m as further real images, the others have them of the pair pool. m is even for every control,
+    so that all controls of a point of the grid have as many images.
 
     Args:
         budget: n >= 2.
@@ -62,7 +63,7 @@ def counts(
         m = 2 * floor(wanted / 2 + 0.5 + _NOISE)
         m -= 2 * (m > budget)
     n_real = budget - m if arm == "replace" else budget
-    return (n_real + m, 0) if control == "real" else (n_real, m)
+    return (n_real + m, 0) if control in OF_REAL else (n_real, m)
 
 
 def _allowed(what: str, value: str, allowed: tuple[str, ...]) -> None:

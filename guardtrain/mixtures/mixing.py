@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from guardtrain.mixtures.counting import counts
 from guardtrain.mixtures.ordering import checked_seed, order_pairs, order_real, order_unpaired
 from guardtrain.mixtures.pool import Pool
 from guardtrain.mixtures.splitting import assign_folds, checked_k, deal_both_classes, trainable
@@ -95,8 +96,9 @@ class Mixer:
     ) -> Mixture:
         """The mixture of these settings; see `counts` for how many images of which kind it has.
 
-        For one seed, the real rows of any two mixtures are prefixes of one ordering (`order_real`), and so are the
-        pair rows of any two with the same control (`order_pairs`, `order_unpaired`). With `exact` rounding both
+        For one seed, the real rows of any two mixtures are prefixes of one ordering (`order_real`), but for the control
+        `balanced`, and so are the pair rows of any two with the same control (`order_pairs`, also for `shuffled`, or
+        `order_unpaired`). With `exact` rounding both
         numbers grow with the budget, so a smaller budget's images are a subset of a larger one's; with `nearest`
         the number of real images in `replace` may fall by up to 2 from one budget to the next.
         Every mixture holds both classes.
@@ -106,11 +108,26 @@ class Mixer:
         """
         seed = checked_seed(seed)  # before the cache, to which 1.0 and True are the same as 1
         n_real, n_pair_images = self.supply.require(budget, ratio, arm, control, rounding)
-        real = self._order("real", seed)[:n_real]
+        if control == "balanced":
+            real = self._balanced(seed, *counts(budget, ratio, arm, rounding))
+        else:
+            real = self._order("real", seed)[:n_real]
         if not n_pair_images:
             return Mixture(arm, control, int(budget), float(ratio), seed, real, np.empty(0, dtype=np.int64))
-        pairs = self._order(control, seed)[:n_pair_images]
+        pairs = self._order(_ordering(control), seed)[:n_pair_images]
         return Mixture(arm, control, int(budget), float(ratio), seed, real, pairs)
+
+    def _balanced(self, seed: int, n_real: int, n_pair_images: int) -> np.ndarray:
+        """Real rows of which as many are unsafe, and as many safe, as of a mixture with so many pair images.
+
+        First the mixture's own real images; then the next of the ordering, half of them unsafe and half safe, as many
+        as it has pair images. With `exact` rounding a smaller budget's rows are among a larger one's.
+        """
+        order = self._order("real", seed)
+        rest = order[n_real:]
+        half = n_pair_images // 2
+        further = [rest[self.real.labels[rest] == label][:half] for label in (SAFE, UNSAFE)]
+        return np.concatenate([order[:n_real], np.stack(further, axis=1).reshape(-1)])
 
     def folds(self, mixture: Mixture, k: int) -> np.ndarray | None:
         """The fold of every image of a mixture of this mixer: group-safe, stratified, the same at every budget.
@@ -173,12 +190,12 @@ class Mixer:
 
     def _dealt(self, mixture: Mixture, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The folds of all of the real and of the pair pool, along the orderings of the mixture's seed and control."""
-        unpaired = mixture.control == "unpaired"
-        key = (mixture.seed, k, unpaired)
+        ordering = _ordering(mixture.control)
+        key = (mixture.seed, k, ordering == "unpaired")
         if key not in self._folds:
             pools = [(self.real, self._order("real", mixture.seed))]
             if self.pairs is not None:
-                pools.append((self.pairs, self._order("unpaired" if unpaired else "paired", mixture.seed)))
+                pools.append((self.pairs, self._order(ordering, mixture.seed)))
             assigned = assign_folds(pools, k, mixture.seed)
             self._folds[key] = (assigned[0], assigned[1] if len(assigned) > 1 else np.empty(0, dtype=np.int64))
         return self._folds[key]
@@ -191,6 +208,11 @@ class Mixer:
             order.flags.writeable = False  # mixtures are views of it
             self._orders[kind, seed] = order
         return self._orders[kind, seed]
+
+
+def _ordering(control: str) -> str:
+    """Along which ordering of the pair pool the images of a control are drawn; of those without, folds are dealt."""
+    return "unpaired" if control == "unpaired" else "paired"
 
 
 def mix(

@@ -11,7 +11,7 @@ from guardtrain.errors import MixtureError
 from guardtrain.mixtures.pool import Pool
 
 # One stream of random numbers a purpose, so that drawing for one never shifts the draws of another.
-_STREAMS = {"real": 0, "pairs": 1, "hold_out": 2, "folds": 3, "unpaired": 4}
+_STREAMS = {"real": 0, "pairs": 1, "hold_out": 2, "folds": 3, "unpaired": 4, "shuffled": 5}
 
 
 def checked_seed(seed: int) -> int:
@@ -182,7 +182,8 @@ def order_unpaired(pool: Pool, seed: int) -> np.ndarray:
     - no two images are of one pair, and every even prefix is half safe, half unsafe;
     - every even prefix has *the same number of images in each category and label* as the prefix of `order_pairs` of
       the same length, as long as no category has used more than half of its pairs; so paired and unpaired
-      differ in the pairing alone. A category used up is passed over;
+      differ in the pairing alone, and in that unpaired images come from twice as many pairs, each a context of its own.
+      A category used up is passed over;
     - within a category, safe and unsafe images differ by at most 1. Only the odd pair left over in a category has no
       partner; these come last, one of each category concerned, labels alternating.
 
@@ -218,6 +219,37 @@ def order_unpaired(pool: Pool, seed: int) -> np.ndarray:
     first_safe = rng.random() < 0.5
     is_safe = (np.arange(len(odd)) % 2 == 0) == first_safe
     return np.concatenate([duos, np.where(is_safe, safe[odd], unsafe[odd])])
+
+
+def shuffled_partners(category: np.ndarray, seed: int, apart: np.ndarray | None = None) -> np.ndarray:
+    """For each of P pairs the pair whose safe half its unsafe half is given, at random, of its category if it can be.
+
+    No pair keeps its own: within a category partners go round in a random circle. Pairs that are alone in their
+    category make a circle among themselves.
+
+    Args:
+        category: (P,) whole numbers or strings.
+        seed: of the draw.
+        apart: (P,) whole numbers; pairs whose numbers differ, those of two folds, exchange nothing.
+
+    Returns:
+        (P,) int64, a permutation, without fixed points but for a pair that has nobody to exchange with.
+
+    >>> partners = shuffled_partners(np.array([0, 0, 1, 1, 2, 3]), seed=0)
+    >>> sorted(partners.tolist()), bool((partners == np.arange(6)).any())
+    ([0, 1, 2, 3, 4, 5], False)
+    """
+    rng = generator(seed, "shuffled")
+    _, kind = np.unique(category, return_inverse=True)
+    fold = np.zeros_like(kind) if apart is None else np.unique(apart, return_inverse=True)[1]
+    _, inverse, sizes = np.unique(np.stack([fold, kind]), axis=1, return_inverse=True, return_counts=True)
+    inverse = inverse.reshape(-1)
+    circle = np.where(sizes[inverse] > 1, inverse, -1 - fold)
+    partners = np.arange(len(inverse), dtype=np.int64)
+    for value in np.unique(circle):
+        members = rng.permutation(np.flatnonzero(circle == value))
+        partners[members] = np.roll(members, 1)
+    return partners
 
 
 def _pair_order(pool: Pool, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ class MixtureSettings:
         budget: n, labelled training images.
         ratio: ρ, the share of pair images.
         arm: `replace` or `add`.
-        control: `paired`, `unpaired` or `real`.
+        control: `paired`, `shuffled`, `unpaired`, `balanced` or `real`.
         seed: draws the images and starts the head.
         rounding: `exact` or `nearest`.
     """

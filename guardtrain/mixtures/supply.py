@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from guardtrain.errors import MixtureError
-from guardtrain.mixtures.counting import CONTROLS, counts
+from guardtrain.mixtures.counting import OF_REAL, counts
 from guardtrain.mixtures.pool import Pool
 
+LEAST_SHIFT = 0.02  # in the share of unsafe images, from where the control `balanced` says something
 _STEPS = 20_000  # below a budget that the pools could supply, one whose shares are whole numbers is looked for so far
 
 
@@ -18,11 +20,13 @@ class Supply:
 
     Args:
         real: images of the real pool.
+        unsafe: how many of them are unsafe.
         pairs: pairs (of two images each) of the pair pool; None where there is no such pool.
         real_name, pairs_name: what errors call them.
     """
 
     real: int
+    unsafe: int
     pairs: int | None
     real_name: str = "real"
     pairs_name: str = "pairs"
@@ -32,11 +36,11 @@ class Supply:
         """That of two pools.
 
         >>> Supply.of(Pool(ids=["a", "b"], labels=[0, 1]), None)
-        Supply(real=2, pairs=None, real_name='real', pairs_name='pairs')
+        Supply(real=2, unsafe=1, pairs=None, real_name='real', pairs_name='pairs')
         """
         if pairs is None:
-            return cls(real.n, None, real.name)
-        return cls(real.n, pairs.n_pairs, real.name, pairs.name)
+            return cls(real.n, real.class_counts[1], None, real.name)
+        return cls(real.n, real.class_counts[1], pairs.n_pairs, real.name, pairs.name)
 
     def require(
         self, budget: int, ratio: float, arm: str = "replace", control: str = "paired", rounding: str = "exact"
@@ -46,7 +50,7 @@ class Supply:
         Raises:
             MixtureError: what `counts` raises, and a pool with fewer images or pairs than are needed.
 
-        >>> Supply(40, 10).require(40, 0.5)
+        >>> Supply(40, 20, 10).require(40, 0.5)
         (20, 20)
         """
         n_real, n_pair_images = counts(budget, ratio, arm, rounding, control)
@@ -55,6 +59,8 @@ class Supply:
             raise MixtureError(
                 f"The {self.real_name} pool has {self.real} images; {asked} and control '{control}' needs {n_real}."
             )
+        if control == "balanced":
+            self._require_balanced(asked, *counts(budget, ratio, arm, rounding))
         if not n_pair_images:
             return n_real, n_pair_images
         if self.pairs is None:
@@ -64,14 +70,36 @@ class Supply:
             )
         message = f"The {self.pairs_name} pool has {self.pairs} pairs; {asked} "
         halves = n_pair_images // 2
-        if control == "paired" and halves > self.pairs:
-            raise MixtureError(f"{message}and control 'paired' needs {halves} ({n_pair_images} images).")
-        if control != "paired" and n_pair_images > self.pairs:
+        if halves > self.pairs:
+            raise MixtureError(f"{message}and control '{control}' needs {halves} ({n_pair_images} images).")
+        if control == "unpaired" and n_pair_images > self.pairs:
             raise MixtureError(
                 f"{message}and control 'unpaired' needs {n_pair_images}: one image of each, so twice as many pairs as "
                 f"control 'paired', which needs {halves}."
             )
         return n_real, n_pair_images
+
+    def _require_balanced(self, asked: str, n_real: int, n_pair_images: int) -> None:
+        """Raises MixtureError unless each class has the images that take the places of the pairs' halves."""
+        unsafe = self.unsafe * n_real / self.real  # of the prefix, give or take less than 1
+        for kind, there, used in (
+            ("unsafe", self.unsafe, math.ceil(unsafe)),
+            ("safe", self.real - self.unsafe, math.ceil(n_real - unsafe)),
+        ):
+            if used + n_pair_images // 2 > there:
+                raise MixtureError(
+                    f"The {self.real_name} pool has {there} {kind} images; {asked} and control 'balanced', real images "
+                    f"with the label shares of the mixture, needs {used + n_pair_images // 2}."
+                )
+
+    def rebalances(self, ratio: float, arm: str) -> bool:
+        """Whether pairs change the share of unsafe images by more than `LEAST_SHIFT`, so that it needs a control.
+
+        >>> Supply(100, 5, 50).rebalances(0.5, "replace"), Supply(100, 49, 50).rebalances(0.5, "replace")
+        (True, False)
+        """
+        mixed = ratio if arm == "replace" else ratio / (1 + ratio)  # the share of pair images, half of them unsafe
+        return mixed * abs(0.5 - self.unsafe / self.real) > LEAST_SHIFT
 
     def lacks(
         self, budget: int, ratio: float, arm: str = "replace", control: str = "paired", rounding: str = "exact"
@@ -81,7 +109,7 @@ class Supply:
         Raises:
             MixtureError: what `counts` raises, whatever there is.
 
-        >>> Supply(40, 10).lacks(80, 0.0)
+        >>> Supply(40, 20, 10).lacks(80, 0.0)
         "The real pool has 40 images; budget 80 at ratio 0 with arm 'replace' and control 'paired' needs 80."
         """
         counts(budget, ratio, arm, rounding, control)
@@ -98,7 +126,7 @@ class Supply:
             mixtures: ratio, arm and control of each.
             rounding: see `counts`.
 
-        >>> Supply(40, 10).largest([(0.0, "replace", "paired"), (0.5, "replace", "unpaired")])
+        >>> Supply(40, 20, 10).largest([(0.0, "replace", "paired"), (0.5, "replace", "unpaired")])
         20
         """
         wanted = list(mixtures)
@@ -114,8 +142,8 @@ class Supply:
 
     def _most(self, ratio: float, arm: str, control: str) -> int:
         """A bound on the budget: what the pools could supply if shares needed not be whole, and an image on top."""
-        real, pairs = self.real + 1, (self.pairs or 0) * (2 if control == "paired" else 1) + 1
-        if control == CONTROLS[2]:
+        real, pairs = self.real + 1, (self.pairs or 0) * (1 if control == "unpaired" else 2) + 1
+        if control in OF_REAL:
             return int(real / (1 + ratio if arm == "add" else 1))
         share = 1 - ratio if arm == "replace" else 1.0
         return int(min([*([real / share] if share else []), *([pairs / ratio] if ratio else [])]))

@@ -15,7 +15,7 @@ from guardtrain.embeddings.norms import wrong_rows
 from guardtrain.embeddings.sketches import sketched
 from guardtrain.encoders.spec import EncoderSpec, external_spec, require_same
 from guardtrain.errors import ConfigError, DataError
-from guardtrain.mixtures import Mixture, Pool, Supply, hold_out
+from guardtrain.mixtures import Mixture, Pool, Supply, hold_out, shuffled_partners
 from guardtrain.records import Records
 from guardtrain.training.copies import without_copies
 
@@ -83,7 +83,8 @@ class Pools:
     def supply(self) -> Supply:
         """How many images there are to draw from."""
         of_pairs = None if self.pairs is None else self.pairs.records.pair_ids
-        return Supply(len(self.real), None if of_pairs is None else len({one for one in of_pairs if one is not None}))
+        pairs = None if of_pairs is None else len({one for one in of_pairs if one is not None})
+        return Supply(len(self.real), int(self.real.records.labels.sum()), pairs)
 
     @cached_property
     def matrix(self) -> np.ndarray:
@@ -121,8 +122,15 @@ class Pools:
         """`(n,)` int64 rows of `matrix` of a mixture's images, real ones first."""
         return np.concatenate([mixture.real, mixture.pairs + len(self.real.records)])
 
-    def pair_rows(self, mixture: Mixture) -> np.ndarray:
-        """`(k, 2)` int64 rows (unsafe, safe) of `matrix`: the pairs a mixture has both halves of, in its order."""
+    def pair_rows(self, mixture: Mixture, folds: np.ndarray | None = None) -> np.ndarray:
+        """`(k, 2)` int64 rows (unsafe, safe) of `matrix`: the pairs a mixture has both halves of, in its order.
+
+        For the control `shuffled` the safe halves go round within a category, so that none is its own
+        (`shuffled_partners`); a pair that has nobody to exchange with is left out.
+
+        Args:
+            folds: `(n,)` fold of each image of the mixture; then both halves of a shuffled pair are of one fold.
+        """
         if self.pairs is None or not len(mixture.pairs):
             return np.empty((0, 2), dtype=np.int64)
         place = np.full(len(self.pairs.records) + 1, -1, dtype=np.int64)  # the last for records without a partner
@@ -132,7 +140,14 @@ class Pools:
         whole = place[partners] >= 0
         rows, partners = rows[whole], partners[whole]
         order = np.argsort(np.maximum(place[rows], place[partners]))
-        return np.stack([rows, partners], axis=1)[order] + len(self.real.records)
+        rows, partners = rows[order], partners[order]
+        if mixture.control == "shuffled":
+            categories = self.pairs.records.categories[rows].astype(str)
+            apart = None if folds is None else folds[mixture.n_real :][place[rows]]
+            others = shuffled_partners(categories, mixture.seed, apart)
+            own = others == np.arange(len(rows))
+            rows, partners = rows[~own], partners[others][~own]
+        return np.stack([rows, partners], axis=1) + len(self.real.records)
 
     @cached_property
     def _partners(self) -> np.ndarray:

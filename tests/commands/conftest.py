@@ -8,7 +8,7 @@ import pytest
 from guardtrain.cli import main
 
 SMALL_DATA = ["data.real.n=400", "data.pairs.n=400", "data.test.counterfactual.n=200", "data.test.in_domain.n=200"]
-SMALL_GRID = ["grid.budgets=[16,64]", "grid.ratios=[0,0.5]", "grid.seeds=2"]
+SMALL_GRID = ["grid.budgets=[16,64]", "grid.ratios=[0,0.5]", "grid.controls=[paired,unpaired]", "grid.seeds=2"]
 
 
 @pytest.fixture

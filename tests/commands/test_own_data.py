@@ -45,7 +45,7 @@ def test_scenes_writes_images_records_masks_and_a_sheet(files) -> None:
 def test_manifests_to_curve(run, files) -> None:
     tables = ["data.real.path=photos/records.csv", "data.pairs.path=edits/records.csv"]
     text = run("curve", "data=manifest", *tables, *GRID, "plot.figures=[]")
-    assert "12 of 12 runs trained" in text
+    assert "16 of 16 runs trained" in text
     assert "AUROC on 'counterfactual'" in text
     # a preset's grid, of which something does not fit; one test set alone
     few = ["grid=small", "grid.seeds=1", "plot.figures=[]", "out=preset"]

@@ -23,7 +23,13 @@ from guardtrain.heads import LinearHead, MLPHead, RidgeHead
 from guardtrain.records import Records
 from guardtrain.training.pools import Pools, make_pools
 from guardtrain.training.recipe import TrainingRecipe
-from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
+from guardtrain.training.settings import (
+    LossSettings,
+    OptimizerSettings,
+    PairSettings,
+    SelectionSettings,
+    TrainerSettings,
+)
 
 SELECTION = SelectionSettings("cross_validation", folds=5, smallest=8, l2=[0.1, 10.0], evaluate_every=10)
 QUIET = TrainerSettings(accelerator="cpu", progress=False)
@@ -87,6 +93,31 @@ def test_runs_with_other_folds_than_before_have_keys_of_their_own() -> None:
     # a run that is too small to choose never had folds: its key is what it was
     (small, _), (same, _) = keys(chosen | {"smallest": 9}), keys(chosen | {"smallest": 9})
     assert small == same != keys(chosen)[0]
+
+
+@pytest.mark.parametrize("head", [LinearHead(), MLPHead(hidden=[4])], ids=lambda head: head.name)
+@pytest.mark.parametrize("aware", [False, True])
+def test_shuffled_partners_change_nothing_but_for_a_loss_that_looks_at_them(
+    head: Any, aware: bool, tmp_path: Path
+) -> None:
+    pairs = part(80, "p")
+    halves = [f"p{i // 2}" for i in range(80)]
+    records = Records.from_columns(id=pairs.records.ids, label=pairs.records.labels, pair_id=halves, group=halves)
+    data = make_pools(
+        "toy",
+        {"real": part(60, "r"), "pairs": Embeddings(records, pairs.matrix, pairs.spec)},
+        {"t": part(40, "t")},
+        seed=0,
+    )
+    looks = PairSettings(centring=1.0) if isinstance(head, LinearHead) else PairSettings(gradient=1.0)
+    loss = LossSettings(pairs=looks if aware else PairSettings(mass=0.6))
+    train = TrainingRecipe(head, loss, OptimizerSettings(steps=20), SelectionSettings(), QUIET)
+    grid = GridSettings(budgets=[16, 32], ratios=[0.5], controls=["paired", "shuffled"], seeds=2)
+    run_curve(data, train, {}, grid, tmp_path, say=lambda text: None)
+    frame = rows(tmp_path).set_index(["budget", "seed"]).sort_index()
+    paired, shuffled = (frame[frame["control"] == control] for control in ("paired", "shuffled"))
+    same = np.isclose(paired["brier"], shuffled["brier"], rtol=1e-4)
+    assert same.sum() == (0 if aware else 4)
 
 
 class Killed(BaseException):

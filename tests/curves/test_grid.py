@@ -32,7 +32,7 @@ def test_seeds_come_one_after_the_other_from_the_first() -> None:
         ({"budgets": [1]}, "at least 2 images"),
         ({"ratios": [1.5]}, r"share in \[0, 1\]"),
         ({"arms": ["swap"]}, "allowed: replace, add"),
-        ({"controls": ["none"]}, "allowed: paired, unpaired, real"),
+        ({"controls": ["none"]}, "allowed: paired, shuffled, unpaired, balanced, real"),
         ({"rounding": "up"}, "allowed: exact, nearest"),
         ({"seeds": 0}, ">= 1"),
     ],

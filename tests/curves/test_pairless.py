@@ -15,7 +15,7 @@ def test_a_curve_says_which_runs_are_the_other_head(frames: Any) -> None:
     frame = frames(heads=HEADS, controls=("paired", "unpaired", "real"))
     (line,) = pairless_lines(whole_slices(frame))
     assert line.startswith(
-        "pair_direction is made of pairs: runs without one (real data alone, the unpaired control, the more-real "
+        "pair_direction is made of pairs: runs without one (real data alone, the unpaired control, the more real "
         "control) are gda under its name."
     )
     assert " ".join(line.split()) in " ".join(summary_text(frame).split())

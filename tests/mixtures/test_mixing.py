@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from guardtrain.errors import MixtureError
-from guardtrain.mixtures import ARMS, CONTROLS, Mixer, Pool, counts, mix
+from guardtrain.mixtures import ARMS, CONTROLS, OF_REAL, Mixer, Pool, counts, mix
 
 from .strategies import SEEDS, pair_pools, real_pools, shuffled
 
@@ -39,7 +39,7 @@ def test_exact_counts(budget: int, ratio: float, arm: str, control: str) -> None
         return
     n_real, n_pair_images = counts(budget, ratio, arm, "exact", control)
     assert n_real + n_pair_images == (budget if arm == "replace" else budget + round(m))
-    assert n_pair_images == (0 if control == "real" else round(m))
+    assert n_pair_images == (0 if control in OF_REAL else round(m))
 
 
 @given(st.integers(2, 500), st.floats(0, 1), ARM)
@@ -86,13 +86,19 @@ def test_every_mixture_is_exact_or_refused(
     real: Pool, pairs: Pool, ratio: float, arm: str, control: str, seed: int, budget: int
 ) -> None:
     n_real, m = counts(budget, ratio, arm, "nearest", control)
-    need = {"paired": m, "unpaired": 2 * m, "real": 0}[control]
+    need = {"paired": m, "shuffled": m, "unpaired": 2 * m, "balanced": 0, "real": 0}[control]
     settings = {"budget": budget, "ratio": ratio, "arm": arm, "control": control, "seed": seed, "rounding": "nearest"}
     if n_real > real.n or need > pairs.n:
-        with pytest.raises(MixtureError, match=f"needs {n_real}|needs {m // 2 if control == 'paired' else m}"):
+        with pytest.raises(MixtureError, match=f"needs {n_real}|needs {m if control == 'unpaired' else m // 2}"):
             mix(real, pairs, **settings)  # type: ignore[arg-type]
         return
-    mixture = mix(real, pairs, **settings)  # type: ignore[arg-type]
+    try:
+        mixture = mix(real, pairs, **settings)  # type: ignore[arg-type]
+    except MixtureError as error:
+        scarcest = min(real.class_counts)
+        assert control == "balanced"
+        assert f"has {scarcest} " in str(error) or f"has {real.n - scarcest} " in str(error)
+        return
     assert (mixture.n_real, mixture.n_pair_images, mixture.n_images) == (n_real, m, n_real + m)
     assert len(set(mixture.real.tolist())) == n_real and len(set(mixture.pairs.tolist())) == m
     assert mixture.real.dtype == mixture.pairs.dtype == np.int64
@@ -100,7 +106,7 @@ def test_every_mixture_is_exact_or_refused(
     assert set(labels.tolist()) == {0, 1}
     assert pairs.labels[mixture.pairs].sum() * 2 == m
     per_pair = Counter(pairs.pair_ids[mixture.pairs].tolist())
-    assert set(per_pair.values()) <= {2 if control == "paired" else 1}
+    assert set(per_pair.values()) <= {1 if control == "unpaired" else 2}
 
 
 @given(real_pools(), pair_pools(), RATIOS, ARM, CONTROL, SEEDS)
@@ -114,14 +120,15 @@ def test_nesting(real: Pool, pairs: Pool, ratio: float, arm: str, control: str, 
             continue
         if smaller is not None:
             assert smaller.n_real <= larger.n_real and smaller.n_pair_images <= larger.n_pair_images
-            assert smaller.real.tolist() == larger.real[: smaller.n_real].tolist()
+            assert set(smaller.real.tolist()) <= set(larger.real.tolist())
+            assert control == "balanced" or smaller.real.tolist() == larger.real[: smaller.n_real].tolist()
             assert smaller.pairs.tolist() == larger.pairs[: smaller.n_pair_images].tolist()
         smaller = larger
 
 
 @given(real_pools(max_size=60), pair_pools(min_pairs=8), ARM, CONTROL, SEEDS)
 def test_row_order_and_warm_caches_change_nothing(real: Pool, pairs: Pool, arm: str, control: str, seed: int) -> None:
-    assume(real.n >= 12)
+    assume(real.n >= 12 and min(real.class_counts) >= 6)  # of each class enough for the control balanced
     settings = {"budget": 8, "ratio": 0.5, "arm": arm, "control": control, "seed": seed}
     mixture = mix(real, pairs, **settings)  # type: ignore[arg-type]
     warm = Mixer(shuffled(real, 1), shuffled(pairs, 2))
@@ -163,6 +170,36 @@ def test_the_real_control_draws_the_further_real_images() -> None:
     assert add.real[:10].tolist() == replace.real.tolist()
 
 
+@given(real_pools(max_size=60), pair_pools(max_pairs=12), RATIOS, ARM, SEEDS, st.integers(2, 40))
+def test_the_balanced_control_has_the_labels_of_the_mixture(
+    real: Pool, pairs: Pool, ratio: float, arm: str, seed: int, budget: int
+) -> None:
+    mixer = Mixer(real, pairs)
+    settings = {"budget": budget, "ratio": ratio, "arm": arm, "seed": seed, "rounding": "nearest"}
+    try:
+        mixed = mixer.mix(**settings)  # type: ignore[arg-type]
+        balanced = mixer.mix(**settings, control="balanced")  # type: ignore[arg-type]
+    except MixtureError:
+        return
+    assert balanced.n_images == mixed.n_images and balanced.n_pair_images == 0
+    assert set(mixed.real.tolist()) <= set(balanced.real.tolist())
+    assert len(set(balanced.real.tolist())) == balanced.n_images
+    unsafe = int(real.labels[mixed.real].sum() + pairs.labels[mixed.pairs].sum())
+    assert int(real.labels[balanced.real].sum()) == unsafe
+
+
+def test_a_pool_with_too_few_unsafe_images_cannot_be_balanced() -> None:
+    real = Pool([f"r{i:03d}" for i in range(100)], [0] * 98 + [1] * 2)
+    with pytest.raises(MixtureError, match=r"has 2 unsafe images; budget 20 .* 'balanced', .* needs 6"):
+        mix(real, _pairs(), budget=20, ratio=0.5, control="balanced", seed=0)
+
+
+def test_the_shuffled_control_draws_the_images_of_the_pairs() -> None:
+    drawn = [mix(_real(), _pairs(), budget=16, ratio=0.5, control=c, seed=3) for c in ("paired", "shuffled")]
+    assert drawn[0].real.tolist() == drawn[1].real.tolist()
+    assert drawn[0].pairs.tolist() == drawn[1].pairs.tolist()
+
+
 def test_mixtures_cannot_change_a_cached_ordering() -> None:
     mixture = mix(_real(), _pairs(), budget=8, ratio=0.5, seed=0)
     with pytest.raises(ValueError, match="read-only"):
@@ -183,7 +220,7 @@ def test_mixtures_cannot_change_a_cached_ordering() -> None:
         ({"budget": 8.0}, "budget is 8.0; a whole number"),
         ({"budget": 10, "ratio": 0.3}, "asks for 3 pair images; .* ratios that work are 0.2 or 0.4; .* budgets are 20"),
         ({"arm": "both"}, "Unknown arm 'both'; it must be one of replace, add"),
-        ({"control": "none"}, "Unknown control 'none'; it must be one of paired, unpaired, real"),
+        ({"control": "none"}, "Unknown control 'none'; it must be one of paired, shuffled, unpaired, balanced, real"),
         ({"rounding": "up"}, "Unknown rounding 'up'; it must be one of exact, nearest"),
     ],
 )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardtrain.errors import MixtureError
-from guardtrain.mixtures import Pool, order_pairs, order_real, order_unpaired
+from guardtrain.mixtures import Pool, order_pairs, order_real, order_unpaired, shuffled_partners
 from guardtrain.mixtures.ordering import even_sequence, interleave
 
 from .strategies import SEEDS, pair_pools, real_pools, shuffled
@@ -151,3 +151,27 @@ def test_refusals_give_numbers() -> None:
     for seed in (-1, 0.5, True):
         with pytest.raises(MixtureError, match="seed"):
             order_real(Pool(["a", "b"], [0, 1]), seed)  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(st.sampled_from("abcde"), min_size=1, max_size=40),
+    st.lists(st.integers(0, 2), min_size=40, max_size=40),
+    SEEDS,
+)
+def test_shuffled_partners_go_round_within_their_category(categories: list[str], folds: list[int], seed: int) -> None:
+    category, fold = np.array(categories), np.array(folds[: len(categories)])
+    partners = shuffled_partners(category, seed, fold)
+    assert sorted(partners.tolist()) == list(range(len(category)))
+    assert fold[partners].tolist() == fold.tolist()
+    shared = Counter(zip(category.tolist(), fold.tolist(), strict=True))
+    alone = Counter(f for (_, f), count in shared.items() if count == 1)
+    for own, other in enumerate(partners.tolist()):
+        if shared[category[own], fold[own]] > 1:
+            assert other != own and category[other] == category[own]
+        else:
+            assert (other != own) == (alone[fold[own]] > 1)
+
+
+def test_shuffled_partners_are_drawn_at_random() -> None:
+    drawn = {tuple(shuffled_partners(np.zeros(4), seed).tolist()) for seed in range(200)}
+    assert len(drawn) == 6, "the six circles of four"

@@ -54,6 +54,24 @@ def test_rows_of_a_mixture_are_its_images() -> None:
     np.testing.assert_array_equal(pools.labels[rows[4:]], pairs.records.labels[mixture.pairs])
 
 
+@pytest.mark.parametrize("folded", [False, True])
+def test_shuffled_pairs_are_of_the_same_images_with_other_partners(folded: bool) -> None:
+    real, pairs = _embeddings(20, "r"), _embeddings(40, "p", pairs=True)
+    pools = make_pools("toy", {"real": real, "pairs": pairs}, {"t": _embeddings(10, "t")}, seed=0)
+    mixer = Mixer(Pool.from_records(real.records), Pool.from_records(pairs.records))
+    paired, shuffled = (mixer.mix(budget=32, ratio=0.75, control=c, seed=1) for c in ("paired", "shuffled"))
+    assert pools.rows(paired).tolist() == pools.rows(shuffled).tolist()
+    folds = mixer.folds(shuffled, 2) if folded else None
+    own, others = pools.pair_rows(paired), pools.pair_rows(shuffled, folds)
+    assert sorted(own.ravel().tolist()) == sorted(others.ravel().tolist())
+    assert pools.labels[others].tolist() == [[1, 0]] * 12
+    names = pairs.records.pair_ids[others - len(real)]
+    assert (names[:, 0] != names[:, 1]).all()
+    if folds is not None:
+        fold = dict(zip(pools.rows(shuffled).tolist(), folds.tolist(), strict=True))
+        assert all(fold[unsafe] == fold[safe] for unsafe, safe in others.tolist())
+
+
 def test_the_rows_drawn_are_those_of_the_mixtures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("guardtrain.training.pools._BLOCK_ROWS", 3)
     real, pairs = _embeddings(20, "r"), _embeddings(20, "p", pairs=True)
