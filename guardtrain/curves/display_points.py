@@ -15,7 +15,7 @@ from guardtrain.curves.display_style import HeadLine, both_arms, families_of, fa
 from guardtrain.curves.point_scores import N_BINS, PointChoice, PointScores, over_rows, point_scores, reliability, roc
 from guardtrain.curves.repeats import SEEDS, Repeats
 from guardtrain.curves.scores import ScoresFolder
-from guardtrain.curves.statistics import Line, number_text
+from guardtrain.curves.statistics import NO_INTERVAL, Line, number_text
 from guardtrain.errors import DataError
 
 if TYPE_CHECKING:
@@ -133,10 +133,11 @@ class _PointsDisplay(Display):
     def caption(self) -> str:
         """What lines, bands and values are, over how many seeds."""
         counts = [len(p.scores) for panel in self.panels for p in panel.points]
-        names = " and ".join(_NAMES[name] for name in self.told)
+        names = " and ".join(_NAMES[name] for name in self.told if name not in NO_INTERVAL)
         if max(counts) < 2:
             once = "All folds at once" if self.repeats.published else "One seed"
-            return " ".join([f"{once}: no bands. In the legend: {names}.", *self.notes])
+            every = " and ".join(_NAMES[name] for name in self.told)
+            return " ".join([f"{once}: no bands. In the legend: {every}.", *self.notes])
         return " ".join(
             [
                 f"Lines: means over {self.repeats.count(counts)}. Bands, and ± of {names}: 95 % Student t intervals "
@@ -162,6 +163,8 @@ class _PointsDisplay(Display):
         for name in self.told:
             mean, half = point.metrics[name]
             spread = f"±{number_text(half)}" if np.isfinite(half) else ""
+            if name in NO_INTERVAL:
+                spread = f" (chance {number_text(point.chance)})"
             texts.append(f"{_SHORT[name]} {number_text(mean)}{spread}")
         return ", ".join(texts)
 
@@ -234,8 +237,9 @@ class ReliabilityDisplay(_PointsDisplay):
     def caption(self) -> str:
         """As of every display, and what the marks' areas are."""
         return (
-            f"{super().caption()} {N_BINS} equally wide bins, those of the calibration error (ECE); the area of a mark "
-            "is the share of images in its bin. On the dotted line probabilities are right."
+            f"{super().caption()} {N_BINS} equally wide bins, those of the calibration error (ECE), which has no "
+            "interval but, in brackets, what right probabilities would show by chance. The area of a mark is the share "
+            "of images in its bin. On the dotted line probabilities are right."
         )
 
     def _line(self, point: PointScores, ax: Axes, style: dict[str, Any], label: str) -> None:

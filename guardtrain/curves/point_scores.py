@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from guardtrain.bins import bin_of
+from guardtrain.calibration_error import chance_alone
 from guardtrain.curves.results import CONTROLS
 from guardtrain.curves.scores import Scores, ScoresFolder
-from guardtrain.curves.statistics import Line, half_width, lines_of, select, share_text
+from guardtrain.curves.statistics import NO_INTERVAL, Line, half_width, lines_of, select, share_text
 from guardtrain.curves.summary import whole_slices
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.mixtures import ARMS
@@ -54,7 +55,9 @@ class PointScores:
         head, line, budget, test: which point.
         labels: (N,) 0 safe, 1 unsafe.
         scores: (S, N), a row a seed.
-        metrics: mean over seeds and half of its 95 % Student t interval, of `LEGEND_METRICS`.
+        metrics: mean over seeds and half of its 95 % Student t interval, of `LEGEND_METRICS`; of the calibration error,
+            which has no interval, NaN.
+        chance: the calibration error that right probabilities would show by chance, mean over seeds.
     """
 
     head: str
@@ -64,6 +67,7 @@ class PointScores:
     labels: np.ndarray
     scores: Scores
     metrics: dict[str, tuple[float, float]]
+    chance: float
 
 
 def point_scores(
@@ -111,9 +115,12 @@ def point_scores(
                         "and a seed: they differ in their recipe. Select the runs of one."
                     )
                 metrics = {name: _mean(own[name].to_numpy(float)) for name in LEGEND_METRICS}
+                metrics |= {name: (metrics[name][0], np.nan) for name in NO_INTERVAL}
                 at = kept[[place[run] for run in own["run"]]]
                 budget = int(own["budget"].iloc[0])
-                out.append(PointScores(str(head), line, budget, test, records.labels, at, metrics))
+                rng = np.random.default_rng(0)
+                chance = float(np.mean([chance_alone(p, bin_of(p, N_BINS), rng) for p in at.probabilities]))
+                out.append(PointScores(str(head), line, budget, test, records.labels, at, metrics, chance))
     return out
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LINE = ("arm", "control", "ratio")
 POINT = ("head", *LINE, "budget", "test", "slice_kind", "slice")
 CONFIDENCE = 0.95
+NO_INTERVAL = ("ece",)  # each run's has chance added to it, which no mean over runs takes off
 
 _FRACTIONS = {0.5: "½", 0.25: "¼", 0.75: "¾", 0.125: "⅛", 0.375: "⅜", 0.625: "⅝", 0.875: "⅞", 1 / 3: "⅓", 2 / 3: "⅔"}
 
@@ -45,7 +46,8 @@ def summarise(
     """Mean of `metric` over seeds with Student's t interval, one row for each combination of `by`.
 
     The interval covers the variation over seeds, that is over draws of the training mixture (and initialisations), with
-    the test set fixed. It does not cover what another test set would have given.
+    the test set fixed. It does not cover what another test set would have given. A calibration error has none, see
+    `NO_INTERVAL`.
 
     Args:
         frame: a results table, see `guardtrain.curves.results.ResultsTable.read`.
@@ -73,7 +75,8 @@ def summarise(
         mean=(metric, "mean"),
         std=(metric, "std"),
     ).reset_index()
-    out["half_width"] = half_width(out["std"].to_numpy(), out["n_seeds"].to_numpy(), confidence)
+    width = half_width(out["std"].to_numpy(), out["n_seeds"].to_numpy(), confidence)
+    out["half_width"] = np.nan if metric in NO_INTERVAL else width
     out.insert(len(out.columns) - 1, "low", out["mean"] - out["half_width"])
     out.insert(len(out.columns) - 1, "high", out["mean"] + out["half_width"])
     return out
@@ -120,6 +123,7 @@ def paired_difference(
     grouped = joined.groupby(list(by), sort=True, observed=True)
     out = grouped.agg(n_seeds=("value", "count"), difference=("value", "mean"), std=("value", "std")).reset_index()
     width = half_width(out["std"].to_numpy(), out["n_seeds"].to_numpy(), confidence)
+    width = np.full(len(out), np.nan) if metric in NO_INTERVAL else width
     return out.assign(low=out["difference"] - width, high=out["difference"] + width, half_width=width)
 
 

@@ -65,12 +65,11 @@ class Calibration:
     def line(self) -> str:
         """The result in one line, for a card."""
         a, b = self.before, self.after
-        noise = f"{b.ece_noise.high:.3f}".removeprefix("0")
         how = f"cross-fitted on {a.n_images:,} validation images" if self.folds else "too few images to choose"
         if isinstance(self.calibrator, Identity):
-            return f"no calibration ({how}): ECE {a.ece} (chance alone: up to {noise}), Brier {a.brier}"
+            return f"no calibration ({how}): ECE without chance {a.ece} ({b.chance}), Brier {a.brier}"
         return (
-            f"{self.calibrator.kind} ({how}): ECE {a.ece} → {b.ece} (chance alone: up to {noise}), "
+            f"{self.calibrator.kind} ({how}): ECE without chance {a.ece} → {b.ece} ({b.chance}), "
             f"Brier {a.brier} → {b.brier}, log-loss {a.log_loss} → {b.log_loss}"
         )
 

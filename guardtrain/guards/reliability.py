@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from guardtrain.bins import bin_edges, bin_of
+from guardtrain.calibration_error import CalibrationError, calibration_error
 from guardtrain.errors import DataError
 from guardtrain.guards.calibration_inputs import checked_fields, scored
 
@@ -35,18 +36,21 @@ class Estimate:
 class Reliability:
     """Calibration of probabilities on a set of images.
 
-    An ECE is never 0: with few images in a bin their share of unsafe ones strays from the probability by chance. So
-    beside each ECE stands its noise, what perfectly calibrated probabilities of these values show on as many images.
+    A measured ECE is never 0: with few images in a bin their share of unsafe ones strays from the probability by
+    chance. So each ECE is told without its chance, with an interval of the true error, and beside it stands what was
+    measured and what chance alone shows; see `guardtrain.calibration_error`.
 
     Args:
-        ece: 15 equally wide bins, the definition of `guardtrain.metrics.ece`.
+        ece: 15 equally wide bins, those of `guardtrain.metrics.ece`; its low end is 0 exactly where chance alone could
+            show as much.
         ece_equal_mass: bins of equally many images instead (adaptive; Nguyen and O'Connor, EMNLP 2015).
-        brier, log_loss: means over images.
-        ece_noise, ece_equal_mass_noise: mean and interval of the ECE where the probabilities are right (Bröcker and
-            Smith, Weather and Forecasting 22, 2007).
+        brier, log_loss: means over images; the intervals are of the bootstrap over groups.
+        ece_noise, ece_equal_mass_noise: mean and the quantiles at 5 and 95 % of the ECE where the probabilities are
+            right (Bröcker and Smith, Weather and Forecasting 22, 2007).
         n_images, n_unsafe, n_groups: what it was measured on.
-        confidence: of the intervals. They are of the bootstrap over groups, moved by its bias: resampled images repeat
-            each other, so that an ECE rises.
+        confidence: of the intervals.
+        ece_measured, ece_equal_mass_measured: as they are defined, chance and all. None in guards of old, whose `ece`
+            is the measured one.
     """
 
     ece: Estimate
@@ -59,11 +63,23 @@ class Reliability:
     n_unsafe: int
     n_groups: int
     confidence: float
+    ece_measured: float | None = None
+    ece_equal_mass_measured: float | None = None
 
     @property
     def within_noise(self) -> bool:
         """Whether both ECEs are no higher than perfectly calibrated probabilities could show."""
-        return self.ece.value <= self.ece_noise.high and self.ece_equal_mass.value <= self.ece_equal_mass_noise.high
+        wide, mass = (
+            one.value if measured is None else measured
+            for one, measured in ((self.ece, self.ece_measured), (self.ece_equal_mass, self.ece_equal_mass_measured))
+        )
+        return wide <= self.ece_noise.high and mass <= self.ece_equal_mass_noise.high
+
+    @property
+    def chance(self) -> str:
+        """What was measured and what chance alone shows, in words; of guards of old the latter alone."""
+        up_to = f"by chance alone up to {_short(self.ece_noise.high)}"
+        return up_to if self.ece_measured is None else f"measured {_short(self.ece_measured)}, {up_to}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -72,7 +88,8 @@ class Reliability:
     @classmethod
     def from_dict(cls, data: Any) -> Reliability:
         """What `to_dict` wrote; raises DataError for missing or unknown keys."""
-        values = checked_fields(cls, data)
+        since = {field.name: None for field in fields(cls) if field.default is None}  # guards of old lack them
+        values = checked_fields(cls, {**since, **data} if isinstance(data, dict) else data)
         for name, value in values.items():
             if isinstance(value, dict):
                 values[name] = Estimate(**checked_fields(Estimate, value))
@@ -96,44 +113,54 @@ def reliability(
         labels: (N,) 0 safe, 1 unsafe.
         groups: (N,) names; the bootstrap draws whole groups. None: each image is its own.
         bins: of both ECEs.
-        replicates, seed: draws of the bootstrap, and as many of the noise.
+        replicates, seed: draws of the bootstrap, and as many of labels for each true error that is tried.
 
     Raises:
         DataError: probabilities outside [0, 1], other labels, shapes that do not match.
 
-    >>> reliability(np.array([0.5, 0.5]), np.array([0, 1])).ece.value
+    >>> reliability(np.array([0.5, 0.5]), np.array([0, 1])).ece_measured
     0.0
     """
     images = scored(probabilities, labels, groups, what="Probabilities")
     p, y = images.scores, images.labels
     if p.min() < 0 or p.max() > 1:
         raise DataError(f"Probabilities must lie in [0, 1]; they lie in [{p.min():.6g}, {p.max():.6g}].")
-    places = [bin_of(p, bins), _mass_bin_of(p, bins)]
-    columns = [np.bincount(images.group * (bins + 1) + place, p - y, images.n_groups * (bins + 1)) for place in places]
-    means = [np.bincount(images.group, terms, images.n_groups) for terms in (np.square(p - y), log_losses(p, y))]
-    sizes = np.bincount(images.group, minlength=images.n_groups)
-    sums = np.column_stack([c.reshape(images.n_groups, bins + 1) for c in columns] + means + [sizes])  # (G, 2K + 5)
-
-    def statistics(totals: np.ndarray) -> np.ndarray:
-        """(R, 4): both ECEs, Brier, log-loss of summed rows (R, columns)."""
-        k = bins + 1
-        gaps = np.stack([np.abs(totals[:, :k]).sum(1), np.abs(totals[:, k : 2 * k]).sum(1)], axis=1)
-        return np.concatenate([gaps, totals[:, 2 * k : 2 * k + 2]], axis=1) / totals[:, -1:]
-
-    rng, noise_rng = np.random.default_rng(seed).spawn(2)
-    observed = statistics(sums.sum(axis=0, keepdims=True))[0]
-    drawn = np.concatenate([statistics(draws @ sums) for draws in _draws(images.n_groups, replicates, rng)])
+    group = np.bincount(images.group)
+    sums = np.column_stack(
+        [np.bincount(images.group, terms) for terms in (np.square(p - y), log_losses(p, y))] + [group]
+    )  # (G, 3)
+    rng, *error_rngs = np.random.default_rng(seed).spawn(3)
+    observed = sums[:, :2].sum(axis=0) / len(p)
+    totals = np.concatenate([draws @ sums for draws in _draws(images.n_groups, replicates, rng)])
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(drawn, tails, axis=0) - (drawn.mean(axis=0) - observed)
-    wide, mass, brier, log_loss = (
-        Estimate(float(v), float(max(0.0, min(a, v))), float(max(b, v)))
-        for v, a, b in zip(observed, low, high, strict=True)
+    low, high = np.quantile(totals[:, :2] / totals[:, 2:], tails, axis=0)
+    brier, log_loss = (
+        Estimate(float(v), float(min(a, v)), float(max(b, v))) for v, a, b in zip(observed, low, high, strict=True)
     )
-    wide_noise, mass_noise = (_noise(p, place, replicates, tails, noise_rng) for place in places)
-    n_unsafe = int(y.sum())
+    (wide, wide_noise, wide_measured), (mass, mass_noise, mass_measured) = (
+        _told(calibration_error(p, y, place, own, group=images.group, replicates=replicates, confidence=confidence))
+        for place, own in zip((bin_of(p, bins), _mass_bin_of(p, bins)), error_rngs, strict=True)
+    )
     return Reliability(
-        wide, mass, brier, log_loss, wide_noise, mass_noise, len(p), n_unsafe, images.n_groups, confidence
+        wide,
+        mass,
+        brier,
+        log_loss,
+        wide_noise,
+        mass_noise,
+        len(p),
+        int(y.sum()),
+        images.n_groups,
+        confidence,
+        wide_measured,
+        mass_measured,
     )
+
+
+def _told(error: CalibrationError) -> tuple[Estimate, Estimate, float]:
+    """The error, its noise, and what was measured."""
+    noise = Estimate(error.noise, error.noise_low, error.noise_high)
+    return Estimate(error.value, error.low, error.high), noise, error.measured
 
 
 def ece(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS, *, equal_mass: bool = False) -> float:
@@ -170,20 +197,6 @@ def _draws(groups: int, replicates: int, rng: np.random.Generator) -> Iterator[n
         b = min(width, replicates - first)
         chosen = rng.integers(groups, size=(b, groups)) + groups * np.arange(b)[:, None]
         yield np.bincount(chosen.ravel(), minlength=b * groups).reshape(b, groups).astype(np.float64)
-
-
-def _noise(p: np.ndarray, place: np.ndarray, replicates: int, tails: list[float], rng: np.random.Generator) -> Estimate:
-    """Mean and quantiles of the ECE where each label is drawn with its probability."""
-    order = np.argsort(place, kind="stable")
-    sorted_p = p[order]
-    _, starts = np.unique(place[order], return_index=True)
-    found, width = [], max(1, _BLOCK // len(p))
-    for first in range(0, replicates, width):
-        drawn = rng.random((min(width, replicates - first), len(p))) < sorted_p
-        found.append(np.abs(np.add.reduceat(sorted_p - drawn, starts, axis=1)).sum(1) / len(p))
-    values = np.concatenate(found)
-    low, high = np.quantile(values, tails)
-    return Estimate(float(values.mean()), float(low), float(high))
 
 
 def _short(value: float) -> str:

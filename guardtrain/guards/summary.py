@@ -74,10 +74,9 @@ def _difference(agreement: Mapping[str, Any]) -> str:
 
 def _reliability(calibration: Calibration) -> list[list[str]]:
     before, after = calibration.before, calibration.after
-    chance = f"up to {after.ece_noise.high:.3f}".replace(" 0.", " .")
     return [
-        ["", "before", "after", "by chance alone"],
-        ["calibration error", str(before.ece), str(after.ece), chance],
+        ["", "before", "after", ""],
+        ["calibration error", str(before.ece), str(after.ece), f"without chance (after: {after.chance})"],
         ["Brier score", str(before.brier), str(after.brier), ""],
         ["log-loss", str(before.log_loss), str(after.log_loss), ""],
     ]
@@ -106,8 +105,7 @@ def _beside(one: Beside) -> list[list[str]]:
     rows += [
         [f"  {name}", str(rates.false_alarms), str(rates.misses.complement())] for name, rates in one.points.items()
     ]
-    chance = f"by chance alone up to {one.reliability.ece_noise.high:.3f}".replace(" 0.", " .")
-    rows.append(["calibration error", str(one.reliability.ece), chance])
+    rows.append(["calibration error", str(one.reliability.ece), f"without chance ({one.reliability.chance})"])
     if one.named is not None:
         rows.append(["categories named rightly", str(one.named), ""])
     return rows

@@ -97,17 +97,17 @@ def calibration_figures(images: Images) -> dict[str, float]:
         y, groups = images.labels[test], images.groups[test]
         before = reliability(Identity().probabilities(logits[test]), y, groups, replicates=200)
         after = reliability(found.calibrator.probabilities(logits[test]), y, groups, replicates=200)
-        halved, noise = after.ece.value <= before.ece.value / 2, after.ece.value <= after.ece_noise.high
-        chance = before.ece_noise.value, after.ece_noise.value
-        same = (before.ece.value, after.ece.value, *chance, halved, noise, halved or noise)
+        halved, noise = after.ece.value <= before.ece.value / 2, after.ece.low == 0
+        measured = before.ece_measured, after.ece_measured
+        same = (before.ece.value, after.ece.value, *measured, halved, noise, halved or noise)
         rows.append((*same, before.brier.value, after.brier.value, before.log_loss.value, after.log_loss.value))
     means = np.mean(np.array(rows, dtype=np.float64), axis=0)
     print("  chosen: " + ", ".join(f"{kind} {count}" for kind, count in kinds.most_common()), flush=True)
     names = (
         "ece_before",
         "ece_after",
-        "chance_before",
-        "chance_after",
+        "measured_before",
+        "measured_after",
         "halved",
         "within_noise",
         "halved_or_within_noise",
@@ -173,10 +173,10 @@ def bench_guards(report: Callable[..., None]) -> dict[str, float]:
             ece, brier = (
                 [100 * found[f"{score}_{when}"] for when in ("after", "before")] for score in ("ece", "brier")
             )
-            beyond = [100 * (found[f"ece_{when}"] - found[f"chance_{when}"]) for when in ("after", "before")]
+            measured = [100 * found[f"measured_{when}"] for when in ("after", "before")]
             inside = [100 * found[f"fpr 5 %_{key}"] for key in ("fpr_inside", "fpr_in_population")]
-            report(f"{name}: ECE on test, calibrated", ece[0], "before", ece[1], "%")
-            report(f"{name}: the same beyond chance", beyond[0], "before", beyond[1], "%")
+            report(f"{name}: ECE on test without chance, calibrated", ece[0], "before", ece[1], "%")
+            report(f"{name}: the same as measured", measured[0], "before", measured[1], "%")
             report(f"{name}: Brier score on test, calibrated", brier[0], "before", brier[1], "%")
             report(f"{name}: fpr on test inside the promise", inside[0], "plain Clopper-Pearson", inside[1], "%")
             print(

@@ -97,6 +97,8 @@ def test_points_are_the_kept_scores_with_the_tables_metrics(curve: Curve) -> Non
     ].sort_values("seed")
     np.testing.assert_array_equal(point.scores.ranked, scores.ranked[[keys.tolist().index(run) for run in rows["run"]]])
     np.testing.assert_array_equal(point.labels, records.labels)
+    mean, half = point.metrics.pop("ece")
+    assert mean == pytest.approx(rows["ece"].mean()) and np.isnan(half) and 0 < point.chance < 0.2
     for name, (mean, half) in point.metrics.items():
         low, high = stats.t.interval(0.95, 3, loc=rows[name].mean(), scale=stats.sem(rows[name]))
         assert (mean - half, mean + half) == pytest.approx((low, high))

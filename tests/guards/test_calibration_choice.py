@@ -69,7 +69,9 @@ def test_it_halves_the_calibration_error_of_a_head_that_is_too_sure() -> None:
     test_logits, test_labels = _drawn(4000, 4.0, 2.0, seed=1)
     p = found.calibrator.probabilities(test_logits)
     assert log_loss(test_labels, p) == pytest.approx(found.after.log_loss.value, abs=0.05)
-    assert found.line.startswith(f"{found.calibrator.kind} (cross-fitted on 1,000 validation images): ECE .")
+    assert found.line.startswith(
+        f"{found.calibrator.kind} (cross-fitted on 1,000 validation images): ECE without chance ."
+    )
 
 
 def test_weights_count_in_fits_and_losses() -> None:

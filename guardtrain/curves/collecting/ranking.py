@@ -14,7 +14,7 @@ import numpy as np
 
 from guardtrain.curves.collecting.reading import CURVE, NULL, TUNE, Collected
 from guardtrain.curves.results import CONTROLS, METRICS, NO_CONTROLS
-from guardtrain.curves.statistics import half_width, number_text
+from guardtrain.curves.statistics import NO_INTERVAL, half_width, number_text
 from guardtrain.curves.tables import Table, mean_cell
 from guardtrain.curves.tuning.settings import LOG_LOSS, lower_is_better
 from guardtrain.errors import ConfigError
@@ -133,7 +133,8 @@ def _groups(rows: pd.DataFrame, by: Sequence[str]) -> np.ndarray:
 
 def _means(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     found = rows.groupby("_group")[metric].agg(["mean", "std", "count"])
-    found["half_width"] = half_width(found["std"].to_numpy(), found["count"].to_numpy())
+    width = half_width(found["std"].to_numpy(), found["count"].to_numpy())
+    found["half_width"] = np.nan if metric in NO_INTERVAL else width
     found["n_seeds"] = found["count"]
     return found[["mean", "half_width", "n_seeds"]]
 
