@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from guardtrain.benchmarks.reading import read_arrays
+from guardtrain.config import conf_dir
 from guardtrain.encoders import EncoderSettings, load_encoder
 from guardtrain.encoders.encoder import Encoder
 from guardtrain.encoders.resolve import resolve_spec
@@ -188,3 +190,21 @@ def test_mobilenet_equals_the_published_reference(data_dir: Path) -> None:
         expected = model.eval().forward_features(inputs).mean((2, 3)).numpy()
     assert encoder.dim == 1280
     np.testing.assert_allclose(encoder.encode_images(images), expected, atol=1e-4)
+
+
+@pytest.mark.data
+def test_the_encoder_mobilenetv2_prepares_photographs_as_those_behind_the_mask_features(data_dir: Path) -> None:
+    """Squashed to the square, bicubic, nothing cropped; checked on photographs that are not square."""
+    settings = yaml.safe_load((conf_dir() / "encoder" / "mobilenetv2.yaml").read_text())
+    settings["checkpoint"] = settings["checkpoint"].replace("${data_dir}", str(data_dir))
+    encoder = load_encoder(EncoderSettings(**settings, device="cpu"))
+    model = timm.create_model(settings["model"], **settings["model_kwargs"])
+    model.load_state_dict(load_file(settings["checkpoint"]))
+    files = sorted((data_dir / "fire/images").rglob("*.jpg"))[::160]
+    photographs = [Image.open(file).convert("RGB") for file in files]
+    assert all(image.width != image.height for image in photographs)
+    squashed = [np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC)) for image in photographs]
+    inputs = (torch.from_numpy(np.stack(squashed)).permute(0, 3, 1, 2).float() - 127) / 127.5
+    with torch.no_grad():
+        expected = model.eval().forward_features(inputs).mean((2, 3)).numpy()
+    np.testing.assert_allclose(encoder.encode_images(photographs), expected, atol=1e-4)
