@@ -1,6 +1,7 @@
 """Three-way decisions: unsafe, safe, or left to people, with a guarantee for either error.
 
-Split-conformal prediction, class by class (Vovk, Conditional validity of inductive conformal predictors, 2013; Sadinle,
+Either threshold is one for a rate of one class, see `guardtrain.guards.thresholds`. With the method `conformal` that is
+split-conformal prediction, class by class (Vovk, Conditional validity of inductive conformal predictors, 2013; Sadinle,
 Lei and Wasserman, JASA 114, 2019): the set of labels that cannot be ruled out holds the right one with probability
 1 - α₀ for safe and 1 - α₁ for unsafe images, whatever the scores, over validation sets and new images. Ruled out is
 "safe" from the `upper` threshold on, "unsafe" below the `lower`; where both remain an image is for review. Where the
@@ -24,7 +25,7 @@ def three_way(
     *,
     false_alarms: float = 0.05,
     misses: float = 0.05,
-    method: str = "conformal",
+    method: str = "guaranteed",
     confidence: float = 0.95,
     groups: np.ndarray | None = None,
     name: str = "review",
@@ -36,8 +37,8 @@ def three_way(
         labels: (N,) 0 safe, 1 unsafe; both must be there.
         false_alarms: share of safe images that may be called unsafe.
         misses: share of unsafe images that may be called safe.
-        method: `conformal` keeps both shares on average over validation sets, `guaranteed` with `confidence` each on
-            whatever validation set one has, `point` on validation itself.
+        method: `guaranteed` keeps both shares with `confidence` each on whatever validation set one has, `conformal` on
+            average over validation sets, `point` on validation itself.
         confidence: of the guarantee and of the intervals; see `Rule`.
         groups: (N,) names; images of one group count as the same. None: each is its own.
         name: of the point.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from guardtrain.guards.thresholds_labels import TooFewLabels
 from guardtrain.guards.thresholds_rates import Rate
 from guardtrain.guards.thresholds_rules import Rule
 
+NOISE = 1e-9  # of floats
 SAFE, UNSAFE, REVIEW = 0, 1, 2
 DECISIONS = ("safe", "unsafe", "review")  # what the numbers of `decide` mean
 
@@ -54,28 +55,18 @@ class OperatingPoint:
         """Whether the bound meets the target."""
         if self.bound is None:
             return False
-        return self.bound <= self.rule.target if self.rule.kind == "fpr" else self.bound >= self.rule.target
+        beyond = self.bound - self.rule.target if self.rule.kind == "fpr" else self.rule.target - self.bound
+        return beyond <= NOISE
 
-    def precision_at(self, prevalence: float) -> tuple[float, float, float]:
-        """Precision where this share of images is unsafe, with an interval: by Bayes' rule from recall and fpr.
-
-        The interval has the confidence 2c - 1 at least, for those of recall and fpr are taken at once.
-
-        Raises:
-            ConfigError: a share that is not between 0 and 1.
-        """
-        if not 0 < prevalence < 1:
-            raise ConfigError(f"The prevalence must be a share between 0 and 1; it is {prevalence!r}.")
-        return (
-            precision_of(self.recall.value, self.fpr.value, prevalence),
-            precision_of(self.recall.low, self.fpr.high, prevalence),
-            precision_of(self.recall.high, self.fpr.low, prevalence),
-        )
+    @property
+    def chosen_for(self) -> str:
+        """The rule in words; that it is guaranteed stands there only where it is, else how many labels are missing."""
+        return self.rule.wanted + _firmness(self.rule, self.promised, self.warnings)
 
     @property
     def line(self) -> str:
         """The point in one line, for a card."""
-        text = f"{self.name}: {self.rule}, threshold {self.threshold:.4g}: fpr {self.fpr}, recall {self.recall}"
+        text = f"{self.name}: {self.chosen_for}, threshold {self.threshold:.4g}: fpr {self.fpr}, recall {self.recall}"
         if self.rule.kind == "precision":
             text += f", precision {self.precision}"
         if self.bound is None:
@@ -147,12 +138,30 @@ class ThreeWay:
         return np.where(values >= self.upper, UNSAFE, np.where(values < self.lower, SAFE, REVIEW)).astype(np.int8)
 
     @property
+    def caught(self) -> Rate:
+        """Unsafe images called unsafe: neither missed nor left to people."""
+        left = self.reviewed_unsafe
+        count = left.of - self.misses.count - left.count
+        return Rate.measured(count, left.of, confidence=left.confidence, effective=left.effective)
+
+    @property
+    def chosen_for(self) -> str:
+        """Both rules in words; see `OperatingPoint.chosen_for`."""
+        alarms, misses = f"{self.unsafe_rule.target:g}", f"{1 - self.safe_rule.target:g}"
+        lacking = {label: [w for w in self.warnings if w.images == label] for label in ("safe", "unsafe")}
+        firm = {
+            label: _firmness(rule, not lacking[label], lacking[label])
+            for label, rule in (("safe", self.unsafe_rule), ("unsafe", self.safe_rule))
+        }
+        return f"safe called unsafe ≤ {alarms}{firm['safe']}, unsafe called safe ≤ {misses}{firm['unsafe']}"
+
+    @property
     def line(self) -> str:
         """The point in one line, for a card."""
         return (
-            f"{self.name}: safe below {self.lower:.4g}, unsafe from {self.upper:.4g}, review between: safe images "
-            f"called unsafe {self.false_alarms}, unsafe called safe {self.misses}; for review {self.reviewed_safe} of "
-            f"safe, {self.reviewed_unsafe} of unsafe images"
+            f"{self.name}: {self.chosen_for}: safe below {self.lower:.4g}, unsafe from {self.upper:.4g}, review "
+            f"between: safe images called unsafe {self.false_alarms}, unsafe called safe {self.misses}; for review "
+            f"{self.reviewed_safe} of safe, {self.reviewed_unsafe} of unsafe images"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -252,6 +261,16 @@ def operating_point_from_dict(data: Any) -> Point:
     if decision not in kinds:
         raise DataError(f"The decision of an operating point is {' or '.join(kinds)}; this one's is {decision!r}.")
     return kinds[decision].from_dict(data)
+
+
+def _firmness(rule: Rule, promised: bool, warnings: Sequence[TooFewLabels]) -> str:
+    """How firmly a rule is kept, in brackets: its method, or what a guarantee lacks."""
+    if rule.kind == "cost":
+        return ""
+    if rule.method != "guaranteed" or promised:
+        return f" ({rule.method})"
+    missing = [warning for warning in warnings if warning.more]
+    return f" ({missing[0].more:,} {missing[0].images} images short)" if missing else " (out of reach)"
 
 
 def precision_of(recall: float, fpr: float, prevalence: float) -> float:

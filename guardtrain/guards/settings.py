@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from guardtrain.errors import ConfigError
+from guardtrain.guards.base_rates import checked_share
 from guardtrain.guards.calibration import CALIBRATORS
 from guardtrain.guards.calibration_choice import SCORES
 from guardtrain.guards.thresholds import DEFAULT_POINT, DEFAULT_RULES
@@ -23,20 +24,26 @@ class PointSettings:
     Args:
         kind: `fpr`, `recall`, `precision` or `cost`.
         target: the rate; for cost, how many false alarms a miss costs.
-        method: `point`, `conformal` or `guaranteed`.
+        method: `guaranteed`: met with `confidence` on images like validation's; `conformal`: met on average over
+            validation sets; `point`: met on validation itself, and exceeded elsewhere about every other time. null is
+            `guaranteed`, for cost `point`.
         confidence: of the guarantee and the intervals.
-        prevalence: share of unsafe images where the guard will work, for precision and cost; null: validation's.
+        prevalence: share of unsafe images where the guard will work, for precision and cost; null: `prior`, or
+            validation's where that is null, too.
     """
 
     kind: str = "fpr"
     target: float = 0.05
-    method: str = "point"
+    method: str | None = None
     confidence: float = 0.95
     prevalence: float | None = None
 
-    def rule(self) -> Rule:
-        """The same, checked; raises ConfigError."""
-        return Rule(self.kind, self.target, self.method, self.confidence, self.prevalence)
+    def rule(self, prior: float | None = None) -> Rule:
+        """The same, checked, with `prior` for a prevalence that is not said; raises ConfigError."""
+        prevalence = self.prevalence
+        if prevalence is None and self.kind in ("precision", "cost"):
+            prevalence = prior
+        return Rule(self.kind, self.target, self.method or "", self.confidence, prevalence)
 
 
 @dataclass
@@ -48,7 +55,7 @@ class ReviewSettings:
         name: of the point.
         false_alarms: share of safe images that may be called unsafe.
         misses: share of unsafe images that may be called safe.
-        method: `conformal`, `guaranteed` or `point`.
+        method: `guaranteed`, `conformal` or `point`; see `PointSettings`.
         confidence: of the guarantee and the intervals.
     """
 
@@ -56,7 +63,7 @@ class ReviewSettings:
     name: str = "review"
     false_alarms: float = 0.05
     misses: float = 0.05
-    method: str = "conformal"
+    method: str = "guaranteed"
     confidence: float = 0.95
 
 
@@ -149,6 +156,9 @@ class GuardSettings:
             pair pool have no say: what is promised is for images like the real pool's. They are measured beside.
         validation_limit: at most so many of them; whole groups are left out at random.
         calibration: how scores become probabilities.
+        prior: share of unsafe images where the guard will work, such as 0.02: for it its probabilities hold (their
+            log-odds are moved), and with it precision and cost reckon. null: the share among validation images. It
+            changes no threshold for a false-positive rate or recall.
         points: operating points by name; none stands for `strict`, `balanced` and `permissive`.
         default_point: the one used where none is asked for; null for `balanced`, else the first.
         categories: name the category of an unsafe image: null where validation shows that it is named better than by
@@ -168,6 +178,7 @@ class GuardSettings:
     validation: str = UNUSED
     validation_limit: int = 10000
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    prior: float | None = None
     points: dict[str, Any] = field(default_factory=dict)  # of PointSettings; typed so, Hydra lets nobody add to it
     default_point: str | None = None
     review: ReviewSettings = field(default_factory=ReviewSettings)
@@ -196,20 +207,22 @@ class GuardSettings:
         """The rules of the operating points, checked.
 
         Raises:
-            ConfigError: a rule that is none, or a default that is none of them.
+            ConfigError: a rule that is none, a default that is none of them, or a prior that is no share.
         """
+        if self.prior is not None:
+            checked_share(self.prior)
         if self.validation_limit < 2:
             raise ConfigError(f"validation_limit is {self.validation_limit}; it must be at least 2.")
         rules = {} if self.points else dict(DEFAULT_RULES)
         for name, point in self.points.items():
             try:
-                rules[name] = _point(point).rule()
+                rules[name] = _point(point).rule(self.prior)
             except ConfigError as error:
                 raise ConfigError(f"points.{name}: {error}") from error
         names = [*rules, *([self.review.name] if self.review.enabled else [])]
         if self.default_point is not None and self.default_point not in names:
             raise ConfigError(f"default_point is '{self.default_point}'; there are: {', '.join(names)}.")
-        self.category_points.rule()
+        self.category_points.rule(self.prior)
         if self.category_minimum < 2:
             raise ConfigError(f"category_minimum is {self.category_minimum}; it must be at least 2.")
         return rules

@@ -5,10 +5,14 @@ by the number of images and the rule, before a score is looked at: with n safe i
 threshold stands just above the (k+1)-th highest safe score. So the intervals of both classes' rates are exact; see
 `guardtrain.guards.thresholds_rates`. k depends on the method:
 
+    guaranteed   the largest for which the quantile of Beta(k + 1, n - k) at the confidence is at most the target (the
+                 umbrella algorithm of Tong, Feng and Li, Science Advances 4, 2018)
+    conformal    ⌊target · (n + 1)⌋ - 1, for which its mean is at most the target
     point        ⌊target · n⌋, the most that meets the target on validation itself
-    conformal    ⌊target · (n + 1)⌋ - 1, for which the mean of Beta(k + 1, n - k) is at most the target
-    guaranteed   the largest for which its quantile at the confidence is at most the target (the umbrella algorithm of
-                 Tong, Feng and Li, Science Advances 4, 2018)
+
+A target that is guaranteed is the usual one: at one that is met on validation itself, about every other validation set
+leads to a threshold that exceeds it. Where n is too small to guarantee it for any k, none is allowed to err, which
+comes closest; then the point does not call itself guaranteed, and says how many labels are missing.
 
 Images that share the score at the cut fall on the side that keeps the promise: the threshold goes above all of them
 for a false-positive rate, below all of them for recall. Then fewer than k err. The far end of the interval stays at k,
@@ -38,7 +42,7 @@ import numpy as np
 
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.guards.calibration_inputs import Scored, require_classes, scored
-from guardtrain.guards.operating_points import OperatingPoint, OperatingPoints
+from guardtrain.guards.operating_points import NOISE, OperatingPoint, OperatingPoints
 from guardtrain.guards.thresholds_cut import (
     beside,
     called_rate,
@@ -61,8 +65,6 @@ from guardtrain.guards.thresholds_rules import Rule
 DEFAULT_RULES = {"strict": Rule("fpr", 0.1), "balanced": Rule("fpr", 0.05), "permissive": Rule("fpr", 0.01)}
 DEFAULT_POINT = "balanced"
 
-_NOISE = 1e-9  # of floats: 0.1 * 30 allows 3
-
 
 def operating_point(
     scores: np.ndarray, labels: np.ndarray, rule: Rule, *, groups: np.ndarray | None = None, name: str = "custom"
@@ -80,8 +82,10 @@ def operating_point(
         DataError: scores that are not finite, other labels, or none of the class that the rule needs.
 
     >>> point = operating_point(np.arange(200.0), np.repeat([0, 1], 100), Rule("fpr", 0.05))
-    >>> point.fpr.count, point.recall.value, [w.more for w in point.warnings]
-    (5, 1.0, [60])
+    >>> point.fpr.count, point.recall.value, point.promised
+    (1, 1.0, True)
+    >>> operating_point(np.arange(80.0), np.repeat([0, 1], 40), Rule("fpr", 0.05)).chosen_for
+    'false-positive rate ≤ 0.05 (19 safe images short)'
     """
     images = scored(scores, labels, groups)
     if rule.kind in ("precision", "cost"):
@@ -115,7 +119,8 @@ def operating_points(
 
     Args:
         scores, labels, groups: as for `operating_point`.
-        rules: None for `DEFAULT_RULES`: `strict`, `balanced` and `permissive` call 10, 5 and 1 % of safe images unsafe.
+        rules: None for `DEFAULT_RULES`: `strict`, `balanced` and `permissive` call at most 10, 5 and 1 % of safe images
+            unsafe.
         default: name of the point that is used where none is asked for; None for `balanced`, else the first.
 
     Raises:
@@ -242,15 +247,15 @@ def errors_allowed(n: int, share: float, method: str, confidence: float = 0.95, 
     [5, 4, 1]
     """
     if method == "point":
-        return math.floor(share * n + _NOISE)
+        return math.floor(share * n + NOISE)  # 0.1 * 30 allows 3
     worth = float(n if effective is None else effective)
     scale = worth / n
     if method == "conformal":
-        return max(-1, math.floor((share * (worth + 1) - 1) / scale + _NOISE))
+        return max(-1, math.floor((share * (worth + 1) - 1) / scale + NOISE))
     low, high = -1, n  # low is allowed, high is not
     while high - low > 1:
         k = (low + high) // 2
-        enough = clopper_pearson(k, k, n, worth, 2 * confidence - 1)[1] <= share + _NOISE
+        enough = clopper_pearson(k, k, n, worth, 2 * confidence - 1)[1] <= share + NOISE
         low, high = (k, high) if enough else (low, k)
     return low
 
@@ -265,9 +270,9 @@ def _too_few(rule: Rule, share: float, label: int, n: int, worth: float) -> tupl
         promise = with_confidence(f"{promise}, at worst {worst if label == 0 else 1 - worst:.3g},", rule)
         if rule.method == "conformal":
             need = max(need, labels_to_conform(share))
-    if worth >= need - _NOISE:
+    if worth >= need - NOISE:
         return ()
-    return (TooFewLabels(promise, ("safe", "unsafe")[label], n, math.ceil(need * n / worth - _NOISE)),)
+    return (TooFewLabels(promise, ("safe", "unsafe")[label], n, math.ceil(need * n / worth - NOISE)),)
 
 
 def _categories(categories: np.ndarray, scores: np.ndarray) -> np.ndarray:

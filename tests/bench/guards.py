@@ -31,11 +31,11 @@ SPLITS, HEADS = 500, 10  # splits in all, and heads they are shared among
 CALIBRATED = 100  # of the splits
 DATA = Path(os.environ.get("GUARDTRAIN_DATA", Path(__file__).parents[3] / "shared" / "data"))
 RULES = {
-    "fpr 5 %": Rule("fpr", 0.05),
-    "fpr 1 %": Rule("fpr", 0.01),
+    "fpr 5 %": Rule("fpr", 0.05, "point"),
+    "fpr 1 %": Rule("fpr", 0.01, "point"),
     "fpr 5 %, conformal": Rule("fpr", 0.05, "conformal"),
     "fpr 5 %, guaranteed": Rule("fpr", 0.05, "guaranteed"),
-    "recall 90 %": Rule("recall", 0.9),
+    "recall 90 %": Rule("recall", 0.9, "point"),
 }
 
 

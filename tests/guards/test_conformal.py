@@ -23,7 +23,7 @@ def test_either_error_is_kept_on_average(shift: float) -> None:
         scores, labels = _drawn(240, g, shift)
         rows = g.permutation(240)
         val, test = rows[:120], rows[120:]
-        point = three_way(scores[val], labels[val], false_alarms=0.1, misses=0.1)
+        point = three_way(scores[val], labels[val], false_alarms=0.1, misses=0.1, method="conformal")
         called, y = point.decide(scores[test]), labels[test]
         wrong.append(((called[y == 0] == UNSAFE).mean(), (called[y == 1] == SAFE).mean()))
         assert ((called == REVIEW).any() or shift > 1) and point.lower <= point.upper
@@ -36,7 +36,7 @@ def test_either_error_is_kept_on_average(shift: float) -> None:
 def test_the_split_conformal_quantiles_are_the_thresholds() -> None:
     """⌈(n + 1)(1 - α)⌉-th smallest non-conformity of each class, as numpy's `higher` quantile has it."""
     scores, labels = _drawn(300, np.random.default_rng(1))
-    point = three_way(scores, labels, false_alarms=0.1, misses=0.2)
+    point = three_way(scores, labels, false_alarms=0.1, misses=0.2, method="conformal")
     for values, alpha, threshold in (
         (scores[labels == 0], 0.1, point.upper),
         (-scores[labels == 1], 0.2, -point.lower),
@@ -58,6 +58,7 @@ def test_the_rates_are_what_is_decided_on_validation(seed: int, n: int, digits: 
     assert point.misses.count == (called[labels == 1] == SAFE).sum()
     assert point.reviewed_safe.count == (called[labels == 0] == REVIEW).sum()
     assert point.reviewed_unsafe.count == (called[labels == 1] == REVIEW).sum()
+    assert point.caught.count == (called[labels == 1] == UNSAFE).sum() and point.caught.of == labels.sum()
     for rate in (point.false_alarms, point.misses):
         assert rate.low <= rate.value <= rate.high
 
@@ -80,8 +81,14 @@ def test_classes_far_apart_leave_nothing_to_people() -> None:
 
 
 def test_few_images_warn_for_either_class() -> None:
-    point = three_way(*_drawn(30, np.random.default_rng(0)), method="guaranteed")
+    point = three_way(*_drawn(30, np.random.default_rng(0)))
     assert [(w.images, w.need) for w in point.warnings] == [("safe", 59), ("unsafe", 59)]
+    assert point.chosen_for == (
+        "safe called unsafe ≤ 0.05 (39 safe images short), unsafe called safe ≤ 0.05 (49 unsafe images short)"
+    )
+    enough = three_way(*_drawn(90, np.random.default_rng(0)), misses=0.1)
+    assert enough.chosen_for == "safe called unsafe ≤ 0.05 (guaranteed), unsafe called safe ≤ 0.1 (guaranteed)"
+    assert enough.chosen_for in enough.line
 
 
 def test_what_is_wrong_is_refused() -> None:

@@ -65,24 +65,37 @@ def test_an_image_at_the_threshold_is_unsafe() -> None:
     assert review.decide(edges).tolist() == [0, 2 if review.lower < review.upper else 1, 1]
 
 
-def test_precision_elsewhere_follows_bayes() -> None:
-    labels = np.repeat([0, 1], [200, 100])
-    scores = np.concatenate([np.linspace(0, 1, 200), np.linspace(0.6, 2, 100)])
-    point = operating_point(scores, labels, Rule("fpr", 0.05))
-    value, low, high = point.precision_at(1 / 3)
-    assert value == pytest.approx(point.precision.value) and low < value < high
-    assert point.precision_at(0.01)[0] < 0.2
-    with pytest.raises(ConfigError, match="between 0 and 1"):
-        point.precision_at(0)
-
-
 def test_the_line_says_rule_rates_and_bound() -> None:
     labels = np.repeat([0, 1], 100)
     point = operating_point(np.arange(200.0), labels, Rule("fpr", 0.05), name="balanced")
     assert point.line == (
-        "balanced: false-positive rate ≤ 0.05 (point), threshold 94.02: fpr .050 [.016, .113], recall 1.000 "
-        "[.964, 1.000]; fpr at most 0.102 with 95% confidence"
+        "balanced: false-positive rate ≤ 0.05 (guaranteed), threshold 98.02: fpr .010 [.000, .054], recall 1.000 "
+        "[.964, 1.000]; fpr at most 0.047 with 95% confidence"
     )
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (Rule("fpr", 0.05), "false-positive rate ≤ 0.05 (guaranteed)"),
+        (Rule("fpr", 0.01), "false-positive rate ≤ 0.01 (199 safe images short)"),
+        (Rule("fpr", 0.01, "point"), "false-positive rate ≤ 0.01 (point)"),
+        (Rule("recall", 0.99), "recall ≥ 0.99 (199 unsafe images short)"),
+        (Rule("cost", 5.0, prevalence=0.02), "least cost, a miss costing 5 false alarms where 2 % are unsafe"),
+    ],
+    ids=str,
+)
+def test_the_word_guaranteed_stands_where_it_holds(rule: Rule, words: str) -> None:
+    point = operating_point(np.arange(200.0), np.repeat([0, 1], 100), rule)
+    assert point.chosen_for == words and f": {words}, threshold" in point.line
+    old = point.to_dict() | {"rule": point.rule.to_dict()}  # as versions wrote it that warned alone
+    assert operating_point_from_dict(old).chosen_for == words
+
+
+def test_a_precision_out_of_reach_is_said_to_be() -> None:
+    g = np.random.default_rng(0)
+    noise = operating_point(g.normal(size=300), np.tile([0, 1, 0], 100), Rule("precision", 0.95))
+    assert noise.chosen_for == "precision ≥ 0.95 (out of reach)"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +123,7 @@ def test_what_is_no_point_is_refused(change: dict, error: type, message: str) ->
     ("values", "message"),
     [
         ({"kind": "f1", "target": 0.5}, "rule is fpr, recall, precision, cost; this one is 'f1'"),
-        ({"kind": "fpr", "target": 0.5, "method": "exact"}, "method is point, conformal, guaranteed"),
+        ({"kind": "fpr", "target": 0.5, "method": "exact"}, "method is guaranteed, conformal, point"),
         ({"kind": "cost", "target": 2.0, "method": "guaranteed"}, "for cost cannot be guaranteed"),
         ({"kind": "precision", "target": 0.5, "method": "conformal"}, "for precision cannot be conformal"),
         ({"kind": "fpr", "target": 5}, "must be a share between 0 and 1; it is 5"),

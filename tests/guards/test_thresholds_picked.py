@@ -31,7 +31,7 @@ def test_the_places_are_fixed_by_the_number_of_images() -> None:
 
 def test_the_point_for_precision_meets_it_and_finds_the_most() -> None:
     scores, labels = _drawn(1000, np.random.default_rng(0))
-    point = operating_point(scores, labels, Rule("precision", 0.8))
+    point = operating_point(scores, labels, Rule("precision", 0.8, "point"))
     assert point.precision.value >= 0.8
     ordered = np.sort(scores)[::-1]
     for k in candidate_places(1000):
