@@ -81,7 +81,7 @@ def run(config: DictConfig) -> None:
     from guardtrain.guards.described import DescribedGuard
     from guardtrain.sources.walk import Walk
 
-    guard = DescribedGuard.read(settings.guard, settings.revision)
+    guard = DescribedGuard.read(settings.guard, settings.revision).at(settings.prior)
     point = guard.points[settings.point or guard.points.default].name
     _check_out(settings)
     walk = Walk()
@@ -89,7 +89,7 @@ def run(config: DictConfig) -> None:
     for line in walk.lines():
         log.info("%s", line)
     judging = _by_program(settings, guard, point, total) or _by_encoder(settings, guard, point)
-    log.info("guard       %s, point %s, on %s", guard.name, point, guard.spec.label)
+    log.info("guard       %s, point %s, on %s%s", guard.name, point, guard.spec.label, _prior(guard))
     if settings.out is None:
         counts = _to_screen(settings, judging, total)
     elif settings.out == STDOUT:
@@ -103,6 +103,13 @@ def run(config: DictConfig) -> None:
             log.info("%s", line)
     if settings.out not in (None, STDOUT):
         log.info("written     %s", settings.out)
+
+
+def _prior(guard: DescribedGuard) -> str:
+    """For which share of unsafe images the probabilities hold, where that is known."""
+    from guardtrain.guards.thresholds_rules import percent
+
+    return "" if guard.prior is None else f"; probabilities where {percent(guard.prior)} of images are unsafe"
 
 
 def summary(counts: Counter[str], frames: str) -> list[str]:
@@ -244,6 +251,7 @@ def _to_file(settings: PredictConfig, judging: _Judging, total: int) -> Counter[
         "frames": most_frames(settings.frames),
         "max_megapixels": settings.max_megapixels,
         "part_size": settings.part_size,
+        **({} if settings.prior is None else {"prior": settings.prior}),
     }
     columns = schema(bool(guard.category_points), settings.explain > 0, bool(guard.category_names))
     counts: Counter[str] = Counter()

@@ -35,6 +35,7 @@ def run(config: DictConfig) -> None:
         checkpoint=settings.checkpoint,
         device=settings.device,
         trusted_heads=settings.trusted_heads,
+        prior=settings.prior,
     )
     judge = ImageJudge(guard, round(settings.max_megapixels * 1e6), settings.frames)
     judge.warm_up()

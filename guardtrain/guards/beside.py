@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from guardtrain.guards.calibration import Calibrator, sigmoid
+from guardtrain.guards.base_rates import shift
+from guardtrain.guards.calibration import Calibrator
 from guardtrain.guards.calibration_choice import Calibration
 from guardtrain.guards.calibration_inputs import Scored, checked_fields, scored
 from guardtrain.guards.category_fit import CategoryImages, FittedCategories, category_report
@@ -21,8 +22,6 @@ from guardtrain.guards.reliability import Reliability, reliability
 from guardtrain.guards.thresholds_cut import class_groups
 from guardtrain.guards.thresholds_rates import Rate, effective_number
 from guardtrain.guards.validation import Validation
-
-_TINY = 1e-12  # probabilities are kept that far from 0 and 1 where they are moved to another share
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def measured_beside(
     others: Validation,
     *,
     calibrator: Calibrator,
-    share: float,
+    prior: float,
     points: OperatingPoints,
     category_points: Mapping[str, OperatingPoint],
     categories: FittedCategories | None,
@@ -152,7 +151,7 @@ def measured_beside(
         logits: (N,) of `others`.
         others: images that neither trained nor calibrated it.
         calibrator: of its logits.
-        share: of unsafe images among those that fitted the calibrator.
+        prior: the share of unsafe images that its probabilities hold for.
         points, category_points: its thresholds.
         categories: its category head, if it has one.
         replicates, seed: of the reliability's intervals.
@@ -164,7 +163,7 @@ def measured_beside(
         own = (names == name) | ((names == "") & (others.labels == 0))
         if own.any():
             by_category[name] = PointRates.of(point, images.take(own))
-    probabilities = _moved(calibrator.probabilities(logits), share, float(others.labels.mean()))
+    probabilities = calibrator.moved(shift(prior, float(others.labels.mean()))).probabilities(logits)
     named = None
     if categories is not None:
         own_images = CategoryImages.of(others.embeddings, others.labels, others.categories, others.groups)
@@ -178,12 +177,6 @@ def measured_beside(
         reliability(probabilities, others.labels, others.groups, replicates=replicates, seed=seed),
         named,
     )
-
-
-def _moved(probabilities: np.ndarray, share: float, other: float) -> np.ndarray:
-    """Probabilities of a population with a `share` of unsafe images as those of one with another (Bayes' rule)."""
-    p = np.clip(probabilities, _TINY, 1 - _TINY)
-    return sigmoid(np.log(p / (1 - p)) + np.log(other / (1 - other)) - np.log(share / (1 - share)))
 
 
 def _rates_to_dict(rates: Mapping[str, PointRates]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -19,7 +19,8 @@ _RIDGE = 1e-6  # of beta calibration: keeps the fit unique where its two feature
 class Calibrator(ABC):
     """A non-decreasing map from logits to probabilities of being unsafe; applied with numpy alone.
 
-    Probabilities are those of a population with the validation set's share of unsafe images.
+    Probabilities are those of a population with the validation set's share of unsafe images; `moved` gives those of
+    another.
     """
 
     kind: ClassVar[str]
@@ -27,6 +28,14 @@ class Calibrator(ABC):
     @abstractmethod
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Probabilities in [0, 1], float64, of logits of any shape."""
+
+    @abstractmethod
+    def moved(self, by: float) -> Calibrator:
+        """The calibrator whose probabilities have log-odds that are higher by `by`, see `guardtrain.guards.base_rates`.
+
+        It is the one that the same images would have led to, had each class counted as much as it does in the other
+        population: of the isotonic map the steps are those of a fit with such weights, and between them it is straight.
+        """
 
     @classmethod
     @abstractmethod
@@ -67,6 +76,9 @@ class Identity(Calibrator):
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         return sigmoid(logits)
 
+    def moved(self, by: float) -> Calibrator:
+        return Platt(1.0, by)
+
     @classmethod
     def _fitted(cls, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Self:
         return cls()
@@ -84,6 +96,9 @@ class Temperature(Calibrator):
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         return sigmoid(np.asarray(logits, dtype=np.float64) / self.temperature)
+
+    def moved(self, by: float) -> Calibrator:
+        return Platt(1 / self.temperature, by)
 
     @classmethod
     def _fitted(cls, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Self:
@@ -103,6 +118,9 @@ class Platt(Calibrator):
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         return sigmoid(self.slope * np.asarray(logits, dtype=np.float64) + self.intercept)
+
+    def moved(self, by: float) -> Calibrator:
+        return replace(self, intercept=self.intercept + by)
 
     @classmethod
     def _fitted(cls, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Self:
@@ -129,6 +147,9 @@ class Beta(Calibrator):
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         low, high = _beta_features(logits)
         return sigmoid(self.a * low + self.b * high + self.c)
+
+    def moved(self, by: float) -> Calibrator:
+        return replace(self, c=self.c + by)
 
     @classmethod
     def _fitted(cls, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Self:
@@ -180,6 +201,12 @@ class Isotonic(Calibrator):
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         return np.asarray(np.interp(np.asarray(logits, dtype=np.float64), self.logits, self.values))
+
+    def moved(self, by: float) -> Calibrator:
+        values = np.array(self.values)
+        with np.errstate(divide="ignore"):  # 0 and 1 stay what they are
+            steps = sigmoid(np.log(values) - np.log1p(-values) + by)
+        return replace(self, values=tuple(np.maximum.accumulate(steps).tolist()))
 
     @classmethod
     def _fitted(cls, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Self:

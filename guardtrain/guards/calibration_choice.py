@@ -46,11 +46,12 @@ class Calibration:
     """The calibrator of a guard, and how it was come by.
 
     Args:
-        calibrator: fitted on all of validation.
+        calibrator: fitted on all of validation; for a share of unsafe images other than validation's, moved there.
         score: what it was chosen by.
         candidates: all that were tried, the simplest first; none where validation was too small to choose.
         before: reliability of the head's own probabilities on validation.
-        after: that of the chosen kind, each image judged by a fit that did not see its group.
+        after: that of the chosen kind, each image judged by a fit that did not see its group, for validation's share
+            of unsafe images.
         folds: of the cross-fitting; 0 where there was none.
     """
 
@@ -62,14 +63,19 @@ class Calibration:
     folds: int
 
     @property
+    def kind(self) -> str:
+        """Which calibrator was chosen; moved to another share of unsafe images it may be of another kind."""
+        return _chosen(self.candidates) or self.calibrator.kind
+
+    @property
     def line(self) -> str:
         """The result in one line, for a card."""
         a, b = self.before, self.after
         how = f"cross-fitted on {a.n_images:,} validation images" if self.folds else "too few images to choose"
-        if isinstance(self.calibrator, Identity):
+        if self.kind == Identity.kind:
             return f"no calibration ({how}): ECE without chance {a.ece} ({b.chance}), Brier {a.brier}"
         return (
-            f"{self.calibrator.kind} ({how}): ECE without chance {a.ece} → {b.ece} ({b.chance}), "
+            f"{self.kind} ({how}): ECE without chance {a.ece} → {b.ece} ({b.chance}), "
             f"Brier {a.brier} → {b.brier}, log-loss {a.log_loss} → {b.log_loss}"
         )
 
@@ -147,10 +153,16 @@ def choose_calibration(
     held_out = {kind: _cross_fitted(kind, images, mass, fold) for kind in ordered}
     losses = {kind: _losses(p, images.labels, score) for kind, p in held_out.items()}
     candidates = _candidates(losses, images, mass)
-    chosen = next(c.kind for c in candidates if c.difference <= c.error)
+    chosen = _chosen(candidates)
+    assert chosen is not None, "the best one is within its own error"
     calibrator = fit_calibrator(chosen, images.scores, images.labels, mass)
     after = before if chosen == Identity.kind else _reliability(held_out[chosen], images, replicates, seed)
     return Calibration(calibrator, score, candidates, before, after, int(fold.max()) + 1)
+
+
+def _chosen(candidates: Sequence[Candidate]) -> str | None:
+    """The simplest of those that are as good as the best; None of none."""
+    return next((one.kind for one in candidates if one.difference <= one.error), None)
 
 
 def _reliability(p: np.ndarray, images: Scored, replicates: int, seed: int) -> Reliability:

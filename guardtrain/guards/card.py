@@ -10,9 +10,11 @@ import numpy as np
 
 from guardtrain.encoders.geometry import WITHOUT_TORCH, border, resized_size
 from guardtrain.encoders.spec import EncoderSpec
+from guardtrain.guards.base_rates import AtBaseRate, other_rates, shift, told
 from guardtrain.guards.directory import CARD, CATEGORIES_ONNX, GUARD_ONNX, HEAD_ONNX, KNOWN_IMAGES, PROGRAM
 from guardtrain.guards.head_file import trust
 from guardtrain.guards.operating_points import OperatingPoint, ThreeWay
+from guardtrain.guards.thresholds_rules import percent
 
 if TYPE_CHECKING:
     from guardtrain.guards.export import GuardParts
@@ -22,6 +24,15 @@ _TEMPLATE = "card.md.jinja"
 _TAGS = ("image-safety", "content-moderation", "guardtrain")
 _METRICS = ("roc_auc", "average_precision", "f1", "brier_score")  # as the hub names them
 _OTHER = "other"
+_MEANINGS = {  # of what stands in brackets behind a target
+    "guaranteed": "kept with that confidence on new images like validation's.",
+    "images short": "validation is too small to guarantee it; the threshold is as strict as these images allow, and it "
+    "takes so many labels more.",
+    "out of reach": "this head does not reach it; more labels would not help.",
+    "conformal": "kept on average over validation sets; up to half of them lead to a threshold that exceeds it.",
+    "point": "kept on validation itself; about every other validation set leads to a threshold that exceeds it on new "
+    "images.",
+}
 
 
 def write_card(folder: Path, parts: GuardParts, content: Mapping[str, Any]) -> None:
@@ -41,8 +52,10 @@ def write_card(folder: Path, parts: GuardParts, content: Mapping[str, Any]) -> N
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["cell"] = _cell
+    environment.filters |= {"cell": _cell, "percent": percent, "told": told}
     environment.globals["zip"] = zip
+    share = content["validation"]["unsafe"] / content["validation"]["images"]
+    rates = other_rates(parts.prior, share)
     text = environment.get_template(_TEMPLATE).render(
         front=_front_matter(content),
         about=content,
@@ -52,7 +65,11 @@ def write_card(folder: Path, parts: GuardParts, content: Mapping[str, Any]) -> N
         three_way=[point for point in parts.points.points if isinstance(point, ThreeWay)],
         warnings=_warnings(parts),
         shown=parts.points.default if isinstance(parts.points[parts.points.default], OperatingPoint) else None,
-        share=content["validation"]["unsafe"] / content["validation"]["images"],
+        share=share,
+        moved=0.0 if parts.prior == share else shift(share, parts.prior),
+        meanings=_meanings(parts),
+        rates=rates,
+        elsewhere={name: [AtBaseRate.of(point, rate) for rate in rates] for name, point in parts.points.items()},
         trusted=trust(str(content["head"]["_target_"])),
         files={name: (folder / name).is_file() for name in _FILES},
         preparing=preparing(parts.run.spec),
@@ -120,6 +137,12 @@ def _row(point: OperatingPoint, parts: GuardParts) -> dict[str, Any]:
         side = "≤" if point.rule.kind == "fpr" else "≥"
         promise = f"{point.rule.kind} {side} {point.bound:.3f} ({point.rule.confidence:.0%})"
     return {"point": point, "probability": f"{at:.3f}", "promise": promise}
+
+
+def _meanings(parts: GuardParts) -> dict[str, str]:
+    """The words in use for how firmly a target is kept, and what they mean."""
+    points = (*parts.points.points, *parts.category_points.values())
+    return {word: meaning for word, meaning in _MEANINGS.items() if any(f"{word})" in one.chosen_for for one in points)}
 
 
 def _warnings(parts: GuardParts) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from guardtrain.encoders.spec import EncoderSpec
 from guardtrain.errors import GuardError
+from guardtrain.guards.base_rates import base_rate, shift_to
 from guardtrain.guards.calibration_choice import Calibration
 from guardtrain.guards.directory import read_config
 from guardtrain.guards.encoder_weights import kept_weights
@@ -51,6 +52,7 @@ class DescribedGuard:
             points = OperatingPoints.from_dict(config["operating_points"])
             by_category = config.get("category_points") or {}
             category_points = {name: OperatingPoint.from_dict(point) for name, point in by_category.items()}
+            base_rate(config)
         except Exception as error:  # of the parts' own reading, or of what is no mapping
             raise GuardError(f"{folder}: the config cannot be used: {error}") from error
         if config["encoder"].get("fingerprint") != spec.fingerprint:
@@ -58,6 +60,28 @@ class DescribedGuard:
         if (weights := kept_weights(folder, config)) is not None:
             spec = replace(spec, location=str(weights))
         return cls(folder, spec, calibration, points, category_points, config)
+
+    def at(self, prior: float | None) -> DescribedGuard:
+        """The same with probabilities for another share of unsafe images; its thresholds, which are logits, stay.
+
+        Args:
+            prior: the share where it works; None for the one it was made for.
+
+        Raises:
+            ConfigError: no share between 0 and 1.
+            GuardError: it was not calibrated, so that nobody knows for which share its probabilities hold.
+        """
+        if prior is None:
+            return self
+        moved = self.calibration.calibrator.moved(shift_to(prior, self.about))
+        return replace(
+            self, calibration=replace(self.calibration, calibrator=moved), about={**self.about, "prior": prior}
+        )
+
+    @property
+    def prior(self) -> float | None:
+        """The share of unsafe images that its probabilities hold for; None where nothing calibrated it."""
+        return base_rate(self.about)
 
     @property
     def name(self) -> str:

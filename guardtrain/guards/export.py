@@ -15,6 +15,7 @@ from guardtrain.embeddings.sketches import sketched
 from guardtrain.encoders.resolve import versions
 from guardtrain.encoders.spec import EncoderSpec
 from guardtrain.errors import ConfigError, DataError, GuardError
+from guardtrain.guards.base_rates import shift
 from guardtrain.guards.beside import Beside, measured_beside
 from guardtrain.guards.calibration_choice import Calibration, choose_calibration
 from guardtrain.guards.card import write_card
@@ -127,6 +128,7 @@ def export_guard(
         replicates=settings.calibration.replicates,
         seed=settings.seed,
     )
+    calibration, prior = _for_prior(calibration, validation, settings.prior)
     review_wanted = settings.review.enabled
     default = "" if review_wanted else settings.default
     points = operating_points(logits, validation.labels, rules, groups=validation.groups, default=default)
@@ -139,7 +141,7 @@ def export_guard(
         named, told = kept_categories(*run.named, validation, settings)
     else:
         named, told = named_in(run.categorised, validation, settings)
-    parts = GuardParts(run, calibration, points, by_category, (*run.notes, *notes, *told), named)
+    parts = GuardParts(run, calibration, prior, points, by_category, (*run.notes, *notes, *told), named)
     parts = replace(parts, beside=_beside(parts, validation, others, settings))
     return save_guard(out, parts, validation, settings, encoder=encoder, say=say)
 
@@ -151,6 +153,7 @@ class GuardParts:
     Args:
         run: the head.
         calibration: of its logits.
+        prior: the share of unsafe images that its probabilities hold for.
         points: operating points on its logits.
         category_points: thresholds of single categories.
         notes: for the card.
@@ -160,6 +163,7 @@ class GuardParts:
 
     run: TrainedRun
     calibration: Calibration
+    prior: float
     points: OperatingPoints
     category_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -205,6 +209,7 @@ def save_guard(
             "head": definition,
             "dim": run.bank.dim,
             "calibration": parts.calibration.to_dict(),
+            "prior": parts.prior,
             "operating_points": parts.points.to_dict(),
             "category_points": {name: point.to_dict() for name, point in parts.category_points.items()},
             **({} if parts.categories is None else {"category_head": parts.categories.to_dict()}),
@@ -235,6 +240,25 @@ def save_guard(
     return Exported(guard, tuple(agreements), parts.notes)
 
 
+def _for_prior(calibration: Calibration, validation: Validation, prior: float | None) -> tuple[Calibration, float]:
+    """The calibration for a share of unsafe images, and that share; None for validation's, which it was fitted for.
+
+    Raises:
+        DataError: nothing was calibrated, so that it is unknown for which share the probabilities hold.
+    """
+    share = float(validation.labels.mean())
+    if prior is None:
+        return calibration, share
+    if not calibration.folds:
+        raise DataError(
+            f"Validation has too few independent images to calibrate on ({validation.origin}), so that it is unknown "
+            f"which share of unsafe images the probabilities hold for: prior={prior:g} cannot move them. Give more "
+            "labelled images, two of either class at least, or leave prior out."
+        )
+    moved = calibration.calibrator.moved(shift(share, prior))
+    return replace(calibration, calibrator=moved), prior
+
+
 def _beside(
     parts: GuardParts, validation: Validation, others: Sequence[Validation], settings: GuardSettings
 ) -> tuple[Beside, ...]:
@@ -243,7 +267,7 @@ def _beside(
             head_logits(parts.run.bank, one.embeddings),
             one,
             calibrator=parts.calibration.calibrator,
-            share=float(validation.labels.mean()),
+            prior=parts.prior,
             points=parts.points,
             category_points=parts.category_points,
             categories=parts.categories,
@@ -260,7 +284,7 @@ def _category_points(
     """Thresholds of the categories that validation can give one; the others are named in a note."""
     if not settings.category_points.enabled:
         return {}, ()
-    rule = settings.category_points.rule()
+    rule = settings.category_points.rule(settings.prior)
     names = np.array(["" if name is None else str(name) for name in validation.categories])
     found: dict[str, OperatingPoint] = {}
     left = []

@@ -11,6 +11,7 @@ import numpy as np
 
 from guardtrain.encoders.spec import EncoderSpec, require_same, settings_for
 from guardtrain.errors import EncoderError, GuardError
+from guardtrain.guards.base_rates import base_rate
 from guardtrain.guards.calibration import Calibrator
 from guardtrain.guards.calibration_choice import Calibration
 from guardtrain.guards.category_head import CategoryHead
@@ -76,6 +77,7 @@ class Guard:
         device: str = "auto",
         batch_size: int = 256,
         trusted_heads: Sequence[str] = (),
+        prior: float | None = None,
     ) -> Guard:
         """Load a guard; nothing of it is run or unpickled, and every file must be the one that was exported.
 
@@ -87,11 +89,14 @@ class Guard:
             device: of the encoder: auto, cpu, cuda, cuda:1, mps.
             batch_size: images a forward pass of the encoder.
             trusted_heads: dotted names of head definitions outside guardtrain that may be imported.
+            prior: the share of unsafe images where it works, for which its probabilities then hold; None for the one it
+                was made for. No decision changes.
 
         Raises:
+            ConfigError: a prior that is no share.
             GuardError: no such guard, or one that is refused; the message says what differs and what to do.
         """
-        described = DescribedGuard.read(path_or_hub_id, revision)
+        described = DescribedGuard.read(path_or_hub_id, revision).at(prior)
         return cls.of(
             described, checkpoint=checkpoint, device=device, batch_size=batch_size, trusted_heads=trusted_heads
         )
@@ -134,6 +139,11 @@ class Guard:
     def calibrator(self) -> Calibrator:
         """The map from logits to probabilities."""
         return self.calibration.calibrator
+
+    @property
+    def prior(self) -> float | None:
+        """The share of unsafe images that its probabilities hold for; None where nothing calibrated it."""
+        return base_rate(self.about)
 
     @property
     def default_point(self) -> str:

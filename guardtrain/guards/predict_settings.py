@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from guardtrain.errors import ConfigError
+from guardtrain.guards.base_rates import checked_share
 from guardtrain.sources.frames import DEFAULT_FRAMES, most_frames
 
 SUFFIXES = (".parquet", ".csv", ".jsonl", ".ndjson")  # of the tables
@@ -24,6 +25,8 @@ class PredictConfig:
         out: a table, ending in .parquet, .csv or .jsonl; `-` for JSON lines on stdout; null for answers on the screen.
         overwrite: replace a file that is there.
         point: the operating point; null for the guard's default.
+        prior: share of unsafe images among those to be judged, such as 0.02, for which the probabilities then hold;
+            null for the share the guard was made for. No decision changes.
         explain: how many of the nearest training images to name with each image.
         frames: of an animation that are looked at: `first`, `all`, or how many, spread evenly, the first and the last
             among them. It is judged by the likeliest to be unsafe.
@@ -43,6 +46,7 @@ class PredictConfig:
     out: str | None = None
     overwrite: bool = False
     point: str | None = None
+    prior: float | None = None
     explain: int = 0
     frames: str = DEFAULT_FRAMES
     max_megapixels: float = 89.0
@@ -54,6 +58,8 @@ class PredictConfig:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
+        if self.prior is not None:
+            checked_share(self.prior)
         if self.explain < 0:
             raise ConfigError(f"explain must be 0 or more; it is {self.explain}.")
         if self.part_size < 1 or (self.workers is not None and self.workers < 1):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from guardtrain.encoders.spec import LOADABLE
+from guardtrain.guards.base_rates import AtBaseRate, other_rates, told
 from guardtrain.guards.beside import Beside
 from guardtrain.guards.calibration import Calibrator
 from guardtrain.guards.calibration_choice import Calibration
@@ -18,6 +19,7 @@ from guardtrain.guards.category_fit import category_line
 from guardtrain.guards.guard import Guard
 from guardtrain.guards.operating_points import OperatingPoint, OperatingPoints, ThreeWay
 from guardtrain.guards.pixel_program import has_program
+from guardtrain.guards.thresholds_rules import percent
 
 WIDTH = 110
 _UNMEASURED = "not measured: there were no validation images, so its probabilities are scores and no rate is known"
@@ -30,10 +32,15 @@ def summary_text(guard: Guard) -> str:
     if said["images"]:
         unsafe = f"{said['images']:,} images, {said['unsafe']:,} of them unsafe"
         facts.append(f"calibration and thresholds on {unsafe}: {said['origin']}")
-    lines = [f"guard {guard.name}", *map(_wrapped, facts), f"calibration: {guard.calibrator.kind}"]
+    lines = [f"guard {guard.name}", *map(_wrapped, facts), f"calibration: {guard.calibration.kind}"]
     lines += _table(_reliability(guard.calibration)) if said["images"] else [_wrapped(_UNMEASURED)]
+    if said["images"]:
+        lines.append(_wrapped(_holding(guard.prior, _share(said))))
     lines += ["operating points", *_table(_two_way(guard.points, guard.calibrator, bool(said["images"])))]
     lines += [_wrapped(point.line) for point in guard.points.points if isinstance(point, ThreeWay)]
+    if said["images"]:
+        title = "precision where so many images are unsafe"
+        lines += [title, *_table(_elsewhere(guard.points, other_rates(guard.prior, _share(said))))]
     for one in (Beside.from_dict(data) for data in said.get("beside", ())):
         lines += [_wrapped(f"beside, on {one.images:,} images, {one.unsafe:,} of them unsafe: {one.origin}")]
         lines += _table(_beside(one))
@@ -89,9 +96,28 @@ def _two_way(points: OperatingPoints, calibrator: Calibrator, measured: bool) ->
             mark = "*" if point.name == points.default else " "
             at = float(calibrator.probabilities(np.array([point.threshold]))[0])
             rates = [str(rate) if measured else "–" for rate in (point.fpr, point.recall, point.precision)]
-            rule = str(point.rule).replace("false-positive rate", "fpr") if measured else "–"
+            rule = point.chosen_for.replace("false-positive rate", "fpr") if measured else "–"
             rows.append([f"{mark} {point.name}", rule, f"{point.threshold:.3f}", f"{at:.3f}".removeprefix("0"), *rates])
     return rows
+
+
+def _share(validation: Mapping[str, Any]) -> float:
+    return float(validation["unsafe"] / validation["images"])
+
+
+def _elsewhere(points: OperatingPoints, rates: Sequence[float]) -> list[list[str]]:
+    rows = [["", *map(percent, rates)]]
+    for name, point in points.items():
+        mark = "*" if name == points.default else " "
+        rows.append([f"{mark} {name}", *(told(AtBaseRate.of(point, rate).precision) for rate in rates)])
+    return rows
+
+
+def _holding(prior: float | None, share: float) -> str:
+    """For which share of unsafe images probabilities hold."""
+    if prior is None or prior == share:
+        return f"probabilities hold where {percent(share)} are unsafe, as here; prior=0.02 gives those for 2 %"
+    return f"probabilities hold where {percent(prior)} are unsafe; they were moved there from the {percent(share)} here"
 
 
 def beside_warnings(guard: Guard) -> list[str]:

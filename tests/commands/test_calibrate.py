@@ -26,12 +26,17 @@ def test_an_imported_guard_is_calibrated_on_labelled_images(run, tmp_path: Path)
     np.savez("a.npz", x=x, y=np.where(y, "bad", "fine"))
     data = f"data={{mine: {{path: a.npz, {NAMES}, {ENCODER}}}}}"
 
-    text = run("calibrate", "guard=q16", data, "onnx=false", "calibration.replicates=50")
+    text = run("calibrate", "guard=q16", data, "onnx=false", "calibration.replicates=50", "prior=0.02")
     assert "calibration and thresholds on 400 images" in text
     assert f"mine: 400 labels, unsafe: 'bad' ({int(y.sum())}), safe: 'fine' ({int((~y).sum())})\n" in text
     made = Guard.load("q16-calibrated")
     assert (logits == made.logits(x)).all()
-    assert made.calibrator.kind != "identity"
+    assert made.calibration.kind != "identity"
+    assert made.prior == 0.02
+    at_half = Guard.load("q16-calibrated", prior=float(y.mean())).probabilities(x)
+    assert abs(at_half.mean() - y.mean()) < 0.02
+    odds = (0.02 / 0.98) / (y.mean() / (1 - y.mean()))
+    np.testing.assert_allclose(made.probabilities(x), at_half * odds / (1 - at_half + at_half * odds), rtol=1e-6)
     before, after = made.calibration.before.ece.value, made.calibration.after.ece.value
     assert after < before / 2
     assert list(made.points) == ["strict", "balanced", "permissive"]

@@ -114,9 +114,12 @@ def test_export_with_everything(here) -> None:
         "~points.permissive",
         "+points.high={kind: recall, target: 0.9, method: guaranteed}",
         "default_point=high",
+        "prior=0.02",
         *QUICK,
     )
     guard = Guard.load("mine")
+    assert guard.prior == 0.02
+    assert "probabilities hold where 2 % are unsafe; they were moved there" in text
     assert "guard my guard" in text
     assert list(guard.points) == ["strict", "balanced", "high", "review"]
     assert guard.default_point == "high"

@@ -30,6 +30,7 @@ from guardtrain.guards import bulk
 from guardtrain.guards.calibration import Identity
 from guardtrain.guards.guard import Guard
 from guardtrain.guards.predict_settings import PredictConfig
+from guardtrain.guards.thresholds_rules import percent
 from tests.commands.test_told_labels import pasted
 from tests.conftest import ROOT
 from tests.guards.serving.conftest import files, guard, guard_folder
@@ -104,6 +105,13 @@ def test_answers_on_the_screen(run, guard: Guard, guard_folder: Path, photos: li
     assert "unreadable  2 (14.3%)" in lines
     alone = run("predict", f"guard={guard_folder}", photos[0]).splitlines()
     assert len(alone) == 2 and alone[1].split() == lines[1].split()  # counts of one image say nothing more
+    assert f"probabilities where {percent(guard.prior)} of images are unsafe" in alone[0]
+    elsewhere = run("predict", f"guard={guard_folder}", photos[0], "prior=0.9").splitlines()
+    assert "probabilities where 90 % of images are unsafe" in elsewhere[0]
+    _, shown, said = re.split("  +", elsewhere[1])
+    p, odds = found.probabilities[0], 9 / (guard.prior / (1 - guard.prior))
+    assert float(shown) == pytest.approx(p * odds / (1 - p + p * odds), abs=0.0051) and float(shown) > p + 0.01
+    assert said.split(" (")[0] == re.split("  +", alone[1])[2].split(" (")[0]  # no decision changes
 
 
 def test_many_images_do_not_flood_the_screen(
@@ -326,6 +334,7 @@ def test_what_was_cut_off_goes_on(run, guard_folder: Path, photos: list[str], mo
         (["nowhere"], "no images at nowhere"),
         (["photos", "out=p.txt"], "ends in .parquet, .csv, .jsonl, .ndjson, or is -"),
         (["photos", "point=lax"], "no operating point 'lax'; this guard has: strict"),
+        (["photos", "prior=2"], "prior is the share of unsafe images where the guard works, between 0 and 1"),
         (["photos", "explain=-1"], "explain must be 0 or more"),
         (["photos", "part_size=0"], "at least 1"),
         (["photos", "colour=red"], "no setting 'colour'"),

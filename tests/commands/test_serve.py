@@ -6,10 +6,14 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 
+from guardtrain.guards.base_rates import shift
+from guardtrain.guards.guard import Guard
 from guardtrain.guards.serving import running
+from guardtrain.guards.serving.app import described
 from tests.guards.serving.conftest import guard_folder
 
 __all__ = ["guard_folder"]
@@ -20,13 +24,19 @@ def test_it_serves_the_guard_as_set(run, guard_folder: Path, monkeypatch: pytest
 
     def instead(app: FastAPI, service: Any, started: Any) -> None:
         started("http://here")
-        served.append((app, service.settings))
+        served.append((app, service))
 
     monkeypatch.setattr(running, "serve", instead)
-    text = run("serve", f"guard={guard_folder}", "port=0", "max_batch=3", "page=false")
+    text = run("serve", f"guard={guard_folder}", "port=0", "max_batch=3", "page=false", "prior=0.02")
     assert "serving   http://here" in text
     assert "points    strict, balanced, permissive" in text
-    ((app, settings),) = served
+    ((app, service),) = served
+    settings, plain = service.settings, Guard.load(guard_folder)
+    (answer,) = (point.thresholds for point in described(service).points if point.default)
+    limit = np.array([plain.points[plain.default_point].threshold])
+    assert service.guard.prior == described(service).about["prior"] == 0.02
+    moved = plain.calibrator.moved(shift(plain.prior, 0.02))
+    np.testing.assert_allclose(answer, moved.probabilities(limit))
     assert (settings.max_batch, settings.port, settings.page) == (3, 0, False)
     assert "/" not in {getattr(route, "path", None) for route in app.routes}
 

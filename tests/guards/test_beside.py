@@ -12,8 +12,9 @@ import pytest
 from guardtrain.embeddings import Embeddings
 from guardtrain.encoders.spec import external_spec
 from guardtrain.errors import DataError
-from guardtrain.guards.beside import Beside, PointRates, _moved
-from guardtrain.guards.calibration import sigmoid
+from guardtrain.guards.base_rates import shift
+from guardtrain.guards.beside import Beside, PointRates
+from guardtrain.guards.calibration import Identity
 from guardtrain.guards.calibration_inputs import scored
 from guardtrain.guards.export import export_guard
 from guardtrain.guards.guard import Guard
@@ -100,8 +101,9 @@ def test_another_share_of_unsafe_images_is_no_miscalibration() -> None:
     logits = g.normal(np.where(labels == 1, 1.0, -1.0), np.sqrt(2.0))  # log-odds at a share of a half, by Bayes' rule
     kept = (labels == 0) | (g.random(6000) < 0.1)
     share = labels[kept].mean()
-    assert reliability(_moved(sigmoid(logits[kept]), 0.5, share), labels[kept], replicates=50).within_noise
-    assert not reliability(sigmoid(logits[kept]), labels[kept], replicates=50).within_noise
+    itself, moved = Identity(), Identity().moved(shift(0.5, share))
+    assert reliability(moved.probabilities(logits[kept]), labels[kept], replicates=50).within_noise
+    assert not reliability(itself.probabilities(logits[kept]), labels[kept], replicates=50).within_noise
 
 
 def test_a_guard_without_other_images_says_nothing_of_them(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_all_that_decides_is_said(guard: Guard) -> None:
             assert str(warning) in text
     assert any(point.warnings for point in guard.points.points)
     for name, point in guard.category_points.items():
-        assert f"| {name} | {point.rule} | {point.threshold:.4g} |" in text
+        assert f"| {name} | {point.chosen_for} | {point.threshold:.4g} |" in text
     before, after = guard.calibration.before, guard.calibration.after
     assert f"| {before.ece} | {after.ece} |" in text
     assert f"| Brier score | {before.brier} | {after.brier} |" in text

@@ -70,6 +70,9 @@ def test_a_calibrator_of_ones_own_is_refused() -> None:
         def probabilities(self, logits: np.ndarray) -> np.ndarray:
             return logits
 
+        def moved(self, by: float) -> Calibrator:
+            return self
+
         @classmethod
         def _fitted(cls, logits, labels, weights):
             return cls()

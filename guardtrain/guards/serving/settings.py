@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from omegaconf import MISSING
 
 from guardtrain.errors import ConfigError
+from guardtrain.guards.base_rates import checked_share
 from guardtrain.sources.frames import DEFAULT_FRAMES, most_frames
 
 _POSITIVE = (
@@ -31,6 +32,8 @@ class ServeSettings:
     Args:
         guard: its folder, or its name on the Hugging Face Hub.
         revision: of the Hub: branch, tag or commit.
+        prior: share of unsafe images among those that will be sent, for which the probabilities then hold; null for the
+            share the guard was made for. No decision changes.
         host: address to listen on; 0.0.0.0 for all of this machine's. There is no login: put a gateway in front.
         port: to listen on; 0 takes a free one.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -62,6 +65,7 @@ class ServeSettings:
 
     guard: str = MISSING
     revision: str | None = None
+    prior: float | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     device: str = "auto"
@@ -95,6 +99,8 @@ class ServeSettings:
         for name in ("max_wait_ms", "max_explain", "shutdown_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} must be 0 or more; it is {getattr(self, name)}.")
+        if self.prior is not None:
+            checked_share(self.prior)
         most_frames(self.frames)
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be a number from 0 to 65535; it is {self.port}.")
