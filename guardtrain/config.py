@@ -220,11 +220,11 @@ class ScenesConfig:
 
 @dataclass
 class AuditConfig(AuditSettings):
-    """`guardtrain audit`: what the embeddings give away besides the label.
+    """`guardtrain audit`: what tells the label unseen, doubted labels, and what embeddings give away besides.
 
     Args:
         data_dir, cache_dir: as for `train` and `curve`.
-        out: folder of `audit.json` and `audit.csv`.
+        out: folder of `audit.json`, `audit.csv` and `suspects.csv`.
     """
 
     data: DataSettings = field(default_factory=DataSettings)

@@ -28,6 +28,7 @@ def load_pools(
     settings: AuditConfig | CurveConfig | TrainConfig,
     say: Callable[[str], None],
     check: Callable[[Supply], None] | None = None,
+    built: tuple[dict[str, Any], dict[str, Any]] | None = None,
 ) -> Pools:
     """Pools and test sets of a config.
 
@@ -36,6 +37,7 @@ def load_pools(
             `cache_dir`, where stores of image sources are kept.
         say: tells the user what is embedded and what was there.
         check: is told, before anything is embedded, how many images there will be to draw from; refuses by raising.
+        built: what `sources_of` made of `data`, for who wants the sources as well.
 
     Raises:
         ConfigError: a source or hold-out that is not described rightly.
@@ -43,7 +45,8 @@ def load_pools(
     """
     try:
         audited = isinstance(settings, AuditConfig)  # which looks for copies itself
-        return _load_pools(settings.data, settings.encoder, settings.cache_dir, say, check, keep_copies=audited)
+        made = built or sources_of(settings.data)
+        return _load_pools(settings.data, settings.encoder, settings.cache_dir, say, check, audited, *made)
     except (DataError, EncoderError) as error:
         folder = settings.data_dir
         if f"{folder}{os.sep}" in str(error) and not Path(folder).is_dir():
@@ -114,9 +117,9 @@ def _load_pools(
     say: Callable[[str], None],
     check: Callable[[Supply], None] | None,
     keep_copies: bool,
+    sources: Mapping[str, Any],
+    tests: Mapping[str, Any],
 ) -> Pools:
-    sources, tests = sources_of(data)
-
     from guardtrain.training.pools import HoldOut, make_pools
 
     def embedded(place: str, source: Any) -> Embeddings:

@@ -126,8 +126,8 @@ COMMON: dict[str, list[str]] = {
         "workers", "on_error", "retry",
     ],
     "audit": [
-        "max_images", "max_compared", "folds", "permutations", "duplicate_cosine", "seed", "encoder.checkpoint", "out",
-        "data_dir", "cache_dir",
+        "max_images", "max_compared", "folds", "permutations", "duplicate_cosine", "attribute", "seed",
+        "encoder.checkpoint", "out", "data_dir", "cache_dir",
     ],
     "attack": [
         "guards", "tests", "point", "attacks", "samples", "epsilon", "steps", "checkpoint", "device", "out",

@@ -8,15 +8,31 @@ from pathlib import Path
 
 import pytest
 
+from guardtrain.scenes import SceneSource
 from tests.commands.conftest import SMALL_DATA
 
 OUT = Path("outputs/audit/scenes")
-AUDIT = ["audit", *(part.replace("400", "240") for part in SMALL_DATA), "permutations=2", "replicates=200"]
+AUDIT = [
+    "audit",
+    *(part.replace("400", "240") for part in SMALL_DATA),
+    "permutations=2",
+    "replicates=200",
+    "attribute=context",
+]
 
 
 def test_an_audit_prints_tables_and_keeps_all_of_it_and_a_seed_gives_one_file(run) -> None:
     text = run(*AUDIT)
-    for part in ("Audit of 'scenes'", "Within one label", "cannot be tested: all 240 are unedited", "What this means"):
+    for part in (
+        "Audit of 'scenes'",
+        "The label, told without looking at the image",
+        "the images are drawn: there are no files to look at",
+        "Labels that readers contradict",
+        "By 'context'",
+        "Within one label",
+        "cannot be tested: all 240 are unedited",
+        "What this means",
+    ):
         assert part in text
     whole = json.loads((OUT / "audit.json").read_text())
     assert all(sentence.split(".")[0][:40] in text for sentence in whole["findings"])
@@ -30,12 +46,30 @@ def test_an_audit_prints_tables_and_keeps_all_of_it_and_a_seed_gives_one_file(ru
     )
     assert float(row["value"]) == edited["readout"]["auroc"]
     assert f"{edited['readout']['auroc']:.3f}".lstrip("0") in text
+    listed = sum(len(check["images"]) + 2 * len(check["pairs"]) for check in whole["checks"])
+    with (OUT / "suspects.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == listed > 0
     # the same seed gives the same file
     first = (OUT / "audit.json").read_bytes()
     run(*AUDIT)
     assert (OUT / "audit.json").read_bytes() == first
     run(*AUDIT, "seed=1")
     assert (OUT / "audit.json").read_bytes() != first
+
+
+def test_a_class_saved_as_png_is_a_stop_sign(run, tmp_path: Path) -> None:
+    source = SceneSource(pool="real", n=160, seed=3)
+    records = source.records()
+    folder = tmp_path / "photos"
+    for i, label in enumerate(records.labels):
+        file = folder / ("unsafe" if label else "safe") / f"{i:03}.{'png' if label else 'jpg'}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        source.image(i).save(file)
+    overrides = ["data=image_folder", f"data.real.root={folder}", "data.pairs=null", *AUDIT[-3:]]
+    text = " ".join(run("audit", *overrides, "encoder=demo", "out=out").split())
+    assert "STOP: on the real pool the file format alone tells the label: AUROC 1.0" in text
+    assert "STOP: on test set 'in_domain' the file format alone tells the label" in text
+    assert "STOP PNG: 100 % of unsafe, 0 % of safe" in text
 
 
 @pytest.mark.parametrize(

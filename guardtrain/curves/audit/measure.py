@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from guardtrain.curves.audit.attributes import AttributeScores, Gap, gaps
+from guardtrain.curves.audit.clues import Clue, clues
 from guardtrain.curves.audit.duplicates import NearDuplicates, near_duplicates
+from guardtrain.curves.audit.files import LookedAt, look
 from guardtrain.curves.audit.geometry import PairGeometry, pair_geometry
+from guardtrain.curves.audit.labels import LabelCheck, Reading, check_labels
 from guardtrain.curves.audit.readout import Readout, readability
 from guardtrain.curves.audit.settings import AuditSettings
 from guardtrain.curves.audit.stacked import StackedRows
@@ -72,6 +77,10 @@ class Audit:
         sizes: part -> (images, unsafe images, edited images, pairs).
         questions, associations, duplicates: see there.
         geometry: part with pairs -> its pairs' similarities.
+        looked: part -> what could be had of its files.
+        clues: what tells the label without looking at the image, a line for each part and property.
+        checks: labels and pairs that are doubted, part by part.
+        gaps: between values of the attribute, where there is such a column.
     """
 
     data: str
@@ -82,9 +91,18 @@ class Audit:
     associations: tuple[Association, ...]
     duplicates: tuple[NearDuplicates, ...]
     geometry: dict[str, PairGeometry]
+    looked: dict[str, LookedAt]
+    clues: tuple[Clue, ...]
+    checks: tuple[LabelCheck, ...]
+    gaps: tuple[Gap, ...]
 
 
-def audit_pools(pools: Pools, settings: AuditSettings, say: Callable[[str], None] = lambda text: None) -> Audit:
+def audit_pools(
+    pools: Pools,
+    settings: AuditSettings,
+    say: Callable[[str], None] = lambda text: None,
+    sources: Mapping[str, Any] | None = None,
+) -> Audit:
     """Audit the training pools (what is held out for a test set is not in them) and the test sets.
 
     The order of the records does not matter: draws are made in the order of the ids.
@@ -93,14 +111,29 @@ def audit_pools(pools: Pools, settings: AuditSettings, say: Callable[[str], None
         pools: of `guardtrain.training.pools.make_pools`.
         settings: how much to measure.
         say: told what is being measured.
+        sources: by part ("real", "pairs", "test NAME") the source that its records came from, so that image files can
+            be looked at and the order of the rows is known.
     """
     parts = {"real": pools.real} | ({} if pools.pairs is None else {"pairs": pools.pairs})
     parts = {name: _in_order(part) for name, part in parts.items()}
     tests = {name: _in_order(part) for name, part in pools.tests.items()}
+    everything = parts | {f"test {name}": part for name, part in tests.items()}
+    say("audit: what tells the label without looking at an image")
+    looked = {
+        name: look(part, (sources or {}).get(name), most=settings.max_images, seed=settings.seed)
+        for name, part in everything.items()
+    }
+    told = clues(
+        {name: known for name, (known, _) in looked.items()},
+        folds=settings.folds,
+        replicates=settings.replicates,
+        seed=settings.seed,
+    )
+    say("audit: reading the labels")
+    checks, readings = check_labels(everything, folds=settings.folds, most=settings.max_compared, seed=settings.seed)
     say("audit: reading edited, pool and source within one label")
     questions = _questions(parts, settings)
     say("audit: duplicates and pair differences")
-    everything = parts | {f"test {name}": part for name, part in tests.items()}
     associations = [association(name, *_columns([part])) for name, part in everything.items()]
     if "pairs" in parts:
         associations.insert(2, association("real + pairs", *_columns(list(parts.values()))))
@@ -141,7 +174,23 @@ def audit_pools(pools: Pools, settings: AuditSettings, say: Callable[[str], None
         tuple(associations),
         tuple(duplicates),
         geometry,
+        {name: how for name, (_, how) in looked.items()},
+        tuple(told),
+        tuple(checks),
+        tuple(_gaps(everything, readings, settings)),
     )
+
+
+def _gaps(parts: Mapping[str, Embeddings], readings: Mapping[str, Reading], settings: AuditSettings) -> list[Gap]:
+    """Gaps between values of the attribute in the parts that have such a column."""
+    scored = {}
+    for name, reading in readings.items():
+        records = parts[name].records
+        if settings.attribute in records.table.column_names:
+            own = records.take(reading.rows)
+            values = np.array([None if v is None else str(v) for v in own.column(settings.attribute)], dtype=object)
+            scored[name] = AttributeScores(reading.logits, own.labels, own.groups, values)
+    return gaps(scored, replicates=settings.replicates, seed=settings.seed)
 
 
 def association(part: str, labels: np.ndarray, edited: np.ndarray) -> Association:

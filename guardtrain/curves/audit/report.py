@@ -10,13 +10,20 @@ from typing import Any
 import numpy as np
 
 from guardtrain.curves.audit.duplicates import NearDuplicates
+from guardtrain.curves.audit.entrance_report import (
+    clue_table,
+    entrance_findings,
+    entrance_rows,
+    gap_table,
+    label_table,
+)
 from guardtrain.curves.audit.geometry import PairGeometry
 from guardtrain.curves.audit.measure import LABELS, Association, Audit, Question
 from guardtrain.curves.audit.readout import Readout
+from guardtrain.curves.audit.tables import WIDTH, interval_text, named, share_text, table, wrapped
 from guardtrain.curves.statistics import number_text
 from guardtrain.records import SAFE, UNSAFE
 
-WIDTH = 100
 _POOLS = ("real", "pairs")
 _SHOWN = 5  # couples of near duplicates a line each; the file has more
 _MOST_ODDS = 1000  # more are as good as never: an empty cell gives any number, the larger the more images
@@ -30,7 +37,9 @@ def audit_text(audit: Audit, *, width: int = WIDTH) -> str:
         audit: of `guardtrain.curves.audit.audit_pools`.
         width: sentences are wrapped at; tables are as wide as they are, at most 100.
     """
-    blocks = [_sizes(audit), _readouts(audit), _associations(audit), _duplicates(audit)]
+    blocks = [_sizes(audit), clue_table(audit), label_table(audit), gap_table(audit)]
+    blocks = [block for block in blocks if block]
+    blocks += [_readouts(audit), _associations(audit), _duplicates(audit)]
     if audit.geometry:
         blocks.append(_geometry(audit))
     said = [
@@ -43,13 +52,14 @@ def audit_text(audit: Audit, *, width: int = WIDTH) -> str:
 
 def findings(audit: Audit) -> list[str]:
     """What the figures mean for the claims one may make, a sentence or three each, the weightiest first."""
-    out = _on_edits(audit)
+    stops, entrance = entrance_findings(audit)
+    out = stops + _on_edits(audit)
     out += [text for a in _tests(audit) if (text := _on_test_edits(a))]
     out += _on_pools(audit)
     out += _on_sources(audit)
     out += _on_duplicates(audit)
     out += _on_pairs(audit)
-    return out
+    return out + entrance
 
 
 def audit_rows(audit: Audit) -> list[dict[str, Any]]:
@@ -57,8 +67,9 @@ def audit_rows(audit: Audit) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
 
     def add(section: str, part: str, measure: str, value: float, **more: Any) -> None:
-        empty = {"label": "", "property": "", "low": np.nan, "high": np.nan, "n": 0, "note": ""}
-        rows.append({"section": section, "part": part, "measure": measure, "value": value} | empty | more)
+        rows.append({"section": section, "part": part, "measure": measure, "value": value} | more)
+
+    rows += entrance_rows(audit)
 
     for question in audit.questions:
         r = question.readout
@@ -91,15 +102,16 @@ def audit_rows(audit: Audit) -> list[dict[str, Any]]:
                 continue
             ends = {end: getattr(g, f"{measure}_{end}", np.nan) for end in ("low", "high")}
             add("pairs", part, measure, value, n=g.n_pairs, note=_pairs_of(g), **ends)
-    columns = ["section", "part", "label", "property", "measure", "value", "low", "high", "n", "note"]
-    return [{name: row[name] for name in columns} for row in rows]
+    empty: dict[str, Any] = {"section": "", "part": "", "label": "", "property": "", "measure": "", "value": np.nan}
+    empty |= {"low": np.nan, "high": np.nan, "n": 0, "note": ""}
+    return [empty | row for row in rows]
 
 
 def _sizes(audit: Audit) -> str:
     rows = [["", "images", "unsafe", "edited", "pairs"]]
     for part, (n, unsafe, edited, pairs) in audit.sizes.items():
-        rows.append([_named(part), f"{n:,}", f"{unsafe:,}", f"{edited:,}", f"{pairs:,}" if pairs else "–"])
-    return _table(f"Audit of '{audit.data}' · encoder {audit.encoder}", rows)
+        rows.append([named(part), f"{n:,}", f"{unsafe:,}", f"{edited:,}", f"{pairs:,}" if pairs else "–"])
+    return table(f"Audit of '{audit.data}' · encoder {audit.encoder}", rows)
 
 
 def _readouts(audit: Audit) -> str:
@@ -115,7 +127,7 @@ def _readouts(audit: Audit) -> str:
             chance = f"{number_text(r.chance, 2)} ≤ {number_text(r.chance_high, 2)}"
             counts = f"{r.n_with:,} + {r.n_without:,}"
             counts += f" of {r.of_with + r.of_without:,}" if r.sampled else ""
-            rows.append([*cells, f"{number_text(r.auroc)} {_interval(r.low, r.high)}", chance, counts])
+            rows.append([*cells, f"{number_text(r.auroc)} {interval_text(r.low, r.high)}", chance, counts])
     s = audit.settings
     note = (
         f"Logistic regression, {s.folds} folds by group; brackets: 95 % bootstrap intervals over groups. Permuted: "
@@ -123,19 +135,19 @@ def _readouts(audit: Audit) -> str:
     )
     if any(question.readout.sampled for question in audit.questions):
         note += f" Of more than {s.max_images:,} (max_images) a sample is used."
-    return _table("Within one label", rows, left=3) + "\n" + _wrapped(note)
+    return table("Within one label", rows, left=3) + "\n" + wrapped(note)
 
 
 def _associations(audit: Audit) -> str:
     rows = [["", "of safe", "of unsafe", "Cramér's V", "odds of safe", "AUROC"]]
     for a in audit.associations:
-        shares = [_share(a.counts[2 * i + 1], a.counts[2 * i] + a.counts[2 * i + 1]) for i in (0, 1)]
+        shares = [share_text(a.counts[2 * i + 1], a.counts[2 * i] + a.counts[2 * i + 1]) for i in (0, 1)]
         if not (a.counts[1] or a.counts[3]):
-            rows.append([_named(a.part), *shares, "–", "–", "–"])
+            rows.append([named(a.part), *shares, "–", "–", "–"])
             continue
-        rows.append([_named(a.part), *shares, number_text(a.cramers_v, 2), _times(a.odds), number_text(a.auroc, 2)])
+        rows.append([named(a.part), *shares, number_text(a.cramers_v, 2), _times(a.odds), number_text(a.auroc, 2)])
     note = "Odds: of being safe, edited images over unedited ones. AUROC: 'edited' as the only score."
-    return _table("Edited images, and what 'edited' alone says of the label", rows) + "\n" + _wrapped(note)
+    return table("Edited images, and what 'edited' alone says of the label", rows) + "\n" + wrapped(note)
 
 
 def _duplicates(audit: Audit) -> str:
@@ -150,7 +162,7 @@ def _duplicates(audit: Audit) -> str:
         if d.n_couples > _SHOWN and d.couples:
             kept = "" if len(d.couples) == d.n_couples else f", {len(d.couples)} of them"
             listed.append(f"    and {d.n_couples - _SHOWN:,} more ({d.a} – {d.b}) in audit.json{kept}")
-    text = _table("Near duplicates, by cosine", rows)
+    text = table("Near duplicates, by cosine", rows)
     if part := [d for d in audit.duplicates if d.sampled]:
         sizes = "; ".join(
             f"{d.a} – {d.b}: {d.n_a:,} of {d.of_a:,} with {d.n_b:,} of {d.of_b:,}"
@@ -158,7 +170,7 @@ def _duplicates(audit: Audit) -> str:
             for d in part
         )
         listed.append(
-            _wrapped(
+            wrapped(
                 f"≥: in a sample; the whole has at least as many ({sizes}). max_compared sets how many are compared."
             )
         )
@@ -174,12 +186,12 @@ def _geometry(audit: Audit) -> str:
     )
     if any(g.n_pairs < g.of_pairs for g in audit.geometry.values()):
         note += " One's own half is found less often among all pairs than in a sample of them (max_images)."
-    return "\n".join(["Pairs in embedding space", *tables, _wrapped(note)])
+    return "\n".join(["Pairs in embedding space", *tables, wrapped(note)])
 
 
 def _geometry_of(audit: Audit, parts: Sequence[str]) -> str:
     every = [audit.geometry[part] for part in parts]
-    rows: list[list[str]] = [["", *(_named(part) for part in parts)]]
+    rows: list[list[str]] = [["", *(named(part) for part in parts)]]
     rows.append(["pairs measured", *(_pairs_of(g) or f"{g.n_pairs:,}" for g in every)])
     rows.append(
         [
@@ -188,18 +200,18 @@ def _geometry_of(audit: Audit, parts: Sequence[str]) -> str:
         ]
     )
     rows.append(["halves of different pairs", *(_cosine(g.between) for g in every)])
-    rows.append(["nearest unsafe half is one's own", *(_share(g.found, 1) for g in every)])
+    rows.append(["nearest unsafe half is one's own", *(share_text(g.found, 1) for g in every)])
     rows.append(
         [
             "differences of two pairs [95 %]",
-            *(f"{number_text(g.consistency)} {_interval(g.consistency_low, g.consistency_high)}" for g in every),
+            *(f"{number_text(g.consistency)} {interval_text(g.consistency_low, g.consistency_high)}" for g in every),
         ]
     )
     if any(np.isfinite(g.same_category) for g in every):
         rows.append(["  of one category", *(number_text(g.same_category) for g in every)])
     rows.append(["  of halves that are no pairs", *(number_text(g.unpaired) for g in every)])
     rows.append(["mean difference and real data's", *(number_text(g.with_real) for g in every)])
-    return _table("", rows).removeprefix("\n")
+    return table("", rows).removeprefix("\n")
 
 
 def _on_edits(audit: Audit) -> list[str]:
@@ -217,7 +229,7 @@ def _on_edits(audit: Audit) -> list[str]:
 def _on_edits_within(audit: Audit, question: Question) -> str:
     """What one label's readout of `edited` means."""
     label, r = question.label, question.readout
-    figure = f"AUROC {number_text(r.auroc)} {_interval(r.low, r.high)}"
+    figure = f"AUROC {number_text(r.auroc)} {interval_text(r.low, r.high)}"
     figure += f", {sample}" if (sample := _sample_of(r)) else ""
     if not r.readable:
         return (
@@ -362,39 +374,11 @@ def _pairs_of(g: PairGeometry) -> str:
     return f"{g.n_pairs:,} of {g.of_pairs:,}" if g.n_pairs < g.of_pairs else ""
 
 
-def _table(title: str, rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Columns as wide as they need; the first `left` flush left. A short row's last cell may run over."""
-    columns = len(rows[0])
-    widths = [max((len(row[i]) for row in rows if len(row) == columns), default=0) for i in range(columns)]
-    for i in range(min(left, columns)):  # a cell that runs over does not widen its column
-        widths[i] = max(len(row[i]) for row in rows if len(row) > i and (len(row) == columns or i < len(row) - 1))
-    lines = []
-    for row in rows:
-        cells = []
-        for i, text in enumerate(row):
-            cells.append(text.ljust(widths[i]) if i < left else text.rjust(widths[i]))
-        lines.append(("  " + "   ".join(cells)).rstrip())
-    rule = "  " + "─" * (max(map(len, lines)) - 2)
-    return "\n".join([title, lines[0], rule, *lines[1:]])
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
-
-
-def _interval(low: float, high: float) -> str:
-    return f"[{number_text(low)}, {number_text(high)}]"
-
-
 def _cosine(value: float) -> str:
     """Four digits, never rounded up to 1: what is not the same is not written as the same."""
     if not np.isfinite(value):
         return "–"
     return number_text(min(value, 0.9999) if value < 1 - 1e-6 else 1.0, 4)
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.0f} %" if whole else "–"
 
 
 def _times(odds: float) -> str:
@@ -409,7 +393,3 @@ def _times(odds: float) -> str:
 
 def _digits(value: float) -> int:
     return max(2, len(f"{value:g}".partition(".")[2]))
-
-
-def _named(part: str) -> str:
-    return f"test '{part.removeprefix('test ')}'" if part.startswith("test ") else part

@@ -12,12 +12,15 @@ class AuditSettings:
     """How an audit measures.
 
     Args:
-        max_images: images a readout uses, and pairs the pair measurements use; more are drawn from.
-        max_compared: images of each part that are compared for duplicates; more are drawn from.
+        max_images: images a readout uses, files of each part that are looked at, and pairs the pair measurements use;
+            more are drawn from.
+        max_compared: images of each part that are compared for duplicates, and images in all whose labels are read;
+            more are drawn from.
         folds: of the cross-validation.
         permutations: of the property over groups, what "not readable" looks like.
         replicates: of the bootstrap.
         duplicate_cosine: from which cosine on two images count as near duplicates.
+        attribute: the column between whose values gaps are looked for, where there is one.
         seed: of all draws; the same seed gives the same audit.
     """
 
@@ -27,6 +30,7 @@ class AuditSettings:
     permutations: int = 20
     replicates: int = 1000
     duplicate_cosine: float = 0.999
+    attribute: str = "attribute"
     seed: int = 0
 
     def __post_init__(self) -> None:
