@@ -169,13 +169,7 @@ def coded(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
     (array([0, 1, 0, 2]), ['JPEG', 'PNG', 'none'])
     """
     if values.dtype.kind != "f":
-        texts = np.array(["none" if value is None else str(value) for value in values], dtype=object)
-        names, index, counts = np.unique(texts.astype(str), return_inverse=True, return_counts=True)
-        if len(names) <= _MOST_VALUES:
-            return index, [str(name) for name in names]
-        place = np.argsort(np.argsort(-counts, kind="stable"), kind="stable")
-        kept = [str(name) for name in names[np.argsort(-counts, kind="stable")[: _MOST_VALUES - 1]]]
-        return np.minimum(place[index], _MOST_VALUES - 1), [*kept, "others"]
+        return _coded_names(values)
     known = np.isfinite(values)
     codes, names = np.zeros(len(values), dtype=np.int64), list[str]()
     distinct, index, counts = np.unique(values[known], return_inverse=True, return_counts=True)
@@ -195,6 +189,17 @@ def coded(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
         codes[~known] = len(names)
         names.append("none")
     return codes, names
+
+
+def _coded_names(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """The same of names: the rarer ones are one where there are many."""
+    texts = np.array(["none" if value is None else str(value) for value in values], dtype=object)
+    names, index, counts = np.unique(texts.astype(str), return_inverse=True, return_counts=True)
+    if len(names) <= _MOST_VALUES:
+        return index, [str(name) for name in names]
+    order = np.argsort(-counts, kind="stable")
+    kept = [str(name) for name in names[order[: _MOST_VALUES - 1]]]
+    return np.minimum(np.argsort(order)[index], _MOST_VALUES - 1), [*kept, "others"]
 
 
 def _told_by(values: np.ndarray, labels: np.ndarray, codes: np.ndarray, names: list[str]) -> str:
