@@ -170,7 +170,7 @@ class MLPBank(HeadBank):
             for seed, same in itertools.groupby(self.seeds):
                 stop = start + len(list(same))
                 if seed not in drawn:
-                    drawn[seed] = _dropout_mask(self.dropout, (seed, step, layer), shape).to(x.device)
+                    drawn[seed] = dropout_mask(self.dropout, (seed, step, layer), shape).to(x.device)
                 groups.append((slice(start, stop), drawn[seed]))
                 start = stop
             masks.append(groups)
@@ -353,7 +353,7 @@ def _versions(tensors: Sequence[Tensor]) -> tuple[int, ...]:
     return tuple(tensor._version for tensor in tensors)
 
 
-def _dropout_mask(dropout: float, key: tuple[int, ...], shape: tuple[int, int]) -> Tensor:
+def dropout_mask(dropout: float, key: tuple[int, ...], shape: tuple[int, int]) -> Tensor:
     """A mask `(B, H)` drawn from `key`: 1 / (1 - dropout) with probability 1 - dropout (to 1/65536), else 0.
 
     Sixteen bits decide about a unit; a mask of fewer rows is the beginning of one of more.

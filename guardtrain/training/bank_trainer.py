@@ -50,12 +50,9 @@ def bank_trainer(
         callbacks.append(
             ModelCheckpoint(work.folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
         )
-    accelerator = settings.accelerator
-    if accelerator == "auto" and work.recipe.full_batch and not torch.cuda.is_available():
-        accelerator = "cpu"  # Apple's GPU has no float64
     quiet_lightning()
     return L.Trainer(
-        accelerator=accelerator,
+        accelerator="cpu" if on_cpu(work.recipe) else settings.accelerator,
         devices=1,
         plugins=WholeCheckpoints(),
         max_steps=max_steps,
@@ -69,6 +66,14 @@ def bank_trainer(
         num_sanity_val_steps=0,
         limit_val_batches=limit_val_batches,
     )
+
+
+def on_cpu(recipe: TrainingRecipe) -> bool:
+    """Whether the heads are trained on the CPU; Apple's GPU has no float64, which whole batches take."""
+    settled = recipe.trainer.accelerator
+    if settled != "auto":
+        return settled == "cpu"
+    return not torch.cuda.is_available() and (recipe.full_batch or not torch.backends.mps.is_available())
 
 
 def last_checkpoint(folder: Path | None) -> str | None:

@@ -53,7 +53,9 @@ def _fits(dim: int, heads: int, rows: int, memory_gb: float) -> bool:
     return heads <= MOST_LINEAR_HEADS and need <= memory_gb * 2**30
 
 
-def stepped_banks(one: HeadBank, plans: Sequence[RunPlan], batch_size: int, memory_gb: float) -> list[Tensor]:
+def stepped_banks(
+    one: HeadBank, plans: Sequence[RunPlan], batch_size: int, memory_gb: float, *, in_blocks: bool = False
+) -> list[Tensor]:
     """Banks of heads that take steps on batches (AdamW): int64 indices of plans.
 
     A bank holds runs of one batch width, of images and of pairs, so that a head's sums are those it has alone.
@@ -66,6 +68,8 @@ def stepped_banks(one: HeadBank, plans: Sequence[RunPlan], batch_size: int, memo
         plans: the runs.
         batch_size: images a head sees in a step.
         memory_gb: most memory of one bank.
+        in_blocks: the bank is trained by `BlockwiseSteps`, which looks after widths and the cache itself: memory alone
+            ends a bank.
     """
     widths = sum(p.shape[-1] for p in one.parameters() if p.ndim == 3)
     fixed = sum(p.numel() for p in one.parameters())
@@ -77,14 +81,15 @@ def stepped_banks(one: HeadBank, plans: Sequence[RunPlan], batch_size: int, memo
         )
         for plan in plans
     ]
-    for r in sorted(range(len(plans)), key=lambda r: (shapes[r], len(plans[r].train), plans[r].seed)):
+    pairs = [0 if plan.pairs is None else min(len(plan.pairs), pairs_a_step(batch_size)) for plan in plans]
+    for r in sorted(range(len(plans)), key=lambda r: (shapes[r], pairs[r], len(plans[r].train), plans[r].seed)):
         plan = plans[r]
         width = shapes[r][0]
         state = fixed + 2 * one.parameters_per_image * len(plan.train)
         rows = max(width, 0 if plan.held_out is None else len(plan.held_out))
         memory = int(memory_gb * 2**28 / (5 * state + rows * (one.dim + 3 * widths)))
-        limit = max(1, min(memory, max(FEWEST_HEADS, CACHE_BYTES // (16 * state))))
-        if not banks or len(banks[-1]) >= limit or shapes[banks[-1][0]] != shapes[r]:
+        limit = max(1, memory if in_blocks else min(memory, max(FEWEST_HEADS, CACHE_BYTES // (16 * state))))
+        if not banks or len(banks[-1]) >= limit or (shapes[banks[-1][0]] != shapes[r] and not in_blocks):
             banks.append([])
         banks[-1].append(r)
     return [torch.tensor(bank) for bank in banks]

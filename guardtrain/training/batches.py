@@ -123,7 +123,7 @@ class IndexStream:
             n = len(plan.train)
             key = (plan.seed, n)
             if key not in positions:
-                positions[key] = np.arange(n) if n <= self.batch_size else self._positions(plan.seed, n, step)
+                positions[key] = self.positions(plan, step, step + 1)[0]
             chosen = plan.train[positions[key]]
             index[r, : len(chosen)] = chosen
             weight[r, : len(chosen)] = 1
@@ -132,12 +132,20 @@ class IndexStream:
             self._constant = batch
         return batch
 
-    def _positions(self, seed: int, n: int, step: int) -> np.ndarray:
-        """Positions `step·B … (step+1)·B` in the concatenation of the epochs' random orders of n images."""
-        first, last = step * self.batch_size, (step + 1) * self.batch_size
-        epochs = range(first // n, (last - 1) // n + 1)
-        parts = [self._order(seed, n, epoch)[max(first - epoch * n, 0) : min(last - epoch * n, n)] for epoch in epochs]
-        return np.concatenate(parts)
+    def positions(self, plan: RunPlan, start: int, stop: int) -> np.ndarray:
+        """`(stop - start, b)` which of its images a run sees in each of these steps, as places in `plan.train`.
+
+        All of them, or places `step·B … (step+1)·B` in the concatenation of the epochs' random orders.
+        """
+        n = len(plan.train)
+        if n <= self.batch_size:
+            return np.tile(np.arange(n), (stop - start, 1))
+        first, last = start * self.batch_size, stop * self.batch_size
+        parts = [
+            self._order(plan.seed, n, epoch)[max(first - epoch * n, 0) : min(last - epoch * n, n)]
+            for epoch in range(first // n, (last - 1) // n + 1)
+        ]
+        return np.concatenate(parts).reshape(stop - start, -1)
 
     def _order(self, seed: int, n: int, epoch: int) -> np.ndarray:
         key = (seed, n, epoch)
@@ -177,15 +185,23 @@ class RowNoise:
         >>> bool(rows[0, 2].equal(rows[0, 3])), bool(rows[0, 2].equal(rows[0, 4]))
         (True, False)
         """
-        pairs, dim = (x.shape[1] - images) // 2, x.shape[2]
+        noise = self._drawn(self.seeds, x.shape[1], images, x.shape[2], step).to(x)
+        return x + self.deviations.to(x) * noise
+
+    def add(self, runs: slice, x: Tensor, images: int, step: int) -> None:
+        """Add to the rows `x` of neighbouring runs, in place, what `added` gives them."""
+        x.addcmul_(self.deviations[runs], self._drawn(self.seeds[runs], x.shape[1], images, x.shape[2], step))
+
+    @staticmethod
+    def _drawn(seeds: Sequence[int], rows: int, images: int, dim: int, step: int) -> Tensor:
+        """`(R, rows, D)` standard normal numbers, the same for both halves of a pair and for runs of one seed."""
         drawn: dict[int, Tensor] = {}
-        for seed in self.seeds:
+        for seed in seeds:
             if seed not in drawn:
                 of_images = torch.from_numpy(_normal((seed, step, 0), (images, dim)))
-                of_pairs = torch.from_numpy(_normal((seed, step, 1), (pairs, dim)))
+                of_pairs = torch.from_numpy(_normal((seed, step, 1), ((rows - images) // 2, dim)))
                 drawn[seed] = torch.cat([of_images, of_pairs.repeat_interleave(2, 0)])
-        noise = torch.stack([drawn[seed] for seed in self.seeds]).to(x)
-        return x + self.deviations.to(x) * noise
+        return torch.stack([drawn[seed] for seed in seeds])
 
 
 def _normal(key: tuple[int, ...], shape: tuple[int, int]) -> np.ndarray:

@@ -106,11 +106,11 @@ class EmbeddingDataModule(L.LightningDataModule):
         self._rows: Tensor | None = None
         self.pairs = pairs or PairSettings()
         self.class_weights = torch.stack([class_weights(labels[plan.train], class_weight) for plan in plans])  # (R, 2)
-        self._is_pair = torch.zeros(len(embeddings), dtype=torch.bool)
+        self.is_pair = torch.zeros(len(embeddings), dtype=torch.bool)
         for plan in plans:
-            self._is_pair[torch.from_numpy(np.concatenate([plan.train[:0], *plan.parts[1:]]))] = True
-        self._lift, self._share = self._pair_masses()
-        self._pair_stream, self._pair_rows = self._whole_pairs(batch_size if all_pairs else pairs_a_step(batch_size))
+            self.is_pair[torch.from_numpy(np.concatenate([plan.train[:0], *plan.parts[1:]]))] = True
+        self.lift, self.share = self._pair_masses()
+        self.pair_stream, self.pair_rows = self._whole_pairs(batch_size if all_pairs else pairs_a_step(batch_size))
         self._same: BankBatch | None = None  # where every step sees the same rows
 
     def setup(self, stage: str) -> None:
@@ -118,8 +118,8 @@ class EmbeddingDataModule(L.LightningDataModule):
             device = self.trainer.strategy.root_device
             self.embeddings, self.labels = self.embeddings.to(device), self.labels.to(device)
             self.class_weights = self.class_weights.to(device)
-            self._is_pair, self._lift = self._is_pair.to(device), self._lift.to(device)
-            self._share, self._pair_rows = self._share.to(device), self._pair_rows.to(device)
+            self.is_pair, self.lift = self.is_pair.to(device), self.lift.to(device)
+            self.share, self.pair_rows = self.share.to(device), self.pair_rows.to(device)
             self._same = None
 
     def teardown(self, stage: str) -> None:
@@ -143,7 +143,7 @@ class EmbeddingDataModule(L.LightningDataModule):
         """The rows of optimisation step `step` (from 0); the same tensors where all steps see the same rows."""
         if self._same is None:
             batch = self._bank_batch(self.stream.batch(step))
-            if not self.stream.constant or self._pair_stream is not None:
+            if not self.stream.constant or self.pair_stream is not None:
                 return batch
             self._same, self._rows = batch, None  # its rows are its own now
         return self._same._replace(step=step)
@@ -156,14 +156,14 @@ class EmbeddingDataModule(L.LightningDataModule):
         index = batch.index.to(self.labels.device)
         labels = self.labels[index]
         weights = batch.weight.to(self.labels.device) * self.class_weights.gather(1, labels.long())
-        weights = torch.where(self._is_pair[index], weights * self._lift[:, None], weights)
+        weights = torch.where(self.is_pair[index], weights * self.lift[:, None], weights)
         pair_weights = weights.new_zeros(len(index), 0)
-        if self._pair_stream is not None and steps:
-            chosen = self._pair_stream.batch(batch.step)
-            halves = self._pair_rows.gather(1, chosen.index.to(index.device)[:, :, None].expand(-1, -1, 2))  # (R, P, 2)
+        if self.pair_stream is not None and steps:
+            chosen = self.pair_stream.batch(batch.step)
+            halves = self.pair_rows.gather(1, chosen.index.to(index.device)[:, :, None].expand(-1, -1, 2))  # (R, P, 2)
             index = torch.cat([index, halves.flatten(1)], dim=1)
             pair_weights = chosen.weight.to(index.device)
-            pair_weights = pair_weights / pair_weights.sum(1, keepdim=True).clamp_min(1) * self._share[:, None]
+            pair_weights = pair_weights / pair_weights.sum(1, keepdim=True).clamp_min(1) * self.share[:, None]
         return BankBatch(batch.step, self._gather(index), labels, weights, pair_weights, self.pairs)
 
     def _pair_masses(self) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,13 @@ def pair_terms(unsafe: Tensor, safe: Tensor, pairs: PairSettings) -> Tensor:
     return centred + pairs.logistic * F.softplus(safe - unsafe) if pairs.logistic else centred
 
 
+def pair_slopes(unsafe: Tensor, safe: Tensor, pairs: PairSettings) -> tuple[Tensor, Tensor]:
+    """The derivatives of `pair_terms` in the logits of the unsafe and of the safe halves."""
+    centred = (unsafe + safe).mul_(pairs.centring / 2)
+    apart = torch.sigmoid(safe - unsafe).mul_(pairs.logistic) if pairs.logistic else torch.zeros_like(centred)
+    return centred - apart, centred + apart
+
+
 def contrastive_terms(unsafe: Tensor, safe: Tensor, there: Tensor, temperature: float) -> Tensor:
     """PairCFR's contrastive loss (Qiu et al., ACL 2024, arXiv 2406.06633) among the halves of pairs.
 

@@ -9,8 +9,9 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from guardtrain.heads import HeadBank
+from guardtrain.heads import HeadBank, MLPBank
 from guardtrain.training.batches import RowNoise
+from guardtrain.training.blocks import BlockwiseSteps
 from guardtrain.training.datamodule import BankBatch, StepRange
 from guardtrain.training.lbfgs import BankLBFGS
 from guardtrain.training.losses import squared_norms
@@ -52,14 +53,29 @@ class GuardModule(L.LightningModule):
         self.patience, self.seed, self.noise = patience, seed, noise
         self.head_losses = torch.empty(0)
         self.held_out_curve: list[Tensor] = []
+        self._blocks: BlockwiseSteps | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """`(R, N)` probabilities for embeddings `(N, D)`."""
         return torch.sigmoid(self.bank(x))
 
-    def training_step(self, batch: StepRange, batch_idx: int) -> Tensor:
-        """The loss of the batch's last step; the steps before it are taken here, without Lightning in between."""
+    def on_train_start(self) -> None:
+        """Let heads that are trained a few at a time be so."""
         optimizer, data = self._optimizer(), self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(optimizer, BankAdamW) and type(self.bank) is MLPBank and self.device.type == "cpu":
+            self._blocks = BlockwiseSteps(self.bank, optimizer, data, self.noise)
+
+    def training_step(self, batch: StepRange, batch_idx: int) -> Tensor | None:
+        """The loss of the batch's last step; the steps before it are taken here, without Lightning in between.
+
+        None where the last one is taken, too: Lightning's call of the optimizer then counts it and does nothing else.
+        """
+        optimizer, data = self._optimizer(), self.trainer.datamodule  # type: ignore[attr-defined]
+        if self._blocks is not None:
+            assert isinstance(optimizer, BankAdamW)
+            self.head_losses = self._blocks.take(batch.step, batch.stop)
+            optimizer.taken = batch.stop - 1
+            return None
         for step in range(batch.step, batch.stop - 1):
             optimizer.zero_grad()
             self._loss(data.batch(step)).backward()
@@ -118,6 +134,7 @@ class GuardModule(L.LightningModule):
         for parameter in self.bank.parameters():
             parameter.grad = None
         self.bank.release()
+        self._blocks = None
 
     def unfinished_heads(self) -> int:
         """How many heads L-BFGS left before their optimum; 0 with AdamW, which has no such end."""

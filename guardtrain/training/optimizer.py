@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ class BankAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.taken / self.schedule_steps)))
+        cosine = self._cosine(self.taken)
         for group in self.param_groups:
             for weights in (True, False):
                 chosen = [p for p in group["params"] if p.grad is not None and (p.ndim > 2) == weights]
@@ -88,13 +88,82 @@ class BankAdamW(torch.optim.Optimizer):
         self.taken += 1
         return loss
 
-    def _views(self, parameter: Tensor, heads: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Values, gradient and both moments of some neighbouring heads."""
+    def _cosine(self, taken: int) -> float:
+        """What the learning rate is multiplied by after so many steps."""
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, taken / self.schedule_steps)))
+
+    def moments(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
+        """Both moments of a parameter, `(R, ...)` each."""
         state = self.state[parameter]
         if not state:
             state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        return state["mean"], state["square"]
+
+    def _views(self, parameter: Tensor, heads: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Values, gradient and both moments of some neighbouring heads."""
+        means, squares = self.moments(parameter)
         assert parameter.grad is not None
-        return parameter[heads], parameter.grad[heads], state["mean"][heads], state["square"][heads]
+        return parameter[heads], parameter.grad[heads], means[heads], squares[heads]
+
+    def stepper(
+        self,
+        heads: slice,
+        values: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        moments: Sequence[tuple[Tensor, Tensor]],
+    ) -> Callable[[int], None]:
+        """What takes the steps of some neighbouring heads, whose gradients lie elsewhere than in the parameters.
+
+        torch's kernel is called as torch's own AdamW calls it, whose bookkeeping takes as long as a small head's step.
+
+        Args:
+            heads: which.
+            values, gradients: `(k, ...)` of each parameter, on the CPU.
+            moments: of each parameter for all heads, see `moments`.
+
+        Returns:
+            Given the number of steps taken before, takes the next one in place, which does not count in `taken`.
+        """
+        numbers = [
+            (value, gradient, mean[heads], square[heads])
+            for value, gradient, (mean, square) in zip(values, gradients, moments, strict=True)
+        ]
+        of_heads = (self.head_lr, self.weight_decay, self.penalty, self.steps)
+        settings = list(zip(*(of_all[heads].tolist() for of_all in of_heads), strict=True))
+        calls = []
+        for (lr, decay, penalty, steps), runs in _runs(settings).items():
+            for weights in (True, False):
+                chosen = [of for of in numbers if (of[0].ndim > 2) == weights]
+                parts = [[of_one[run] for of_one in of] for of in chosen for run in runs]
+                own = (decay, penalty) if weights else (0.0, 0.0)
+                calls.append(([list(column) for column in zip(*parts, strict=True)], lr, *own, steps))
+        group, counts = self.param_groups[0], torch.zeros(())
+        beta1, beta2 = group["betas"]
+
+        def step(taken: int) -> None:
+            cosine = self._cosine(taken)
+            counts.fill_(taken + 1)
+            for parts, lr, decay, penalty, steps in calls:
+                if taken >= steps:
+                    continue
+                if decay and penalty:  # both at once is more than the kernel knows
+                    torch._foreach_add_(parts[1], parts[0], alpha=2 * penalty)
+                coupled = penalty > 0 and decay == 0
+                kernel = torch._fused_adam_ if coupled else torch._fused_adamw_
+                kernel(
+                    *parts,
+                    [],
+                    [counts] * len(parts[0]),
+                    lr=lr * cosine,
+                    beta1=beta1,
+                    beta2=beta2,
+                    weight_decay=2 * penalty if coupled else decay,
+                    eps=group["eps"],
+                    amsgrad=False,
+                    maximize=False,
+                )
+
+        return step
 
     def _learning(self, weights: bool) -> dict[tuple[float, float, float], list[slice]]:
         """The heads that still learn, as runs of neighbours, by learning rate, weight decay and penalty.
@@ -123,13 +192,14 @@ class BankAdamW(torch.optim.Optimizer):
         super().load_state_dict(state)
 
 
-def _runs(
-    settings: Sequence[tuple[float, float, float]], learning: Sequence[bool]
-) -> dict[tuple[float, float, float], list[slice]]:
+_Setting = TypeVar("_Setting")
+
+
+def _runs(settings: Sequence[_Setting], learning: Sequence[bool] | None = None) -> dict[_Setting, list[slice]]:
     """For each setting the runs of neighbouring heads that have it, without those that no longer learn."""
-    runs: dict[tuple[float, float, float], list[slice]] = {}
+    runs: dict[_Setting, list[slice]] = {}
     start = 0
-    for (setting, learns), same in itertools.groupby(zip(settings, learning, strict=True)):
+    for (setting, learns), same in itertools.groupby(zip(settings, learning or [True] * len(settings), strict=True)):
         stop = start + len(list(same))
         if learns:
             runs.setdefault(setting, []).append(slice(start, stop))

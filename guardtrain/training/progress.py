@@ -50,6 +50,7 @@ def quiet_lightning() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")  # Lightning's own, of torch
+    warnings.filterwarnings("ignore", message=r"`training_step` returned `None`")  # the steps are taken in it
     warnings.filterwarnings("ignore", message=r"The `srun` command is available")  # one process needs none
     warnings.filterwarnings(
         "ignore", module=r"lightning\.pytorch", message=r".*(num_workers|log_every_n_steps|exists and is not empty).*"

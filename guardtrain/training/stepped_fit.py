@@ -10,8 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guardtrain.heads import HeadBank, join_states
-from guardtrain.training.bank_trainer import Work, bank_title, bank_trainer, last_checkpoint, run, tell_unfinished
+from guardtrain.heads import HeadBank, MLPBank, join_states
+from guardtrain.training.bank_trainer import (
+    Work,
+    bank_title,
+    bank_trainer,
+    last_checkpoint,
+    on_cpu,
+    run,
+    tell_unfinished,
+)
 from guardtrain.training.banks import full_batch_banks, stepped_banks
 from guardtrain.training.batches import RowNoise, RunPlan
 from guardtrain.training.datamodule import EmbeddingDataModule
@@ -22,6 +30,7 @@ from guardtrain.training.recipe import TrainingRecipe
 from guardtrain.training.selection import Candidates, pick
 
 STEPS_A_BATCH = 10  # steps of AdamW that Lightning sees as one batch
+STEPS_OF_A_BLOCK = 50  # the same of heads trained in blocks; a batch is the time that a block stays in the cache
 
 
 def choose_by_steps(work: Work, plans: Sequence[RunPlan]) -> Candidates:
@@ -71,16 +80,17 @@ def take_steps(work: Work, plans: Sequence[RunPlan], hyper: Candidates) -> tuple
     """The bank of all `plans` trained by steps, which heads failed, and held-out losses `(E, R)` (E = 0 without)."""
     recipe, dim = work.recipe, work.embeddings.shape[1]
     one = recipe.head.bank(1, dim)
+    in_blocks = _in_blocks(recipe, one)
     if recipe.full_batch:
         banks = full_batch_banks(one, plans, work.memory_gb)
     else:
-        banks = stepped_banks(one, plans, recipe.optimizer.batch_size, work.memory_gb)
+        banks = stepped_banks(one, plans, recipe.optimizer.batch_size, work.memory_gb, in_blocks=in_blocks)
     states: list[dict[str, Tensor]] = []
     curves: list[Tensor] = []
     for number, rows in enumerate(banks):
         # A product of one head goes to other BLAS routines, with other rounding, than the same head among several;
-        # with a twin beside it a lone head gets the same bits as in any bank.
-        banked = rows if len(rows) > 1 else rows.repeat(2)
+        # with a twin beside it a lone head gets the same bits as in any bank. Blocks need none.
+        banked = rows if len(rows) > 1 or in_blocks else rows.repeat(2)
         part = [plans[r] for r in banked.tolist()]
         where = None if work.folder is None else work.folder / f"bank{number}"
         title = bank_title(work.label, number, banks)
@@ -132,7 +142,7 @@ def _run_steps(work: Work, plans: Sequence[RunPlan], hyper: Candidates, title: s
         steps_per_epoch=selection.evaluate_every
         if evaluates and not recipe.full_batch
         else (min(every, longest) if every else longest),
-        steps_per_batch=1 if recipe.full_batch else STEPS_A_BATCH,
+        steps_per_batch=_steps_a_batch(work, bank),
         class_weight=recipe.loss.class_weight,
         pairs=recipe.loss.pairs,
         all_pairs=recipe.full_batch,
@@ -147,6 +157,18 @@ def _run_steps(work: Work, plans: Sequence[RunPlan], hyper: Candidates, title: s
     run(trainer, module, datamodule=data, ckpt_path=last_checkpoint(work.folder))
     tell_unfinished(module.unfinished_heads(), len(plans), longest)
     return module
+
+
+def _in_blocks(recipe: TrainingRecipe, bank: HeadBank) -> bool:
+    """Whether `BlockwiseSteps` trains the bank."""
+    return type(bank) is MLPBank and not recipe.full_batch and on_cpu(recipe)
+
+
+def _steps_a_batch(work: Work, bank: HeadBank) -> int:
+    """How many steps Lightning sees as one; a logger gets a loss for each."""
+    if work.recipe.full_batch:
+        return 1
+    return STEPS_OF_A_BLOCK if _in_blocks(work.recipe, bank) and not work.loggers else STEPS_A_BATCH
 
 
 def _make_optimizer(module: GuardModule, recipe: TrainingRecipe, hyper: Candidates) -> BankAdamW | BankLBFGS:

@@ -147,8 +147,8 @@ def test_an_interrupted_training_resumes_to_the_same_bits(tmp_path, monkeypatch)
         lambda folder: fit_bank(recipe, x, y, plans, folder=folder),
         tmp_path,
         monkeypatch,
-        cut_at=6,
-        steps_after=range(40, 100, 10),
+        cut_at=3,
+        steps_after=range(40, 100, 20),
     )
 
 
