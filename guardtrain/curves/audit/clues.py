@@ -210,7 +210,7 @@ def _told_by(values: np.ndarray, labels: np.ndarray, codes: np.ndarray, names: l
     best = int(np.argmax(np.round(np.abs(lead), 9) + 1e-9 * (lead > 0)))  # of equals the unsafe images' value
     if values.dtype.kind == "f" and "–" in names[best]:
         safe, unsafe = (float(np.nanmedian(values[labels == label])) for label in (0, 1))
-        return f"median {_number(unsafe)} of unsafe, {_number(safe)} of safe"
+        return f"medians {_number(unsafe)} unsafe, {_number(safe)} safe"
     return f"{names[best]}: {100 * shares[1, best]:.0f} % of unsafe, {100 * shares[0, best]:.0f} % of safe"
 
 

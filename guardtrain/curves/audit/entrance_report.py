@@ -13,17 +13,18 @@ from guardtrain.curves.audit.files import NO_FILES
 from guardtrain.curves.audit.labels import Inverted, LabelCheck
 from guardtrain.curves.audit.measure import LABELS, Audit
 from guardtrain.curves.audit.readers import NEIGHBOURS, SEEDS
-from guardtrain.curves.audit.tables import clipped, interval_text, named, share_text, table, wrapped
+from guardtrain.curves.audit.tables import clipped, interval_text, named, p_text, share_text, table, wrapped
 from guardtrain.curves.statistics import number_text
 
 SUSPECTS_FILE = "suspects.csv"
+_AS_GOOD = 0.02  # in AUROC: of clues that tell about as much the first is named, which others follow from
 _SHOWN = 5  # images and pairs a line each; the file has all
 _OF_CONTENT = ("bytes", "bytes per pixel")  # which what is seen on an image decides, too
 
 
 def clue_table(audit: Audit) -> str:
     """A line for each property of each part that differs between images, and how well it tells the label."""
-    rows: list[list[str]] = [["", "AUROC", "permuted", "p", "told by"]]
+    rows: list[list[str]] = [["", "AUROC", "chance", "p", "told by"]]
     for part, looked in audit.looked.items():
         own = [clue for clue in audit.clues if clue.part == part]
         about = f"{looked.n:,} images" + (f" of {looked.of:,}" if looked.n < looked.of else "")
@@ -32,15 +33,15 @@ def clue_table(audit: Audit) -> str:
         rows.append([f"{named(part)}: {about}"])
         for clue in (clue for clue in own if not clue.reason):
             values = [f"{number_text(clue.auroc)} {interval_text(clue.low, clue.high)}"]
-            values += [f"≤ {number_text(clue.chance_high, 2)}", number_text(clue.p_value)]
+            values += [f"≤ {number_text(clue.chance_high, 2)}", p_text(clue.p_value)]
             rows.append([f"  {clue.name}", *values, _flag(clue)])
         if same := _same(own):
             rows.append([f"  the same in all: {same}"])
         if few := [clue for clue in own if clue.reason and not clue.reason.startswith(_SAME)]:
             rows.append([f"  {', '.join(clue.name for clue in few)}: {few[0].reason}"])
     note = (
-        "How well each alone tells the label of images left out (AUROC: .5 is guessing, 1 is always right), with 95 % "
-        "bootstrap intervals. Permuted: what 95 % of shuffled labels stay below. p: how often shuffled labels "
+        "How well each alone tells the label of images left out (AUROC: .5 or less is guessing, 1 always right), with "
+        "95 % bootstrap intervals. Chance: what 95 % of shuffled labels stay below. p: how often shuffled labels "
         f"make any of these lines stand out so far. STOP: p ≤ .05 and AUROC ≥ {number_text(STOP, 2)}."
     )
     return table("The label, told without looking at the image", rows, words=True) + "\n" + wrapped(note)
@@ -56,7 +57,7 @@ def label_table(audit: Audit) -> str:
             rows.append([named(check.part), count, f"not asked: {check.reason}"])
             continue
         about = f"{check.expected:,.0f} ({share_text(check.expected, check.n)})"
-        values = [count, number_text(check.agreement), f"{len(check.images):,}", about, number_text(check.p_value)]
+        values = [count, number_text(check.agreement), f"{len(check.images):,}", about, p_text(check.p_value)]
         rows.append([named(check.part), *values])
         if check.wrong:
             listed += [
@@ -70,7 +71,7 @@ def label_table(audit: Audit) -> str:
         for check in paired:
             about = "–" if np.isnan(check.pairs_expected) else f"{check.pairs_expected:,.0f}"
             values = [f"{check.n_pairs:,}", f"{len(check.pairs):,}", f"{check.sometimes:,}", about]
-            rows.append([named(check.part), *values, number_text(check.pairs_p_value)])
+            rows.append([named(check.part), *values, p_text(check.pairs_p_value)])
         blocks.append(table("", rows).removeprefix("\n"))
         for check in paired:
             blocks += [clipped(_pair_line(pair)) for pair in check.pairs[:_SHOWN] if check.swapped]
@@ -108,13 +109,18 @@ def entrance_findings(audit: Audit) -> tuple[list[str], list[str]]:
         stop, other = _on_clues(part, [clue for clue in audit.clues if clue.part == part])
         stops += stop
         out += other
+    if blocks := [clue.part for clue in audit.clues if clue.name == ROW_ORDER and clue.told]:
+        out.append(
+            f"The rows of {' and '.join(_place(part) for part in blocks)} come in blocks of one label. Training draws "
+            "at random, so no guard learns this; who takes the first rows elsewhere does."
+        )
     asked = [clue for clue in audit.clues if not clue.reason]
     if asked and not any(clue.told for clue in asked):
         names = ", ".join(dict.fromkeys(clue.name for clue in asked))
         out.append(f"Nothing tells the label without looking at the image ({names}).")
     if without := [part for part, looked in audit.looked.items() if looked.reason == NO_FILES]:
-        which = "any part" if len(without) == len(audit.looked) else ", ".join(named(part) for part in without)
-        out.append(f"Of {which} there are embeddings alone: whether the files tell the label cannot be looked at.")
+        where = "" if len(without) == len(audit.looked) else f" for {', '.join(_place(part) for part in without)}"
+        out.append(f"There are embeddings alone{where}: whether the files tell the label cannot be looked at.")
     return stops, out + _on_labels(audit.checks) + _on_gaps(audit)
 
 
@@ -207,7 +213,8 @@ def _on_clues(part: str, clues: list[Clue]) -> tuple[list[str], list[str]]:
     weak = [clue for clue in clues if clue.told and not clue.stop and clue.name != ROW_ORDER]
     first, out = list[str](), list[str]()
     if stops:
-        best = max(stops, key=lambda clue: clue.auroc)
+        most = max(clue.auroc for clue in stops)
+        best = next(clue for clue in stops if clue.auroc > most - _AS_GOOD)
         others = [clue for clue in stops if clue is not best]
         more = f" So do {', '.join(f'{c.name} ({number_text(c.auroc, 2)})' for c in others)}." if others else ""
         then = (
@@ -226,11 +233,6 @@ def _on_clues(part: str, clues: list[Clue]) -> tuple[list[str], list[str]]:
         if all(clue.name in _OF_CONTENT for clue in weak):
             text += " What is on an image decides how many bytes it takes, so this may be no fault."
         out.append(text)
-    if any(clue.told and clue.name == ROW_ORDER for clue in clues):
-        out.append(
-            f"The rows of {_place(part)} come in blocks of one label. Training draws at random, so no guard learns "
-            "this; who takes the first rows of it elsewhere does."
-        )
     return first, out
 
 

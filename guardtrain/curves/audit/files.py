@@ -135,7 +135,7 @@ def _tables(tables: list[tuple[int, ...]], quality: np.ndarray) -> np.ndarray:
     distinct = sorted(set(tables) - {()})
     if len(distinct) > len(_LETTERS):
         return quality
-    called: dict[tuple[int, ...], str] = {(): "no JPEG"}
+    called: dict[tuple[int, ...], str] = {(): "none"}
     taken: dict[str, int] = {}
     for one in distinct:
         text = f"quality {quality[tables.index(one)]:.0f}"

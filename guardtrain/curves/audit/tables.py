@@ -55,6 +55,11 @@ def share_text(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} %" if whole else "–"
 
 
+def p_text(value: float) -> str:
+    """A p-value, never as 0."""
+    return "< .001" if value < 0.0005 else number_text(value)
+
+
 def named(part: str) -> str:
     """A part's name in the first column."""
     return f"test '{part.removeprefix('test ')}'" if part.startswith("test ") else part
