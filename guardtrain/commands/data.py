@@ -132,7 +132,7 @@ def _load_pools(
     sets = {
         name: what if isinstance(what, HoldOut) else embedded(f"data.test.{name}", what) for name, what in tests.items()
     }
-    made = make_pools(data.name, pools, sets, seed=data.hold_out_seed, keep_copies=keep_copies)
+    made = make_pools(data.name, pools, sets, seed=data.hold_out_seed, keep_copies=keep_copies, swapped=data.swapped)
     for line in made.notes:
         say(line)
     return made

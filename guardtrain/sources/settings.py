@@ -48,6 +48,8 @@ class DataSettings:
             which takes whole groups out of that pool before anything is trained. `data.test=NAME` on the command line
             (or a list of names) keeps these alone.
         hold_out_seed: draws the held-out groups; the same for every seed of a curve.
+        swapped: share of the pair pool's pairs, 0 to 1, whose two labels are swapped before anything is drawn: for
+            studies of wrong labels. Test sets keep theirs.
         about: url, licence, access, terms and paper of a source by its name here, for those that are not the user's
             own: `+data.about.real.licence=cc-by-4.0`.
     """
@@ -57,9 +59,12 @@ class DataSettings:
     pairs: Any = None
     test: dict[str, Any] = field(default_factory=dict)
     hold_out_seed: int = 0
+    swapped: float | None = None
     about: dict[str, Any] = field(default_factory=dict)  # of DataOrigin; typed so, nothing could be added with a plus
 
     def __post_init__(self) -> None:
+        if self.swapped is not None and not 0 <= self.swapped <= 1:
+            raise ConfigError(f"data.swapped is a share between 0 and 1; it is {self.swapped:g}.")
         self.about = {name: _origin(name, given) for name, given in self.about.items()}
 
 

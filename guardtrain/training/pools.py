@@ -18,6 +18,7 @@ from guardtrain.errors import ConfigError, DataError
 from guardtrain.mixtures import Mixture, Pool, Supply, hold_out, shuffled_partners
 from guardtrain.records import Records
 from guardtrain.training.copies import without_copies
+from guardtrain.training.swapping import with_swapped_pairs
 
 _BLOCK_ROWS = 8192  # rows read at once of what lies in a store
 # What of a record decides which mixtures it is drawn for, how it is judged, and in which slices.
@@ -190,6 +191,7 @@ def make_pools(
     *,
     seed: int,
     keep_copies: bool = False,
+    swapped: float | None = None,
 ) -> Pools:
     """Take the held-out test sets out of the pools and check that nothing leaks.
 
@@ -201,6 +203,7 @@ def make_pools(
         tests: test sets by name: embeddings of their own, or what to hold out of a pool.
         seed: draws the held-out groups.
         keep_copies: leave copies where they are, for who looks for them.
+        swapped: share of the pair pool's pairs whose labels are swapped (`with_swapped_pairs`).
 
     Raises:
         DataError: a record or group is in a pool and a test set, a test set holds one class only, or embeddings are not
@@ -244,6 +247,9 @@ def make_pools(
         if key in marked:
             marked[key], _ = without_copies(key, marked[key], sets, sketches)
     marked = {key: part for key, part in marked.items() if len(part)}
+    if swapped and "pairs" in remaining:
+        remaining["pairs"], line = with_swapped_pairs(remaining["pairs"], swapped, seed)
+        notes.append(line)
     whole = Pools(name, remaining["real"], remaining.get("pairs"), sets, marked, tuple(notes))
     _check(whole)
     return whole

@@ -42,6 +42,23 @@ def test_held_out_groups_leave_the_pool_and_nothing_is_in_both() -> None:
     assert describe(pools)[1].endswith("10 pairs")
 
 
+def test_swapped_pairs_are_pairs_still_and_those_of_a_test_set_are_not_swapped() -> None:
+    pools = {"real": _embeddings(20, "r"), "pairs": _embeddings(60, "p", pairs=True)}
+    tests: dict[str, Embeddings | HoldOut] = {"held": HoldOut("pairs", groups=10)}
+    clean, some, more = (make_pools("toy", pools, tests, seed=3, swapped=share) for share in (None, 0.25, 0.5))
+    wrong = []
+    for found in (some, more):
+        assert found.pairs is not None and clean.pairs is not None
+        np.testing.assert_array_equal(found.tests["held"].records.labels, clean.tests["held"].records.labels)
+        np.testing.assert_array_equal(found.real.records.labels, clean.real.records.labels)
+        changed = found.pairs.records.labels != clean.pairs.records.labels
+        wrong.append(set(found.pairs.records.pair_ids[changed].tolist()))
+        assert changed.sum() == 2 * len(wrong[-1])  # both halves, so that one is safe and one unsafe
+        Records.from_table(found.pairs.records.table)
+        assert found.digest != clean.digest and f"of {len(clean.pairs) // 2} pairs are swapped" in found.notes[-1]
+    assert [len(one) for one in wrong] == [5, 10] and wrong[0] < wrong[1] and not clean.notes
+
+
 def test_rows_of_a_mixture_are_its_images() -> None:
     real, pairs = _embeddings(20, "r"), _embeddings(20, "p", pairs=True)
     pools = make_pools("toy", {"real": real, "pairs": pairs}, {"t": _embeddings(10, "t")}, seed=0)
