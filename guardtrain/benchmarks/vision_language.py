@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from guardtrain.benchmarks.outcomes import Outcome
 from guardtrain.benchmarks.vision_language_answers import Answer, Answers, answer_key, image_digest
@@ -20,7 +21,8 @@ from guardtrain.benchmarks.vision_language_tokens import probability
 from guardtrain.benchmarks.vision_language_words import Words
 from guardtrain.embeddings.progress import reported
 from guardtrain.errors import GuardtrainError
-from guardtrain.sources.base import ImageSource
+from guardtrain.sources.base import EncodedImageSource, ImageSource
+from guardtrain.sources.frames import by_first_frame, first_frame
 
 _CHARACTERS = 4  # a token, about
 _TOLD = 10  # times on the way that the cost so far is told
@@ -124,6 +126,9 @@ def score_images(
                 _ask_all(work, todo, out, done, say)
     out.cost = settings.cost(out.input_tokens, out.output_tokens)
     say(f"{settings.label}: {out.summary}")
+    if work.animations:
+        ids = source.records().ids
+        say(by_first_frame(settings.label, "asked about", [str(ids[rows[place]]) for place in work.animations]))
     return out
 
 
@@ -139,15 +144,18 @@ class _Work:
     answers: Answers
     client: Client
     keys: dict[int, str] = field(default_factory=dict)
+    animations: list[int] = field(default_factory=list)
 
     def known(self, place: int, out: Judged) -> bool:
         """Whether nothing is left to ask about an image: it was answered before, or cannot be read."""
         try:
-            image = shrunk(self.source.image(self.rows[place]), self.settings.max_side)
+            image, moves = self._image(place)
         except OSError as error:
             out.problems[place] = f"the image cannot be read: {error}"
             out.outcomes[place] = Outcome.UNREADABLE
             return True
+        if moves:
+            self.animations.append(place)
         key = self.keys[place] = answer_key(self.settings, self.prompt, image_digest(image))
         found = self.answers.get(key)
         if found is not None:
@@ -159,11 +167,20 @@ class _Work:
         key = self.keys[place]
         if (found := self.answers.get(key)) is not None:
             return found
-        image = shrunk(self.source.image(self.rows[place]), self.settings.max_side)
+        image, _ = self._image(place)
         reply = self.client.ask(image)
         answer = Answer(key, self.settings.model, **asdict(reply))
         self.answers.add(answer)
         return answer
+
+    def _image(self, place: int) -> tuple[Image.Image, bool]:
+        """The image as it is sent, and whether it is the first frame of an animation."""
+        row = self.rows[place]
+        if isinstance(self.source, EncodedImageSource):
+            picture, moves = first_frame(self.source.encoded(row))
+        else:
+            picture, moves = self.source.image(row), False
+        return shrunk(picture, self.settings.max_side), moves
 
     def take(self, answer: Answer, place: int, out: Judged) -> None:
         """Read an answer, for the image at a place."""

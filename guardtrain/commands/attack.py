@@ -99,6 +99,7 @@ def _attacked(guards: dict[str, Guard], sets: list[ImageSet], settings: AttackSe
     from guardtrain.benchmarks.attacks.running import PARTS, Job, Parts, attack_guard
     from guardtrain.benchmarks.attacks.target import Target
     from guardtrain.embeddings.forwarding import processors, torch_threads
+    from guardtrain.sources.frames import by_first_frame
 
     tables = []
     with Parts(folder / PARTS).writing() as parts, torch_threads(settings.threads or processors()):
@@ -109,6 +110,9 @@ def _attacked(guards: dict[str, Guard], sets: list[ImageSet], settings: AttackSe
             for images in sets:
                 with _shown(settings.progress, f"{name} on {images.name}") as advance:
                     tables.append(attack_guard(Job(name, target, images, batch_size), settings, parts, advance))
+    for images in sets:
+        if images.animations:
+            log.warning("%s", by_first_frame(images.name, "attacked", sorted(images.animations)))
     return pa.concat_tables(tables)
 
 

@@ -41,6 +41,7 @@ from guardtrain.encoders import EncoderSettings, EncoderSpec, load_encoder, reso
 from guardtrain.errors import ConfigError, DataError, StoreError
 from guardtrain.records import Records
 from guardtrain.sources.base import EncodedImageSource, ImageSource
+from guardtrain.sources.frames import by_first_frame
 
 if TYPE_CHECKING:
     from guardtrain.encoders.encoder import Encoder
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 SHARD_SIZE = 4096
 STORAGE = ("float32", "float16")
 ON_ERROR = ("quarantine", "raise")
-_SHOWN = 3
 
 log = logging.getLogger(__name__)
 
@@ -221,11 +221,7 @@ def _write_shards(
             if lost > quarantine.MOST_SET_ASIDE * (plan.rows - len(known)):
                 break  # and say so, once they are listed
     if animations:
-        log.warning(
-            "%s: %s embedded by the first frame, of which a label is taken to be: %s%s",
-            what, "1 animation is" if len(animations) == 1 else f"{len(animations):,} animations are",
-            ", ".join(map(str, records.ids[animations[:_SHOWN]])), ", …" if len(animations) > _SHOWN else "",
-        )  # fmt: skip
+        log.warning("%s", by_first_frame(what, "embedded", records.ids[animations].tolist()))
     if crew.idle_seconds > 1:
         print(
             f"The GPU waited {crew.idle_seconds:.0f} s for images: more processors, smaller images or a nearer "

@@ -12,7 +12,8 @@ import numpy as np
 from guardtrain.errors import DataError
 from guardtrain.records import Records
 from guardtrain.sources.base import BatchImageSource, EncodedImageSource, ImageSource
-from guardtrain.sources.decoding import is_animation, opened, rgb
+from guardtrain.sources.decoding import rgb
+from guardtrain.sources.frames import first_frame
 
 if TYPE_CHECKING:
     import torch
@@ -122,10 +123,9 @@ class ImageReader:
         """The image of a row, or its first frame; then the row is noted."""
         if not self.files:
             return rgb(self._source.image(row))
-        with opened(content, self._model.needed) as image:
-            picture = rgb(image)
-            if is_animation(image):
-                animations.append(row)
+        picture, moves = first_frame(content, self._model.needed)
+        if moves:
+            animations.append(row)
         return picture
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ MAX_FRAMES = 10_000
 # An animation may take as many pixels to decode as so many still images of the largest size there may be.
 STILLS = 4
 _AT_WILL = ("TIFF", "HEIF")  # their frames are decoded without those before
+_SHOWN = 3  # ids of animations that a line names
 _GIF_FRAME = b"\x00,"  # the end of a block and the start of an image: no frame but the first begins otherwise
 
 
@@ -69,6 +70,44 @@ def chosen(count: int, most: int | None) -> list[int]:
     if most == 1:
         return [0]
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+
+
+def first_frame(content: bytes, needed: tuple[int, int] | None = None) -> tuple[Image.Image, bool]:
+    """The image in the bytes of a file as RGB, and whether it is the first frame of an animation.
+
+    Args:
+        content, needed: see `guardtrain.sources.decoding.decode`.
+
+    Raises:
+        OSError: see `decode`.
+    """
+    with opened(content, needed) as image:
+        return rgb(image), is_animation(image)
+
+
+def holds_animation(content: bytes) -> bool:
+    """Whether the bytes of a file are an animation, by its headers; what is no image is none."""
+    try:
+        with opened(content) as image:
+            return is_animation(image)
+    except OSError:
+        return False
+
+
+def by_first_frame(what: str, done: str, ids: Sequence[str]) -> str:
+    """The line that says which animations went by their first frame, where no other is looked at.
+
+    Args:
+        what: whose images.
+        done: what was done with them.
+        ids: theirs, one or more.
+
+    >>> by_first_frame("photos", "embedded", ["a.gif"])
+    'photos: 1 animation is embedded by the first frame, of which a label is taken to be: a.gif'
+    """
+    number = "1 animation is" if len(ids) == 1 else f"{len(ids):,} animations are"
+    names = ", ".join(map(str, ids[:_SHOWN])) + (", …" if len(ids) > _SHOWN else "")
+    return f"{what}: {number} {done} by the first frame, of which a label is taken to be: {names}"
 
 
 def frames_of(

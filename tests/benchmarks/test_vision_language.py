@@ -24,6 +24,7 @@ from guardtrain.errors import ConfigError, DataError
 from guardtrain.sources import ArraysSource, ImageFolderSource
 from tests.benchmarks.chat_endpoint import BLUE, GREEN, RED, Endpoint, Scripted, numbered, saying, serving
 from tests.benchmarks.tokenised import tokenised
+from tests.sources.animations import animation
 
 KEY = "sk-very-secret"
 
@@ -327,6 +328,8 @@ def test_in_a_benchmark_what_has_no_verdict_says_why_and_a_fault_is_asked_again(
     for name, colour in {"safe/a": GREEN, "safe/b": BLUE, "unsafe/c": RED, "unsafe/d": RED}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         Image.new("RGB", (8, 8 + len(list(tmp_path.rglob("*.png")))), colour).save(tmp_path / f"{name}.png")
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN)]
+    (tmp_path / "unsafe" / "moving.gif").write_bytes(animation("GIF", frames))
     data = DataSet("photos", ImageFolderSource(str(tmp_path)))
     contender = asked_contender(settings(endpoint, retries=0, concurrency=1), tmp_path / "cache")
     endpoint.faults = [500]
@@ -337,10 +340,12 @@ def test_in_a_benchmark_what_has_no_verdict_says_why_and_a_fault_is_asked_again(
     scores = contender.asked(data, told.append)
     table = scores.table.to_pydict()
     found = dict(zip((Path(name).stem for name in table["id"]), table["decision"], strict=True))
-    assert found == {"a": "safe", "c": "unsafe", "d": "unsafe"}
+    assert found == {"a": "safe", "c": "unsafe", "d": "unsafe", "moving": "unsafe"}
+    frame = "toy: 1 animation is asked about by the first frame, of which a label is taken to be: unsafe/moving.gif"
+    assert told.count(frame) == 2, "once each time"
     assert {Path(name).stem: outcome for name, outcome in scores.without.items()} == {"b": Outcome.UNDECIDED}
     assert {Path(name).stem: words for name, words in scores.words.items()}["b"] == "I would rather not say."
-    assert table["probability"] == [None] * 3
+    assert table["probability"] == [None] * 4
     assert np.isfinite(table["logit"]).all()
     assert not contender.asked(data, told.append).computed
     assert contender.entrant.categories == ()

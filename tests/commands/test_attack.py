@@ -10,8 +10,10 @@ from PIL import Image
 
 from guardtrain.benchmarks.attacks.gradient import eight_bit, fgsm, pgd
 from guardtrain.guards.guard import Guard
+from guardtrain.scenes import SceneSource
 from tests.benchmarks.attacks.guards import attacked_guard, fire_target
 from tests.guards.toys import toy_guard
+from tests.sources.animations import animation
 
 OUT = Path("outputs/attack/scenes")
 SMALL = ["samples=8", "attacks=[fgsm,pgd,jpeg]", "jpeg=[30]", "steps=10", "block=4", "device=cpu", "threads=1"]
@@ -61,6 +63,18 @@ def test_what_is_refused_is_named(run, scenes_guard: Path, tmp_path: Path) -> No
     assert "name at least one guard" in run("attack", "guards=[]", code=2)
     for setting, message in (("attacks=[x]", "attacks has 'x'"), ("+epsilons=1", "Did you mean 'epsilon'?")):
         assert message in run("attack", f"guards=[{scenes_guard}]", setting, code=2)
+
+
+def test_animations_are_attacked_by_their_first_frame_and_said(run, scenes_guard: Path) -> None:
+    source = SceneSource("test", 16, seed=3)
+    for i, label in enumerate(source.records().labels.tolist()):
+        file = Path("photos", ("safe", "unsafe")[label], f"{i}.png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture = source.image(i)
+        file.write_bytes(animation("PNG", [picture, Image.new("RGB", picture.size)]))
+    data = ["data=image_folder", "data.real.root=photos", "data.test.in_domain.fraction=0.5"]
+    text = run("attack", f"guards=[{scenes_guard}]", *data, "attacks=[jpeg]", "jpeg=[30]", "point=balanced", "block=8")
+    assert "in_domain: 8 animations are attacked by the first frame, of which a label is taken to be: " in text
 
 
 @pytest.mark.data

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from guardtrain.errors import DataError
 from guardtrain.records import Records
+from guardtrain.sources.frames import holds_animation
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +25,14 @@ class ImageSet:
         source: where the images come from, an image source.
         rows: (N,) int64, their places in the source.
         records: their records.
+        animations: ids of those whose files have been asked for and go on after the first frame, which is attacked.
     """
 
     name: str
     source: Any
     rows: np.ndarray
     records: Records
+    animations: set[str] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -48,7 +51,10 @@ class ImageSet:
         row = int(self.rows[i])
         try:
             if hasattr(self.source, "encoded"):
-                return bytes(self.source.encoded(row))
+                content = bytes(self.source.encoded(row))
+                if holds_animation(content):
+                    self.animations.add(str(self.records.ids[i]))
+                return content
             file = io.BytesIO()
             self.source.image(row).save(file, "PNG", compress_level=1)
             return file.getvalue()

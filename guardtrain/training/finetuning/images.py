@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -17,10 +18,12 @@ from guardtrain.embeddings.reading import Inputs, make_reader
 from guardtrain.errors import DataError
 from guardtrain.records import Records
 from guardtrain.sources.base import ImageSource
+from guardtrain.sources.frames import by_first_frame
 
 if TYPE_CHECKING:
     from guardtrain.encoders.encoder import Encoder
 
+log = logging.getLogger(__name__)
 _READ_AT_ONCE = 32  # images a thread reads and decodes at a time
 
 
@@ -56,6 +59,7 @@ def read_pixels(
     else:
         pixels = np.empty(shape, dtype=np.uint8)
     first = 0
+    animations: list[str] = []
     with _reading(progress, shape[0]) as advance:
         for source, ids in parts:
             records = source.records()
@@ -64,12 +68,15 @@ def read_pixels(
                 assert isinstance(inputs.batch, torch.Tensor)
                 place = first + np.searchsorted(np.sort(rows), chunk)
                 pixels[place] = inputs.batch.numpy()
+                animations += records.ids[inputs.animations].tolist()
                 advance(len(chunk))
             # read in the source's order, which is quickest where images lie in tars; now in the order asked for
             block = pixels[first : first + len(rows)]
             if (np.diff(rows) < 0).any():
                 block[:] = block[np.argsort(np.argsort(rows))]
             first += len(rows)
+    if animations:
+        log.warning("%s", by_first_frame("the images", "learnt from", animations))
     return pixels
 
 

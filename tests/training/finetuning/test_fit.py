@@ -17,6 +17,8 @@ from guardtrain.training.finetuning.images import augmentation, read_pixels
 from guardtrain.training.finetuning.module import LoraModule
 from guardtrain.training.finetuning.settings import LoraSettings
 from guardtrain.training.settings import LossSettings, PairSettings, TrainerSettings
+from tests.embeddings.fake_encoder import EncodedPictures
+from tests.sources.animations import coloured, colours
 
 pytest.importorskip("peft", reason="needs the extra lora")
 
@@ -105,6 +107,16 @@ def test_pixels_come_in_the_order_asked_for_whether_in_memory_or_on_disk(load, t
     np.testing.assert_array_equal(mapped, wanted)
     with pytest.raises(DataError, match="records changed"):
         read_pixels([(SOURCE, ["nobody"])], encoder, memory_gb=1, folder=tmp_path)
+
+
+def test_animations_are_learnt_from_by_their_first_frame_and_said(
+    load, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder, source = load("resnet"), EncodedPictures(4, damaged={2: coloured("GIF", 3), 3: coloured("PNG", 2)})
+    found = read_pixels([(source, ["r3", "r2", "r0"])], encoder, memory_gb=1, folder=tmp_path, progress=False)
+    np.testing.assert_array_equal(found[1], np.broadcast_to(colours(3)[0], found[1].shape))
+    (line,) = caplog.messages
+    assert line.endswith("2 animations are learnt from by the first frame, of which a label is taken to be: r2, r3")
 
 
 def test_augmentation_alters_images_one_by_one_and_keeps_their_shape() -> None:
