@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
+    ConfigTypeError,
     InterpolationResolutionError,
     KeyValidationError,
     MissingMandatoryValue,
@@ -27,6 +28,7 @@ from guardtrain.sources.settings import HOLD_OUT
 C = TypeVar("C")
 
 _HEAD = ("name", "convex", "bank")  # see guardtrain.training.recipe.HeadDefinition
+_LIST, _MAPPING = "{0} must be a list, such as {0}=[A, B].", "{0} must be a mapping, such as {0}={{NAME: VALUE}}."
 _SOURCE = ("records", "content_key")  # see guardtrain.sources.base.Source
 
 
@@ -119,9 +121,15 @@ def explain(error: Exception, place: str = "") -> str:
         return f"{key}: {first}"
     if isinstance(error, KeyValidationError) and "NoneType" in first:
         return f"{key}: a key that is null is written with quotes in a file: 'null'."
+    if isinstance(error, ConfigTypeError) and first.startswith("Cannot merge"):
+        if isinstance(getattr(error, "parent_node", None), ListConfig):
+            return _LIST.format(key)
+        return (
+            f"{key} has a list where a mapping goes, or the other way round: [A, B] is one, {{NAME: VALUE}} the other."
+        )
     if isinstance(error, ValidationError):
         if "is not a ListConfig" in first:
-            return f"{key} must be a list, such as {key}=[...]."
+            return _LIST.format(key)
         return f"{key}: {first.rstrip('.')}."
     return f"{key}: {first}" if key else first
 
@@ -201,6 +209,10 @@ def _with_mappings(target: Any, arguments: Mapping[str, Any], place: str) -> dic
             made[name] = _with_mappings(kind, value, f"{place}.{name}")
         if get_origin(kind) is list and isinstance(value, (str, int, float)):
             made[name] = [value]
+        if get_origin(kind) is list and isinstance(value, Mapping):
+            raise ConfigError(_LIST.format(f"{place}.{name}"))
+        if (get_origin(kind) is dict or dataclasses.is_dataclass(kind)) and isinstance(value, (list, ListConfig)):
+            raise ConfigError(_MAPPING.format(f"{place}.{name}"))
         if get_origin(kind) is not dict or value is None:
             continue
         if isinstance(value, str):
@@ -220,7 +232,7 @@ def _read_mapping(text: str, place: str) -> Any:
     except yaml.YAMLError:
         found = None
     if not isinstance(found, dict):
-        raise ConfigError(f"{place} must be a mapping, such as {place}={{NAME: VALUE}}; it is {text!r}.")
+        raise ConfigError(f"{_MAPPING.format(place)} It is {text!r}.")
     return found
 
 

@@ -151,12 +151,35 @@ def test_wrong_settings_are_named(override: str, message: str) -> None:
         ({"_target_": "guardtrain.heads.MLPHead", "dropout": "x"}, "head.dropout"),
         ({"_target_": "guardtrain.heads.MLPHead", "hidden": []}, "one or more hidden layers"),
         ({"_target_": "fractions.Fraction", "denominater": 3}, "Did you mean 'denominator'?"),
+        ({"_target_": "guardtrain.heads.MLPHead", "hidden": {"a": 1}}, "head.hidden must be a list, such as head.hid"),
+        (
+            {"_target_": "guardtrain.sources.ManifestSource", "path": "a.csv", "columns": ["label"]},
+            "head.columns must be a mapping, such as head.columns={NAME: VALUE}",
+        ),
     ],
 )
 def test_wrong_components_are_named(node: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build(node, "head")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("grid.budgets={a: 1}", "grid.budgets must be a list, such as grid.budgets=[A, B]."),
+        ("head.hidden={a: 1}", "head.hidden must be a list, such as head.hidden=[A, B]."),
+        ("data={real: [1]}", "data has a list where a mapping goes, or the other way round"),
+        ("grid=3", "there is no '3' among the options of grid."),
+        ("grid=[1, 2]", "there is no '[1, 2]' among the options of grid."),
+        ("data=true", "there is no 'true' among the options of data."),
+    ],
+)
+def test_what_is_no_list_no_mapping_and_no_option_is_named(
+    override: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["curve", "head=mlp", override]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_users_own_target_is_called() -> None:

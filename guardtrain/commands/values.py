@@ -8,15 +8,18 @@ import types
 from collections.abc import Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from guardtrain.config_groups import config_groups
+from guardtrain.grammar import quoted
 from guardtrain.schemas import schema_of
 
 _FRACTION = re.compile(r"(?<![\w./])(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)(?![\w./])")
 _WHOLE = ("[", "{", "$", "null", "None")  # a value that begins so is a list already, or none
+_NO_OPTION = re.compile(r"[+-]?[\d.]+|true|false|\[[\d\s,.+-]*\]", re.IGNORECASE)  # of a group: Hydra fails at such
 _CALL = re.compile(r"[a-z_]+\(")  # of Hydra's grammar: range(…), choice(…)
 
 
 def as_typed(command: str, overrides: Sequence[str], *, sweep: bool = False) -> list[str]:
-    """Overrides of settings that are lists or numbers, written as Hydra reads such.
+    """Overrides of settings that are lists or numbers, written as Hydra reads such; options of groups are names.
 
     Args:
         command: which.
@@ -27,8 +30,11 @@ def as_typed(command: str, overrides: Sequence[str], *, sweep: bool = False) -> 
     ['attacks=[fgsm]', 'epsilon=0.03137254901960784', 'resize=[0.5,0.25]', 'out=a/b']
     >>> as_typed("attack", ["attacks=fgsm,pgd"], sweep=True)
     ['attacks=[fgsm],[pgd]']
+    >>> as_typed("curve", ["grid=3"])
+    ["grid='3'"]
     """
     out = []
+    groups = config_groups(command)
     for text in overrides:
         name, equals, value = text.partition("=")
         kind = _kind(schema_of(command), name.lstrip("+")) if equals and value else None
@@ -36,6 +42,8 @@ def as_typed(command: str, overrides: Sequence[str], *, sweep: bool = False) -> 
             value = _FRACTION.sub(_number, value)
         if get_origin(kind) is list and not value.startswith(_WHOLE) and not _CALL.match(value):
             value = _listed(value, sweep)
+        if name in groups and _NO_OPTION.fullmatch(value):
+            value = quoted(value)
         out.append(f"{name}{equals}{value}")
     return out
 
