@@ -25,7 +25,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from guardtrain.commands import elapsed, slurm
+from guardtrain.commands import elapsed, ray_jobs, slurm
 from guardtrain.commands.config_path import own_configs, search_path
 from guardtrain.commands.job import DONE, FAILED, OUTCOME_FILE, RUNNING, Job, Outcome, is_done, make_ready
 from guardtrain.commands.sweep_plan import RESUMED, Planned, grid_size, optional_settings, plan
@@ -221,6 +221,8 @@ def _launch(
 
         slurm.launch(launcher, overrides, first, ended, lost, _say)
 
+    if kind == _RAY:
+        ray_jobs.connect(config.hydra.launcher.ray, _say)
     starts: Counter[Path] = Counter()
     pending, launched = list(jobs), 0
     with _hushed(kind, base), Progress(jobs, outcome_of):

@@ -35,6 +35,7 @@ class Progress:
     def __init__(self, jobs: Sequence[Planned], outcome_of: Callable[[Planned], Outcome | None]) -> None:
         self._left, self._outcome_of = list(jobs), outcome_of
         self._total, self._ended, self._failed = len(jobs), 0, 0
+        self._waiting = True  # no job has begun, and nobody was told
         self._started = self._told = time.monotonic()
         self._terminal = sys.stdout  # as it is now: a job of this very process sends it to its log
         self._over = Event()
@@ -60,11 +61,15 @@ class Progress:
                 left = _duration((now - self._started) / self._ended * len(self._left))
                 failed = f", {self._failed} of them failed" if self._failed else ""
                 self._print(f"{self._ended} of {self._total} jobs ended{failed}; about {left} to go")
+            elif self._waiting and now - self._started >= _ESTIMATE_SECONDS:
+                self._waiting = False
+                self._print(f"no job has begun in {_duration(now - self._started)}: there is no room for one yet")
 
     def _look(self) -> None:
         left = []
         for job in self._left:
             outcome = self._outcome_of(job)
+            self._waiting &= outcome is None
             if outcome is None or outcome.status not in (DONE, FAILED):
                 left.append(job)
                 continue

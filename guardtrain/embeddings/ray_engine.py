@@ -30,6 +30,7 @@ from guardtrain.errors import EngineError, GuardtrainError
 from guardtrain.installing import install_line
 from guardtrain.own_code import own_modules
 
+RAY_FAULTS = (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError)  # of starting or finding it
 DEATHS_A_SHARD = 3  # more, and it is the shard that kills its workers
 _AHEAD = 2  # shards an actor has: the one it embeds and the next, so that it need not wait for the driver
 _LOOK_SECONDS = 0.5  # how often progress is asked for
@@ -69,7 +70,7 @@ class RayEngine:
         if ours:
             self._connect(ray)
         try:
-            crew = _RayCrew(ray, job, self, self.actors or self._room(ray))
+            crew = _RayCrew(ray, job, self, self._size(ray))
             try:
                 yield crew
             finally:
@@ -84,27 +85,43 @@ class RayEngine:
             options |= {"num_cpus": processors(), "include_dashboard": False}
         try:
             ray.init(self.address or "local", **options)
-        except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError) as error:
+        except RAY_FAULTS as error:
             where = "here" if self.address is None else f"at engine.address={self.address}"
             raise EngineError(f"Ray cannot be had {where}: {_first_line(error)}") from None
 
-    def _room(self, ray: Any) -> int:
-        """How many actors the machines hold at once."""
-        room = 0
-        for node in ray.nodes():
-            there = node["Resources"] if node["Alive"] else {}
-            places = [there.get("CPU", 0) / self.cpus_per_actor]
-            if self.gpus_per_actor:
-                places.append(there.get("GPU", 0) / self.gpus_per_actor)
-            room += math.floor(min(places) + 1e-9)
-        if room == 0 and self.address is None:
-            total = ray.cluster_resources()
-            raise EngineError(
-                f"An actor of {self.cpus_per_actor:g} processors and {self.gpus_per_actor:g} GPUs has no room here: "
-                f"Ray counts {total.get('CPU', 0):g} and {total.get('GPU', 0):g}. Set engine.cpus_per_actor and "
-                "engine.gpus_per_actor, or engine.address."
-            )
-        return max(1, room)  # a cluster may grow
+    def _size(self, ray: Any) -> int:
+        """How many actors there are to be: as many as are asked for, else as the machines hold at once."""
+        found = room(ray, self.cpus_per_actor, self.gpus_per_actor)
+        if found:
+            return self.actors or found
+        lacking = no_room(ray, "an actor", self.cpus_per_actor, self.gpus_per_actor)
+        settings = "engine.cpus_per_actor and engine.gpus_per_actor"
+        if self.address is None:
+            raise EngineError(f"{lacking} Set {settings}, or engine.address.")
+        print(f"{lacking} It is waited for until one comes; {settings} ask for less.", file=sys.stderr, flush=True)
+        return self.actors or 1  # a cluster may grow
+
+
+def room(ray: Any, cpus: float, gpus: float) -> int:
+    """How many processes of so many processors and GPUs the machines of a Ray hold at once.
+
+    Args:
+        ray: the module, connected.
+        cpus, gpus: of each; fractions are fine.
+    """
+    held = 0
+    for node in ray.nodes():
+        there = node["Resources"] if node["Alive"] else {}
+        places = [there.get(name, 0) / asked for name, asked in (("CPU", cpus), ("GPU", gpus)) if asked]
+        held += math.floor(min(places, default=1) + 1e-9)
+    return held
+
+
+def no_room(ray: Any, what: str, cpus: float, gpus: float) -> str:
+    """What to say where `room` is 0: what is asked for, and the most that a machine has."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    most = " and ".join(f"{max((one.get(name, 0) for one in nodes), default=0):g}" for name in ("CPU", "GPU"))
+    return f"No machine of Ray has room for {what} of {cpus:g} processors and {gpus:g} GPUs; the most is {most}."
 
 
 class _Actor:

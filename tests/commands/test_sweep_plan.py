@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
+from guardtrain.commands import sweep_progress
 from guardtrain.commands.arguments import paths_as_they_are
-from guardtrain.commands.job import FAILED, Outcome
+from guardtrain.commands.job import DONE, FAILED, Outcome
 from guardtrain.commands.sweep_plan import Planned, _Composer, folder_name, optional_settings, plan
 from guardtrain.commands.sweep_progress import tell_failed
 from guardtrain.config import SCHEMAS, conf_dir, register_schemas
@@ -37,6 +39,26 @@ def _plan(hydras: Any, *given: str) -> tuple[list[Planned], str]:
     jobs, left_out = plan("train", *hydras, Path("out"), [*given, *NO_IMAGES], lines.append)
     assert not left_out
     return jobs, "\n".join(lines)
+
+
+def test_that_no_job_has_begun_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweep_progress, "_ESTIMATE_SECONDS", 0.0)
+    monkeypatch.setattr(sweep_progress, "_LOOK_SECONDS", 0.001)
+    job, over, looks = Planned([], Path("a"), "seed=1", Path("a/train.log"), "k"), Event(), []
+
+    def outcome_of(one: Planned) -> Outcome | None:
+        looks.append(one)
+        if len(looks) == 5:
+            over.set()
+        return Outcome("k", "s", DONE) if len(looks) > 5 else None
+
+    with sweep_progress.Progress([job], outcome_of):
+        assert over.wait(60)
+    waited, done = capsys.readouterr().out.splitlines()
+    assert waited == "no job has begun in 1 min: there is no room for one yet"
+    assert done.endswith("1/1  seed=1")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
+from guardtrain.commands.ray_jobs import connect
 from guardtrain.embeddings import EmbeddingStore, ray_engine
 from guardtrain.embeddings.extraction import extract
 from guardtrain.embeddings.ray_engine import RayEngine
@@ -154,8 +156,28 @@ def test_a_source_of_the_users_own_goes_along_to_the_actors(tmp_path: Path) -> N
 
 
 def test_an_actor_too_large_for_this_machine(engine: RayEngine, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"An actor of 1 processors and 1 GPUs has no room here: Ray counts 2 and 0"):
+    with pytest.raises(
+        EngineError,
+        match=r"No machine of Ray has room for an actor of 1 processors and 1 GPUs; the most is 2 and 0\. Set",
+    ):
         run(Pictures(N), tmp_path, engine=RayEngine(gpus_per_actor=1))
+
+
+def test_jobs_that_no_machine_has_room_for_are_told_of(engine: RayEngine) -> None:
+    """A cluster may grow, so they wait; this machine does not."""
+    said: list[str] = []
+    for asked, line in (
+        ({"num_cpus": 4}, "No machine of Ray has room for a job of 4 processors and 0 GPUs; the most is 2 and 0."),
+        ({"num_cpus": None, "num_gpus": 1}, "No machine of Ray has room for a job of 1 processors and 1 GPUs"),
+        ({"num_cpus": 2}, None),
+        ({"num_cpus": 0}, None),
+    ):
+        said.clear()
+        connect(OmegaConf.create({"init": {"address": "auto"}, "remote": asked}), said.append)
+        assert [one.startswith(line) and "Jobs wait" in one for one in said] == [True] * (line is not None)
+        if line is not None:
+            with pytest.raises(EngineError, match="No machine of Ray has room for a job"):
+                connect(OmegaConf.create({"init": {}, "remote": asked}), said.append)
 
 
 def test_progress_of_shards_under_way(one: RayEngine) -> None:
