@@ -20,27 +20,7 @@ from guardtrain.commands.job import Job
 from guardtrain.embeddings import EmbeddingStore
 from guardtrain.own_code import import_target, make_importable, own_folders
 from tests.commands.conftest import SMALL_DATA
-
-README = Path(__file__).parents[2] / "README.md"
-SOURCE = """
-from dataclasses import dataclass
-
-from PIL import Image
-from guardtrain.records import Records
-
-@dataclass
-class Squares:
-    n: int = 6
-
-    def records(self):
-        return Records.from_columns(id=[str(i) for i in range(self.n)], label=[i % 2 for i in range(self.n)])
-
-    def content_key(self):
-        return f"squares {self.n}"
-
-    def image(self, i):
-        return Image.new("RGB", (32, 32), (20 * i, 0, 0))
-"""
+from tests.commands.own_modules import OWN_HEAD, SOURCE, write_own_head
 
 
 @pytest.fixture(autouse=True)
@@ -60,17 +40,13 @@ def nothing_own_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def readme(tmp_path: Path) -> Path:
     """The files that the README shows, under their names."""
-    shown = re.findall(r"```(?:python|yaml)\n# (\S+\.(?:py|yaml))\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
-    assert {name for name, _ in shown} == {"my_head.py", "mine/head/tiny.yaml"}
-    for name, text in shown:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
+    write_own_head(tmp_path)
     assert len((tmp_path / "my_head.py").read_text().splitlines()) < 35
     return tmp_path
 
 
 def test_the_readmes_head_is_trained_exported_and_judges(run: Callable[..., str], readme: Path) -> None:
-    own = ["--config-dir", "mine", "head=tiny", *SMALL_DATA, "mixture.budget=32", "optimizer.steps=20"]
+    own = [*OWN_HEAD, *SMALL_DATA, "mixture.budget=32", "optimizer.steps=20"]
     run("train", *own, "head.units=3", "guard=false", "selection=fixed", "out=made")
     run("export", "run=made", "onnx=false", "out=guard")
     content = json.loads(Path("guard/config.json").read_text())

@@ -13,11 +13,25 @@ from pathlib import Path
 import pytest
 
 from tests.commands.conftest import SMALL_DATA
+from tests.commands.own_modules import OWN_HEAD, write_own_head
 from tests.conftest import ROOT
 from tests.engines.daemons import daemon, free_port, listens
 from tests.engines.slurm import Slurm, slurm_on_this_machine
 
 SWEEP = [*SMALL_DATA, "selection=fixed", "logger=none", "trainer.threads=1"]
+
+
+OWN_SWEEP = [
+    "train",
+    "-m",
+    "head.units=3,5",
+    *OWN_HEAD,
+    *SWEEP,
+    "mixture.budget=64",
+    "optimizer.steps=20",
+    "guard=false",
+]
+OWN_SWEEP += ["hydra.sweep.subdir=${head.units}"]
 
 
 class Guardtrain:
@@ -107,6 +121,16 @@ def _server(program: str) -> str:
     if not place.is_file():
         pytest.skip(f"no {place} here: make engines installs it")
     return str(place)
+
+
+def own_heads_alone(guardtrain: Guardtrain) -> tuple[dict[str, bytes], dict[str, list[dict[str, object]]]]:
+    """Heads and results of a sweep over the README's own head, run in this folder and nowhere else; its files stay."""
+    write_own_head(guardtrain.folder)
+    text = guardtrain(*OWN_SWEEP, "out=own_alone")
+    assert "2 done, 0 skipped, 0 failed" in text
+    found = heads(guardtrain.folder / "own_alone"), rows(guardtrain.folder / "own_alone")
+    assert sorted(found[0]) == sorted(found[1]) == ["3", "5"]
+    return found
 
 
 def rows(folder: Path, *left_out: str) -> dict[str, list[dict[str, object]]]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.conftest import SWEEP, Guardtrain, files, heads, rows, weights
+from tests.commands.own_modules import SOURCE
+from tests.engines.conftest import OWN_SWEEP, SWEEP, Guardtrain, files, heads, own_heads_alone, rows, weights
 
 pytestmark = pytest.mark.engines
 
@@ -54,3 +55,33 @@ def test_a_sweep_and_an_export_on_two_nodes_give_what_one_process_gives(
         made, wanted = (tmp_path / place / budget / "guard" for place in ("nodes", "alone"))
         assert sorted(files(made)) == sorted(files(wanted))
         assert weights(made) == weights(wanted)
+
+
+def test_a_head_and_a_source_in_the_working_folder_are_found_on_the_nodes(
+    guardtrain: Guardtrain, ray_nodes: str, tmp_path: Path
+) -> None:
+    wanted = own_heads_alone(guardtrain)
+    text = guardtrain(*OWN_SWEEP, f"out={tmp_path}/own", *_nodes(ray_nodes))
+    assert "2 done, 0 skipped, 0 failed" in text
+    assert (heads(tmp_path / "own"), rows(tmp_path / "own")) == wanted
+    (tmp_path / "own_squares.py").write_text(SOURCE)
+    (tmp_path / "mine/source").mkdir()
+    (tmp_path / "mine/source/ours.yaml").write_text("# ours\n_target_: own_squares.Squares\nn: 6\n")
+    own = ["embed", "--config-dir", "mine", "source=ours", "shard_size=2"]
+    guardtrain(*own, "out=alone", "workers=1")
+    guardtrain(*own, "out=both", "engine=ray", f"engine.address={ray_nodes}", "engine.actors=2")
+    assert files(tmp_path / "both") == files(tmp_path / "alone") != {}
+
+
+def test_jobs_larger_than_the_nodes_say_that_they_wait(guardtrain: Guardtrain, ray_nodes: str, tmp_path: Path) -> None:
+    sweep = ["train", "-m", "mixture.budget=64,128", *SWEEP, "guard=false", f"out={tmp_path}/large"]
+    process = guardtrain.start(*sweep, *_nodes(ray_nodes)[:-1], "hydra.launcher.ray.remote.num_cpus=2")
+    try:
+        assert process.stdout is not None
+        line = next(line for line in process.stdout if "has room" in line)
+    finally:
+        process.kill()
+        process.communicate()
+    assert line.startswith(
+        "No machine of Ray has room for a job of 2 processors and 0 GPUs; the most is 1 and 0. Jobs wait"
+    )

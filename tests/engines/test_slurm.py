@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.conftest import SWEEP, Guardtrain, files, heads, lines_with, rows, weights
+from tests.engines.conftest import (
+    OWN_SWEEP,
+    SWEEP,
+    Guardtrain,
+    files,
+    heads,
+    lines_with,
+    own_heads_alone,
+    rows,
+    weights,
+)
 from tests.engines.daemons import wait_for
 from tests.engines.slurm import Slurm
 
@@ -122,3 +132,10 @@ def test_a_node_without_a_gpu_that_is_asked_for_one_is_said_in_a_line(guardtrain
     text = guardtrain("train", "-m", "mixture.budget=64,128", *SWEEP, *gpu, code=2)
     assert lines_with(text, ["guardtrain train", "gres"]), text
     assert "Traceback" not in text
+
+
+def test_a_head_in_the_working_folder_is_found_by_the_jobs(guardtrain: Guardtrain, tmp_path: Path) -> None:
+    wanted = own_heads_alone(guardtrain)
+    text = guardtrain(*OWN_SWEEP, "out=own", "hydra/launcher=slurm", "hydra.launcher.array_parallelism=2")
+    assert "2 done, 0 skipped, 0 failed" in text
+    assert (heads(tmp_path / "own"), rows(tmp_path / "own")) == wanted
