@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from guardtrain.benchmarks.attacks.settings import AttackSettings
@@ -26,6 +25,7 @@ from guardtrain.guards.predict_settings import PredictConfig
 from guardtrain.guards.serving.settings import ServeSettings
 from guardtrain.guards.settings import GuardSettings, PickSettings
 from guardtrain.mixtures.settings import MixtureSettings
+from guardtrain.schemas import store_schema
 from guardtrain.sources.settings import DataSettings
 from guardtrain.tracking.settings import LoggerSettings
 from guardtrain.training.finetuning.settings import LoraSettings
@@ -355,6 +355,5 @@ def register_schemas() -> None:
 
     So every setting of the schema can be overridden, whether or not a YAML file mentions it.
     """
-    store = ConfigStore.instance()
     for command, schema in SCHEMAS.items():
-        store.store(name=f"{command}_schema", node=schema, provider="guardtrain")
+        store_schema(command, schema)

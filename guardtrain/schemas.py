@@ -19,12 +19,22 @@ def schema_of(command: str) -> type:
     return SCHEMAS[command]
 
 
+def store_schema(command: str, schema: type) -> None:
+    """Put a schema into Hydra's store, which stays the one there is.
+
+    Hydra copies its config sources whenever it composes, and with them the store and all that plugins have put there: a
+    third of the time. What is taken out of the store is copied there anyway.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
+    ConfigStore.instance().store(name=f"{command}_schema", node=schema, provider="guardtrain")
+
+
 def register_schema(command: str) -> None:
     """Make a command's schema known to Hydra as `COMMAND_schema`; see `guardtrain.config.register_schemas`."""
     if command in _ALONE:
-        from hydra.core.config_store import ConfigStore
-
-        ConfigStore.instance().store(name=f"{command}_schema", node=schema_of(command), provider="guardtrain")
+        store_schema(command, schema_of(command))
         return
     from guardtrain.config import register_schemas
 

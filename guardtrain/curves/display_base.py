@@ -256,12 +256,18 @@ class Display(ABC):
 
 @contextmanager
 def _laid_out(figure: Figure) -> Iterator[None]:
-    """Keep the layout of a figure that has been drawn: finding it takes as long as drawing."""
+    """Keep the layout of a figure that has been drawn: finding it takes as long as drawing.
+
+    A figure of no layout engine at all is drawn once where it is saved, not twice as one whose engine is "none".
+    """
+    from matplotlib import rc_context
+
     engine = figure.get_layout_engine()
     if figure not in _DRAWN:
         figure.draw_without_rendering()
         _DRAWN.add(figure)
-    figure.set_layout_engine("none")
+    with rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)
     try:
         yield
     finally:

@@ -129,9 +129,10 @@ def test_interrupted_and_started_again_gives_the_uninterrupted_result(
 
 
 def test_results_do_not_depend_on_a_warm_cache(run, tmp_path: Path) -> None:
-    cold = f"cache_dir={tmp_path / 'cold'}"
-    run(*PLAIN, "out=a", cold)
-    run(*PLAIN, "out=b", cold)
+    few = [f"data.{pool}.n=100" for pool in ("real", "pairs", "test.counterfactual", "test.in_domain")]
+    small = [*PLAIN, *few, "grid.budgets=[16]", f"cache_dir={tmp_path / 'cold'}"]
+    run(*small, "out=a")
+    run(*small, "out=b")
     pd.testing.assert_frame_equal(_rows("a"), _rows("b"))
 
 
@@ -203,7 +204,7 @@ def test_ctrl_c_while_training_says_how_to_go_on(tmp_path: Path) -> None:
 def test_plot_shows_the_last_curve_or_refuses_to_mix_recipes(run, plain: Path) -> None:
     shutil.copytree(plain, "outputs/curve/scenes")
     run(*PLAIN, "grid.seeds=1", "loss.l2=10")
-    plot = ["plot", "results=outputs/curve/scenes", "plot.figures=[curve]"]
+    plot = ["plot", "results=outputs/curve/scenes", "plot.figures=[curve]", "plot.formats=[png]", "plot.report=false"]
     assert "AUROC on 'counterfactual'" in run(*plot)
     assert "differ in l2" in run(*plot, "all_runs=true", code=2)
 
@@ -216,7 +217,8 @@ def test_settings_a_recipe_does_not_use_do_not_change_its_runs(run, plain: Path)
 
 
 def test_a_sweep_shares_results_and_draws_a_figure_for_each_job(run) -> None:
-    run("curve", "-m", "head=linear,mlp", *CURVE[1:], "grid.seeds=1", "optimizer.steps=20", "out=sweep")
+    drawn = ["plot.figures=[curve]", "plot.formats=[png]", "plot.report=false"]
+    run("curve", "-m", "head=linear,mlp", *CURVE[1:], *drawn, "grid.seeds=1", "optimizer.steps=20", "out=sweep")
     assert _rows("sweep").groupby("head")["run"].nunique().to_dict() == {
         "linear (pair-aware)": 6,
         "mlp (pair-aware)": 6,
