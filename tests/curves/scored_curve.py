@@ -64,23 +64,32 @@ def scored_curve(
         for budget in budgets
         for seed in range(seeds)
     ]
-    for head, ratio, control, budget, seed in grid:
-        key = f"{len(keys):016x}"
+    for _, ratio, control, budget, _ in grid:
+        extra = round(budget * ratio)
+        images = budget + extra if arm == "add" else budget
+        worth = images + extra * (WORTH[control] - 1)
+        for name in tests:
+            gain = np.log2(worth if name == "pairs" else budget)
+            logits = 0.08 * gain * (2 * labels - 1) + noise[name] + rng.normal(size=N) / 2
+            kept[name].append((1 / (1 + np.exp(-logits))).astype(np.float32))
+    measured = {  # all runs at once: one after another takes twenty times as long
+        name: sliced_guard_metrics(
+            torch.from_numpy(np.array(kept[name])),
+            torch.from_numpy(labels),
+            record_pairs(records),
+            record_slices(records),
+        )
+        for name, records in tests.items()
+    }
+    for place, (head, ratio, control, budget, seed) in enumerate(grid):
+        key = f"{place:016x}"
         keys.append(key)
         extra = round(budget * ratio)
         images = budget + extra if arm == "add" else budget
         pair_images = 0 if control == "real" else extra
-        worth = images + extra * (WORTH[control] - 1)
         for name, records in tests.items():
-            gain = np.log2(worth if name == "pairs" else budget)
-            logits = 0.08 * gain * (2 * labels - 1) + noise[name] + rng.normal(size=N) / 2
-            probs = (1 / (1 + np.exp(-logits))).astype(np.float32)
-            kept[name].append(probs)
-            metrics = sliced_guard_metrics(
-                torch.from_numpy(probs[None]), torch.from_numpy(labels), record_pairs(records), record_slices(records)
-            )
             safe, unsafe = (half.numpy() for half in record_pairs(records))
-            for (kind, part), values in metrics.items():
+            for (kind, part), values in measured[name].items():
                 mask = record_slices(records)[kind, part]
                 named = {"recall_at_fpr": "recall_at_fpr5"}
                 rows.append(
@@ -107,7 +116,7 @@ def scored_curve(
                         seconds=0.25,
                         encoder="f00d" * 16,
                         data="toy_data & more",
-                        **{named.get(m, m): float(v[0]) for m, v in values.items()},
+                        **{named.get(m, m): float(v[place]) for m, v in values.items()},
                     )
                 )
     scores.write(keys, {name: Scores.of_probabilities(np.array(values)) for name, values in kept.items()})
