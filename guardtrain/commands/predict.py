@@ -78,6 +78,7 @@ def run(config: DictConfig) -> None:
         _log_to_stderr()
     _check(settings)
 
+    from guardtrain.guards.base_rates import holding
     from guardtrain.guards.described import DescribedGuard
     from guardtrain.sources.walk import Walk
 
@@ -89,7 +90,7 @@ def run(config: DictConfig) -> None:
     for line in walk.lines():
         log.info("%s", line)
     judging = _by_program(settings, guard, point, total) or _by_encoder(settings, guard, point)
-    log.info("guard       %s, point %s, on %s%s", guard.name, point, guard.spec.label, _prior(guard))
+    log.info("guard       %s, point %s, on %s%s", guard.name, point, guard.spec.label, holding(guard.prior))
     if settings.out is None:
         counts = _to_screen(settings, judging, total)
     elif settings.out == STDOUT:
@@ -103,13 +104,6 @@ def run(config: DictConfig) -> None:
             log.info("%s", line)
     if settings.out not in (None, STDOUT):
         log.info("written     %s", settings.out)
-
-
-def _prior(guard: DescribedGuard) -> str:
-    """For which share of unsafe images the probabilities hold, where that is known."""
-    from guardtrain.guards.thresholds_rules import percent
-
-    return "" if guard.prior is None else f"; probabilities where {percent(guard.prior)} of images are unsafe"
 
 
 def summary(counts: Counter[str], frames: str) -> list[str]:

@@ -25,6 +25,7 @@ def run(config: DictConfig) -> None:
             f"The server needs a package that is not here ({error.name}): {install_line('serve')}."
         ) from error
 
+    from guardtrain.guards.base_rates import holding
     from guardtrain.guards.guard import Guard
     from guardtrain.guards.predicting import ImageJudge
     from guardtrain.guards.serving.service import GuardService
@@ -42,7 +43,7 @@ def run(config: DictConfig) -> None:
     service = GuardService(judge, settings)
 
     def started(address: str) -> None:
-        log.info("guard     %s on %s", guard.name, guard.spec.label)
+        log.info("guard     %s on %s%s", guard.name, guard.spec.label, holding(guard.prior))
         log.info("points    %s (default: %s)", ", ".join(guard.points), guard.default_point)
         log.info("serving   %s  (POST /v1/predict; /v1/guard /metrics /readyz /openapi.json)", address)
 

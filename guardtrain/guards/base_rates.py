@@ -17,6 +17,7 @@ from typing import Any
 from guardtrain.errors import ConfigError, GuardError
 from guardtrain.guards.operating_points import OperatingPoint, ThreeWay, precision_of
 from guardtrain.guards.thresholds_rates import Rate, clopper_pearson
+from guardtrain.guards.thresholds_rules import percent
 
 BASE_RATES = (0.01, 0.05, 0.5)  # shares of unsafe images that a card tells the precision for
 
@@ -85,6 +86,15 @@ def shift_to(prior: float, about: Mapping[str, Any]) -> float:
             f"guardtrain calibrate guard=… data=… prior={prior:g}"
         )
     return shift(now, prior)
+
+
+def holding(prior: float | None) -> str:
+    """What is said behind a guard's name of the share that its probabilities hold for; nothing where it is unknown.
+
+    >>> holding(0.02)
+    '; probabilities where 2 % of images are unsafe'
+    """
+    return "" if prior is None else f"; probabilities where {percent(prior)} of images are unsafe"
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,7 @@ class Guard:
         return self._logits(checked_embeddings(embeddings, self.spec, self.dim))
 
     def probabilities(self, embeddings: Any, spec: EncoderSpec | None = None) -> np.ndarray:
-        """(N,) float64 calibrated probabilities of being unsafe; see `logits` for arguments and errors."""
+        """(N,) float64 calibrated probabilities of being unsafe, for the share `prior`; see `logits` for the rest."""
         return self.calibrator.probabilities(self.logits(embeddings, spec))
 
     def category_probabilities(self, embeddings: Any) -> np.ndarray | None:

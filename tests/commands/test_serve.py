@@ -29,6 +29,7 @@ def test_it_serves_the_guard_as_set(run, guard_folder: Path, monkeypatch: pytest
     monkeypatch.setattr(running, "serve", instead)
     text = run("serve", f"guard={guard_folder}", "port=0", "max_batch=3", "page=false", "prior=0.02")
     assert "serving   http://here" in text
+    assert "on demo; probabilities where 2 % of images are unsafe\n" in text
     assert "points    strict, balanced, permissive" in text
     ((app, service),) = served
     settings, plain = service.settings, Guard.load(guard_folder)
