@@ -65,7 +65,7 @@ def test_what_is_added_needs_no_plus() -> None:
     [
         (["data.real.sise=32"], "no setting 'data.real.sise'. Did you mean 'size'? Allowed here: pool, n, seed"),
         (["data.real.size.x=32"], "data.real.size"),
-    X
+        (["data.nothing=1"], "'data.nothing'. Allowed here: name, real, pairs, test, hold_out_seed, swapped, about."),
         ([*PATHS, "data.test.in_domain={hold_out: real, spilt: test}"], "no setting 'data.test.in_domain.spilt'"),
         (["data=manifest", "data.test.in_domain.split=test", "data.real.path=a", "data.pairs.path=b"],
          "it has fraction, split. Give all of it: 'data.test.in_domain={hold_out: real, split: …}'"),
