@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,13 @@ def test_pixels_to_probabilities(whole: Guard) -> None:
     assert [item["file"] for item in whole.about["agreement"]] == ["guard.onnx", "guard.pt2"]
 
 
-@pytest.mark.parametrize("point", ["balanced", "review"])
+@pytest.mark.parametrize(("point", "prior"), [("balanced", None), ("review", 0.02)])
 @pytest.mark.parametrize("frames", [1, None])
-def test_it_answers_as_the_guard_does(whole: Guard, photos: list[str], point: str, frames: int | None) -> None:
-    program = PixelProgram(DescribedGuard.read(whole.path))
+def test_it_answers_as_the_guard_does(
+    whole: Guard, photos: list[str], point: str, prior: float | None, frames: int | None
+) -> None:
+    described = DescribedGuard.read(whole.path).at(prior)
+    program, whole = PixelProgram(described), replace(whole, calibration=described.calibration)
     steps: list[int] = []
     images = [InputImage(path, path) for path in photos]
     found = program.predict(images, point=point, frames=frames, max_pixels=10**6, advance=steps.append)
