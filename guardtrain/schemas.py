@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from guardtrain.quick_hydra import quicken
+
 # Commands that are to start at once; their schema's module needs none of the others.
 _ALONE = {"predict": ("guardtrain.guards.predict_settings", "PredictConfig")}
 
@@ -20,14 +22,10 @@ def schema_of(command: str) -> type:
 
 
 def store_schema(command: str, schema: type) -> None:
-    """Put a schema into Hydra's store, which stays the one there is.
-
-    Hydra copies its config sources whenever it composes, and with them the store and all that plugins have put there: a
-    third of the time. What is taken out of the store is copied there anyway.
-    """
+    """Put a schema into Hydra's store; see `guardtrain.config.register_schemas`."""
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
+    quicken()
     ConfigStore.instance().store(name=f"{command}_schema", node=schema, provider="guardtrain")
 
 

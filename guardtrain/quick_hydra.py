@@ -1,0 +1,40 @@
+"""What makes Hydra compose a config in half its time: nothing that it composes is different."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import yaml
+
+
+@cache
+def quicken() -> None:
+    """Spare this process what Hydra does over again for each config that it composes.
+
+    It copies its config sources, and with them the store of all that commands and plugins have put there, though what
+    is taken out of the store is copied anyway. OmegaConf makes its YAML loader anew for each file, in plain Python; on
+    libyaml, where PyYAML was built with it, reading takes an eighth of the time.
+    """
+    import omegaconf._utils as utils
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
+    if yaml.__with_libyaml__:
+        loader = _on_libyaml(utils.get_yaml_loader())
+        utils.get_yaml_loader = lambda: loader
+
+
+def _on_libyaml(loader: Any) -> Any:
+    """OmegaConf's loader, its rules for keys and numbers as they are, with libyaml's parser before its own."""
+    from yaml.constructor import SafeConstructor
+    from yaml.cyaml import CParser
+    from yaml.resolver import Resolver
+
+    class Loader(CParser, loader):  # type: ignore[misc]
+        def __init__(self, stream: Any) -> None:
+            CParser.__init__(self, stream)
+            SafeConstructor.__init__(self)
+            Resolver.__init__(self)
+
+    return Loader
