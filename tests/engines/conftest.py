@@ -87,7 +87,7 @@ def ray_nodes(short_folder: Path) -> Iterator[str]:
     address = short_folder / "address"
     command = [sys.executable, "-m", "tests.engines.ray_nodes", str(address)]
     env = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    with daemon(command, short_folder / "ray.log", ready=address.exists, env=env, seconds=240):
+    with daemon(command, short_folder / "ray.log", ready=address.exists, env=env, seconds=600):
         yield address.read_text()
 
 

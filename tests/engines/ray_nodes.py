@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 NODE = {"num_cpus": 1, "object_store_memory": 200 * 2**20}
-ATTEMPTS = 4
+ATTEMPTS = 8
 
 
 def main(address: Path) -> None:

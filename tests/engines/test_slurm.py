@@ -38,10 +38,11 @@ def _array(slurm: Slurm, tasks: int) -> str:
     found: list[str] = []
 
     def there() -> bool:
-        found[:] = sorted({name.partition("_")[0] for name in slurm.jobs() if "_" in name})
-        return len([name for name in slurm.jobs() if "_" in name]) >= tasks
+        names = [name for name in slurm.jobs() if "_" in name]
+        found[:] = sorted({name.partition("_")[0] for name in names})
+        return len(names) >= tasks
 
-    wait_for(there, "the sweep's jobs to be in the queue")
+    wait_for(there, "the sweep's jobs to be in the queue", seconds=240)
     assert len(found) == 1
     return found[0]
 
