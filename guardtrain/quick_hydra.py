@@ -27,8 +27,8 @@ def quicken() -> None:
 
 def _on_libyaml(loader: Any) -> Any:
     """OmegaConf's loader, its rules for keys and numbers as they are, with libyaml's parser before its own."""
+    from yaml._yaml import CParser
     from yaml.constructor import SafeConstructor
-    from yaml.cyaml import CParser
     from yaml.resolver import Resolver
 
     class Loader(CParser, loader):  # type: ignore[misc]
