@@ -38,6 +38,7 @@ def run(config: DictConfig) -> None:
     figures = job_folder(folder)  # in a sweep the jobs share results, and each has a folder of its own for its figure
     pools = load_pools(settings, log.info, grid_check(settings.grid, overrides_given(), log.info))
 
+    from guardtrain.curves.decomposition import loss_name
     from guardtrain.curves.engine import run_curve
     from guardtrain.curves.folder import RESULTS_FILE, keep_keys
     from guardtrain.curves.results import ResultsTable, run_key
@@ -58,7 +59,7 @@ def run(config: DictConfig) -> None:
             loggers=tracker.loggers,
             say=log.info,
         )
-        keep_keys(folder, keys)
+        keep_keys(folder, keys, loss_name(settings.loss))
         frame = ResultsTable(folder / RESULTS_FILE).read()
         frame = frame[frame["run"].isin(keys)]
         log.info("")

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from guardtrain.curves.bootstrap import PointReplicates
+    from guardtrain.curves.decomposition import Decomposition
     from guardtrain.curves.display_base import Display
     from guardtrain.curves.tables import Table
 
 log = logging.getLogger(__name__)
 
 NEED_SCORES = ("multiplier", "reliability", "roc")
+_REPLICATES_SHOWN = 200  # for variances
 _KINDS = {".md": "tables", ".tex": "tables", ".html": "report"}
 
 
@@ -59,11 +61,16 @@ def draw(
     panels = _panels(plot)
     output = _Output(frame, plot, results, extrapolate)
     output.check()
-    print_summary(frame, panels, in_domain=plot.in_domain)
     test = efficiency_test(frame, output.scores) if panels is None else None
-    if test in output.scored():
-        text = efficiency_text(frame, output.scores, boots=partial(output.boot, str(test)), outlook=outlook)
+    told = test in output.scored()
+    text = efficiency_text(frame, output.scores, boots=partial(output.boot, str(test)), outlook=outlook) if told else ""
+    if text and (first := output.headline()):
+        print(f"{first}\n")
+    print_summary(frame, panels, boots=output.shown_boots(), in_domain=plot.in_domain)
+    if text:
         print(f"\n{text}")
+    if apart := output.decomposition_text():
+        print(apart if text else f"\n{apart}")
     displays = output.displays()
     files = [file for display in displays for file in display.save(folder, formats=plot.formats)]
     note_drawn(files)
@@ -101,6 +108,7 @@ class _Output:
     _left_out: dict[str, list[str]] = field(default_factory=dict)  # reason -> what
     _scored: list[str] | None = None
     _boots: dict[tuple[str, str], PointReplicates] = field(default_factory=dict)
+    _shown: dict[tuple[str, str], PointReplicates] = field(default_factory=dict)
 
     @property
     def scores(self) -> Path:
@@ -111,7 +119,7 @@ class _Output:
     def scored(self) -> list[str]:
         """Test sets with the scores of every run."""
         from guardtrain.curves.scores import ScoresFolder
-        from guardtrain.curves.summary import whole_slices
+        from guardtrain.curves.statistics import whole_slices
 
         if self._scored is None:
             self._scored = []
@@ -130,10 +138,29 @@ class _Output:
             self._boots[test, metric] = bootstrap_points(self.frame, self.scores, test, metric, REPLICATES)
         return self._boots[test, metric]
 
+    def shown_boots(self) -> dict[tuple[str, str], PointReplicates]:
+        """Bootstraps of the panels shown, of those that have scores: for intervals that cover the test images, too.
+
+        A variance needs fewer replicates than a quantile of multipliers; where there are those, they serve.
+        """
+        from guardtrain.curves.bootstrap import BOOTSTRAP_METRICS, bootstrap_points
+        from guardtrain.curves.repeats import Repeats
+        from guardtrain.curves.statistics import default_panels, whole_slices
+
+        whole = whole_slices(self.frame)
+        if Repeats.of(whole).design != "seeds" or whole["seed"].nunique() < 2:
+            return {}
+        for test, metric in _panels(self.plot) or default_panels(whole):
+            known = (test, metric) in self._boots or (test, metric) in self._shown
+            if metric in BOOTSTRAP_METRICS and test in self.scored() and not known:
+                self._shown[test, metric] = bootstrap_points(self.frame, self.scores, test, metric, _REPLICATES_SHOWN)
+        return self._shown | self._boots
+
     def check(self) -> None:
         """Refuse what the results cannot have, before anything is printed or written."""
         from guardtrain.curves.point_scores import chosen_points
-        from guardtrain.curves.summary import check_panels, whole_slices
+        from guardtrain.curves.statistics import whole_slices
+        from guardtrain.curves.summary import check_panels
 
         plot, asked = self.plot, self.plot.figures
         whole = whole_slices(self.frame)
@@ -150,6 +177,7 @@ class _Output:
         asked = self.plot.figures
         makers: dict[str, Callable[[], Display]] = {
             "curve": self._curve,
+            "decomposition": self._decomposition,
             "multiplier": self._multiplier,
             "categories": self._categories,
             "reliability": lambda: self._points("reliability"),
@@ -174,7 +202,7 @@ class _Output:
         from guardtrain.curves.efficiency_summary import measure_efficiency
         from guardtrain.curves.tables import efficiency_tables, summary_tables
 
-        out = {"summary": summary_tables(self.frame, _panels(self.plot))}
+        out = {"summary": summary_tables(self.frame, _panels(self.plot), self.shown_boots())}
         try:
             measured = [head for boot in self._multiplier_boots() for head in measure_efficiency(self.frame, boot)]
         except DataError as error:
@@ -185,16 +213,14 @@ class _Output:
 
     def report(self, displays: list[Display], tables: list[Table]) -> str:
         from guardtrain.curves.bootstrap import BOOTSTRAP_METRICS
-        from guardtrain.curves.findings import comparisons, findings
+        from guardtrain.curves.comparisons import comparisons
+        from guardtrain.curves.findings import findings
         from guardtrain.curves.report import kept_config, report_html
-        from guardtrain.curves.statistics import default_panels
-        from guardtrain.curves.summary import whole_slices
+        from guardtrain.curves.statistics import default_panels, whole_slices
 
         panels = _panels(self.plot)
         chosen = panels if panels is not None else default_panels(whole_slices(self.frame))
-        boots = {}
-        if all(metric in BOOTSTRAP_METRICS for _, metric in chosen):
-            boots = {(test, metric): self.boot(test, metric) for test, metric in chosen if test in self.scored()}
+        boots = self.shown_boots() if all(metric in BOOTSTRAP_METRICS for _, metric in chosen) else {}
         return report_html(
             self.frame,
             displays,
@@ -221,9 +247,16 @@ class _Output:
         from guardtrain.curves.display import CurveDisplay
 
         plot = self.plot
-        boots = self._continued() if self.extrapolate else None
+        boots = self.shown_boots() | (self._continued() if self.extrapolate else {})
         return CurveDisplay.from_results(
-            self.frame, _panels(plot), x=plot.x, boots=boots, title=plot.title, width=plot.width
+            self.frame,
+            _panels(plot),
+            x=plot.x,
+            costs=plot.costs,
+            boots=boots,
+            continued=self.extrapolate,
+            title=plot.title,
+            width=plot.width,
         )
 
     def _continued(self) -> dict[tuple[str, str], PointReplicates]:
@@ -231,8 +264,7 @@ class _Output:
         from guardtrain.curves.bootstrap import BOOTSTRAP_METRICS
         from guardtrain.curves.published import seed_replicates
         from guardtrain.curves.repeats import Repeats
-        from guardtrain.curves.statistics import default_panels
-        from guardtrain.curves.summary import whole_slices
+        from guardtrain.curves.statistics import default_panels, whole_slices
 
         whole, made = whole_slices(self.frame), {}
         folds = Repeats.of(whole).folds
@@ -246,6 +278,56 @@ class _Output:
                     f"the extrapolation of {metric} on '{test}'", "It needs test scores, and their bootstrap."
                 )
         return made
+
+    def headline(self) -> str:
+        """The first lines: images that a target takes, and what a pair is worth, by the metric the multiplier has."""
+        from guardtrain.curves.headline import headline
+
+        made = [headline(boot) for boot in list(self._boots.values())[-1:]]
+        return "\n".join(one.text() for one in made if one is not None)
+
+    def decomposed(self) -> list[Decomposition]:
+        """The gain of each mixture taken apart, on the test set that has pairs."""
+        from guardtrain.curves.decomposition import PLAIN, decompositions, needless_controls
+        from guardtrain.curves.folder import RESULTS_FILE, kept_keys, keys_of_losses
+        from guardtrain.curves.published import seed_replicates
+        from guardtrain.curves.repeats import Repeats
+        from guardtrain.curves.report import kept_config
+        from guardtrain.curves.results import ResultsTable
+        from guardtrain.curves.statistics import default_panels, whole_slices
+
+        whole = whole_slices(self.frame)
+        if Repeats.of(whole).published:
+            return []
+        panels = _panels(self.plot) or default_panels(whole)
+        with_pairs = [
+            panel for panel in panels if whole.loc[whole["test"] == panel[0], "pair_both_right"].notna().any()
+        ]
+        test, metric = (with_pairs or panels)[0]
+        boots = self.shown_boots()
+        boot = boots.get((test, metric)) or seed_replicates(self.frame, test, metric, replicates=1)
+        plain, losses = None, keys_of_losses(self.results)
+        if PLAIN in losses and set(losses[PLAIN]) != (kept_keys(self.results) or set()):
+            bare = ResultsTable(self.results / RESULTS_FILE).read()
+            bare = bare[bare["run"].isin(losses[PLAIN]) & (bare["test"] == test) & (bare["control"] == "paired")]
+            if set(bare["seed"]) == set(self.frame["seed"]):
+                plain = _resampled(bare, self.scores, boot)
+        return decompositions(boot, plain, needless_controls(boot, kept_config(self.results)))
+
+    def decomposition_text(self) -> str:
+        """The parts of the gain as text, and the commands that add what was not run."""
+        from guardtrain.curves.decomposition import decomposition_text, missing_lines
+        from guardtrain.curves.report import kept_config
+
+        found, kept = self.decomposed(), kept_config(self.results)
+        if not found:
+            return ""
+        return "\n".join([decomposition_text(found), *missing_lines(found, kept, self.results)])
+
+    def _decomposition(self) -> Display:
+        from guardtrain.curves.display_decomposition import DecompositionDisplay
+
+        return DecompositionDisplay.of(self.decomposed(), title=self.plot.title, width=self.plot.width)
 
     def _multiplier(self) -> Display:
         from guardtrain.curves.display_multiplier import MultiplierDisplay
@@ -268,7 +350,13 @@ class _Output:
         plot = self.plot
         chosen = plot.categories
         return CategoryDisplay.from_results(
-            self.frame, chosen.test, chosen.metric, x=plot.x, title=plot.title, width=plot.width
+            self.frame,
+            chosen.test,
+            chosen.metric,
+            x=plot.x,
+            costs=plot.costs,
+            title=plot.title,
+            width=plot.width,
         )
 
     def _points(self, name: str) -> Display:
@@ -303,7 +391,7 @@ class _Output:
 
     def tell_left_out(self) -> None:
         """Log what was left out, and note it for the report; what has one reason, in one line."""
-        from guardtrain.curves.summary import whole_slices
+        from guardtrain.curves.statistics import whole_slices
 
         every = dict.fromkeys(str(test) for test in whole_slices(self.frame)["test"])
         if self.scored() and (without := [f"'{test}'" for test in every if test not in self.scored()]):
@@ -314,6 +402,22 @@ class _Output:
             log.info("left out  %s: %s", ", ".join(names), why)
             self.notes.append(f"Left out: {', '.join(names)}. {why.replace(str(self.results), 'the results folder')}")
         self._left_out.clear()
+
+
+def _resampled(rows: pd.DataFrame, scores: Path, like: PointReplicates) -> PointReplicates | None:
+    """The bootstrap of other runs on the test images and seeds of `like`; None where they have no scores."""
+    from guardtrain.curves.bootstrap import bootstrap_points
+    from guardtrain.curves.published import seed_replicates
+
+    replicates = like.by_seed.shape[2] - 1
+    if rows.empty:
+        return None
+    if not replicates:
+        return seed_replicates(rows, like.test, like.metric, replicates=1)
+    try:
+        return bootstrap_points(rows, scores, like.test, like.metric, replicates)
+    except DataError:  # scores of these runs are gone
+        return None
 
 
 def _panels(plot: PlotSettings) -> list[tuple[str, str]] | None:

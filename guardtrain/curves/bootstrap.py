@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from guardtrain.curves.families import Errors
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.scores import Scores, ScoresFolder
-from guardtrain.curves.statistics import CONFIDENCE, LINE, check_metric, one_baseline, select, summarise
+from guardtrain.curves.statistics import CONFIDENCE, POINT_COLUMNS, check_metric, one_baseline, select, summarise
 from guardtrain.errors import DataError
 from guardtrain.metrics.checks import checked_labels, checked_pairs, checked_probs
 from guardtrain.metrics.functional import both_right_of, margin_of, ranking_of
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 _PAIR_TERMS = {"pair_both_right": both_right_of, "pair_ranking": ranking_of, "pair_margin": margin_of}
 BOOTSTRAP_METRICS = ("auroc", "accuracy", "brier", *_PAIR_TERMS)
 _COMPUTED_OF = {"auroc": "ranked", "pair_ranking": "ranked", "pair_margin": "log_odds"}  # the rest: probabilities
-POINT_COLUMNS = ("head", *LINE, "budget")
 
 _RUNS_AT_ONCE = 64
 _BLOCK_BYTES = 64 << 20  # of the weights (images × replicates) and the scores held at once
@@ -221,11 +221,14 @@ class PointReplicates:
 
     Args:
         points: one row a point: `POINT_COLUMNS`, then `n_real`, `n_pair_images`, `n_images` (means over seeds),
-            `n_seeds`, `mean`, `low`, `high`; sorted by `POINT_COLUMNS`, heads as in the table. Real data alone stands
-            under one arm.
+            `n_seeds`, `mean`, `low`, `high`, and `half_width`, of the interval over seeds and test groups by their
+            variances (NaN for one seed, whose `low` and `high` are over test groups alone); sorted by `POINT_COLUMNS`,
+            heads as in the table. Real data alone stands under one arm.
         replicates: (P, B) float64, rows as in `points`; replicate b saw the same seeds and test groups in all of them.
         test, metric: what was bootstrapped.
-        confidence: of `low` and `high`, and what the replicates are stretched for (`seed_weights`).
+        confidence: of the intervals, and what the replicates are stretched for (`seed_weights`).
+        by_seed: (P, S, 1 + B) the metric of each seed's run, on the test set as it is and on each resampled one; NaN
+            where a point lacks a seed.
     """
 
     points: pd.DataFrame
@@ -233,6 +236,7 @@ class PointReplicates:
     test: str
     metric: str
     confidence: float
+    by_seed: np.ndarray
 
 
 def bootstrap_points(
@@ -281,17 +285,21 @@ def bootstrap_points(
 
     seeds, seed_of_row = np.unique(rows["seed"], return_inverse=True)
     seeds_drawn = seed_draws(len(seeds), replicates, seed_rng)
-    made, drawn = [], []
+    made, drawn, every = [], [], []
     for name, own in point_groups(rows.reset_index(drop=True)):
         at = own.index.to_numpy()
         at = at[~np.isnan(values[at, 0])]
         drawn.append(over_seeds(values[at, 1:], values[at, 0], seeds_drawn[seed_of_row[at]], confidence))
+        every.append(np.full((len(seeds), values.shape[1]), np.nan))
+        every[-1][seed_of_row[at]] = values[at]
         mean = {"n_seeds": len(at), "mean": values[at, 0].mean() if len(at) else np.nan}
         sizes: dict[str, Any] = dict(own[["n_real", "n_pair_images", "n_images"]].mean())
         made.append(dict(zip(POINT_COLUMNS, name, strict=True)) | sizes | mean)
     low, high = interval(np.stack(drawn), confidence)
-    points = pd.DataFrame(made).assign(low=low, high=high)
-    return PointReplicates(points, np.stack(drawn), test, metric, confidence)
+    by_seed = np.stack(every)
+    width = Errors.of(by_seed).half_width(confidence)
+    points = pd.DataFrame(made).assign(low=low, high=high, half_width=width)
+    return PointReplicates(points, np.stack(drawn), test, metric, confidence, by_seed)
 
 
 def point_groups(rows: pd.DataFrame) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from guardtrain.curves.display_base import Display
 from guardtrain.curves.display_style import HeadLine, both_arms, image_ticks, look, per_row, powers_of_two
+from guardtrain.curves.paid import PAID, CostSettings, with_paid
 from guardtrain.curves.repeats import SEEDS, Repeats
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.statistics import (
@@ -19,8 +20,10 @@ from guardtrain.curves.statistics import (
     lines_of,
     number_text,
     summarise,
+    whole_slices,
+    with_test_images,
 )
-from guardtrain.curves.summary import check_panels, heads_text, in_table_order, whole_slices
+from guardtrain.curves.summary import check_panels, heads_text, in_table_order
 from guardtrain.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from guardtrain.curves.bootstrap import PointReplicates
     from guardtrain.curves.extrapolation import Continuation
 
-X_AXES = ("auto", "budget", "n_images", "n_pair_images")
+X_AXES = ("auto", "budget", *PAID, "n_pair_images")
 
 _LEAST_SPAN = 0.05  # of a y axis of shares
 _ONE = "One seed: no bands."
@@ -46,6 +49,7 @@ class CurvePanel:
         n_test, n_pairs: sizes of the test set.
         heads: all heads of the figure where they are the lines, else empty.
         beyond: of lines that are continued beyond what was measured: how.
+        resampled: whether the intervals are over test groups, too, and not over seeds alone.
     """
 
     head: str
@@ -56,6 +60,7 @@ class CurvePanel:
     points: pd.DataFrame
     heads: tuple[str, ...] = field(default=(), kw_only=True)
     beyond: Mapping[Line, Continuation] = field(default_factory=dict, kw_only=True)
+    resampled: bool = field(default=False, kw_only=True)
 
     def lines(self, over_ratios: bool) -> list[Line]:
         """The panel's lines in reading order."""
@@ -79,7 +84,7 @@ class CurveDisplay(Display):
 
     Args:
         panels: what is drawn, in order.
-        x: budget, n_images or n_pair_images.
+        x: what the axis is: one of `X_AXES`, not `auto`.
         repeats: what bands are over.
 
     >>> # CurveDisplay.from_results(table.read(), [("pairs", "auroc")]).save("runs/scenes")
@@ -99,7 +104,9 @@ class CurveDisplay(Display):
         panels: Sequence[tuple[str, str]] | None = None,
         *,
         x: str = "auto",
+        costs: CostSettings | None = None,
         boots: Mapping[tuple[str, str], PointReplicates] | None = None,
+        continued: bool = False,
         title: str | None = None,
         width: float | None = None,
     ) -> CurveDisplay:
@@ -112,10 +119,13 @@ class CurveDisplay(Display):
             frame: a results table, see `guardtrain.curves.results.ResultsTable.read`; of the slices, `all` is drawn.
             panels: (test set, metric) pairs; None for `guardtrain.curves.statistics.default_panels`. One without
                 values, such as a pair metric on a test set without pairs, is left out with a note.
-            x: `budget`; `n_images`, the images the add arm really used; `n_pair_images`, one line a control over the
+            x: `budget`; what was paid: `images` used (the add arm's, too), `labels` that a person gave, `contexts`
+                (scenes) or `cost`, see `guardtrain.curves.paid.with_paid`; `n_pair_images`, one line a control over the
                 images added at a single budget; `auto` takes the last where there is one budget and several
                 ratios, and the first otherwise.
-            boots: bootstraps by (test, metric): their lines are continued by a power law, see
+            costs: of a label, an edit and a check, for `cost`.
+            boots: bootstraps by (test, metric): bands of these are over seeds and test groups, of others over seeds.
+            continued: whether the lines of bootstrapped panels are continued by a power law, see
                 `guardtrain.curves.extrapolation.continuation`; the caption names those that cannot be.
             title, width: see `Display`.
 
@@ -135,11 +145,14 @@ class CurveDisplay(Display):
                 if rows.empty or rows[metric].isna().all():
                     notes.append(f"{METRICS[metric]} has no values on '{test}' ({head}): left out.")
                     continue
-                points = in_table_order(summarise(rows, metric), rows)
-                points = points[points["n_seeds"] > 0].reset_index(drop=True)
+                boot = None if repeats.folds else (boots or {}).get((test, metric))
+                points = in_table_order(with_test_images(summarise(rows, metric), boot), rows)
+                points = with_paid(points[points["n_seeds"] > 0].reset_index(drop=True), costs or CostSettings())
                 n_pairs = int(rows["n_pairs"].iloc[0])
                 panel = CurvePanel(head, test, metric, repeats.images(rows), n_pairs, points, heads=as_lines)
-                if boots and (test, metric) in boots and x != "n_pair_images":
+                if boot is not None:
+                    panel = replace(panel, resampled=True)
+                if continued and boots and (test, metric) in boots and x != "n_pair_images":
                     panel = replace(panel, beyond=_continued(panel, boots[test, metric]))
                 made.append(panel)
         if not made:
@@ -150,7 +163,13 @@ class CurveDisplay(Display):
         """What lines and bands are, over how many seeds, and what was left out."""
         counts = np.concatenate([panel.points["n_seeds"].to_numpy() for panel in self.panels])
         many = self.repeats.count(counts)
-        text = f"Lines: means over {many}. Bands: 95 % Student t intervals over {self.repeats.covers}."
+        resampled = {panel.resampled for panel in self.panels}
+        over = "95 % intervals over seeds and test images" if resampled == {True} else "95 % Student t intervals"
+        over += "" if resampled == {True} else f" over {self.repeats.covers}"
+        if len(resampled) > 1:
+            named = [f"{METRICS[p.metric]} on '{p.test}'" for p in self.panels if p.resampled]
+            over += f", of {', '.join(dict.fromkeys(named))} over test images, too"
+        text = f"Lines: means over {many}. Bands: {over}, for each point by itself."
         if counts.max() < 2:
             text = f"{many[:1].upper()}{many[1:]}: no bands." if counts.max() > 0 and self.repeats.published else _ONE
         elif counts.min() < 2:
@@ -227,7 +246,7 @@ class CurveDisplay(Display):
             ticks.update(x)
             if (part := panel.beyond.get(line)) is not None and not part.refused:
                 end = float(points["n_images"].iloc[-1])
-                at = part.n if self.x == "n_images" else part.n * (x[-1] / end)
+                at = part.n if self.x == "images" else part.n * (x[-1] / end)
                 ax.plot(at, part.mean, color=style["color"], ls=(0, (1, 1.2)), lw=1.2, zorder=2.2)
                 low, high = _possible(panel, part.low), _possible(panel, part.high)
                 ax.fill_between(at, low, high, color=style["color"], alpha=0.08, lw=0)
@@ -261,7 +280,10 @@ class CurveDisplay(Display):
         """The x axis, whose marks stand at `ticks`."""
         labels = {
             "budget": "Budget n (labelled images)",
-            "n_images": "Training images used (labels)",
+            "images": "Training images used",
+            "labels": "Labels that a person gave",
+            "contexts": "Contexts (scenes) of the training images",
+            "cost": "Cost of labels, edits and checks",
             "n_pair_images": f"Images added to {int(panel.points['budget'].iloc[0]):,} real (pairs: two each)",
         }
         replaced = self.x == "n_pair_images" and not (panel.points["arm"] == "add").any()
@@ -274,7 +296,7 @@ class CurveDisplay(Display):
                 ax.set_xlim(-min(positive) / 4, max(positive) * 1.2)
         else:
             ax.set_xscale("log", base=2)
-        if self.x == "n_images":  # ratios give each line its own n: ticks at powers of two instead
+        if self.x in PAID:  # ratios give each line its own n: ticks at powers of two instead
             ticks = powers_of_two(ticks[0], ticks[-1]) or ticks
         image_ticks(ax, ticks, inches)
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from guardtrain.curves.display import CurveDisplay, CurvePanel, chosen_x, heads_as_lines, panel_heads
 from guardtrain.curves.display_style import per_row
+from guardtrain.curves.paid import CostSettings, with_paid
 from guardtrain.curves.repeats import Repeats
 from guardtrain.curves.results import METRICS, SLICE_KINDS
-from guardtrain.curves.statistics import one_baseline, summarise
-from guardtrain.curves.summary import check_panels, in_table_order, whole_slices
+from guardtrain.curves.statistics import one_baseline, summarise, whole_slices
+from guardtrain.curves.summary import check_panels, in_table_order
 from guardtrain.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class CategoryDisplay(CurveDisplay):
         metric: str | None = None,
         *,
         x: str = "auto",
+        costs: CostSettings | None = None,
         title: str | None = None,
         width: float | None = None,
     ) -> CategoryDisplay:
@@ -73,7 +75,7 @@ class CategoryDisplay(CurveDisplay):
             frame: a results table with its slices.
             test: name of the test set; None takes the first with pairs and slices, else the first with slices.
             metric: one of `METRICS`; None takes AUROC, or accuracy where most slices hold one class.
-            x, title, width: see `CurveDisplay.from_results`.
+            x, costs, title, width: see `CurveDisplay.from_results`.
 
         Raises:
             DataError: an unknown test set or metric, or one without two slices to compare.
@@ -112,6 +114,7 @@ class CategoryDisplay(CurveDisplay):
                     if points.empty:
                         notes.append(f"{METRICS[metric]} has no values in {kind} '{name}': left out.")
                         continue
+                    points = with_paid(points, costs or CostSettings())
                     n_pairs = int(own["n_pairs"].iloc[0])
                     about = (test, metric, repeats.images(own), n_pairs, points, kind, str(name))
                     made.append(SlicePanel(head, *about, heads=as_lines))

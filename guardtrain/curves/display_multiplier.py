@@ -24,8 +24,8 @@ from guardtrain.curves.display_style import (
 from guardtrain.curves.efficiency import Estimate, LineReplicates, data_multiplier
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.scores import ScoresFolder
-from guardtrain.curves.statistics import Line, default_panels, lines_of, seeds_text
-from guardtrain.curves.summary import check_panels, whole_slices
+from guardtrain.curves.statistics import Line, default_panels, lines_of, seeds_text, whole_slices
+from guardtrain.curves.summary import check_panels
 from guardtrain.errors import DataError
 
 if TYPE_CHECKING:

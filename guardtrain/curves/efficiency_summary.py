@@ -13,8 +13,8 @@ from guardtrain.curves.efficiency import Estimate, LineReplicates, area_differen
 from guardtrain.curves.outlook import HEADING, outlook_lines
 from guardtrain.curves.results import CONTROL_NAMES, METRICS
 from guardtrain.curves.scores import ScoresFolder
-from guardtrain.curves.statistics import Line, lines_of, number_text
-from guardtrain.curves.summary import WIDTH, whole_slices
+from guardtrain.curves.statistics import Line, lines_of, number_text, whole_slices
+from guardtrain.curves.summary import WIDTH
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,11 +17,22 @@ CURVE_FILE = "curve.json"
 ENGINE_VERSION = 5
 
 
-def keep_keys(folder: Path, keys: Collection[str]) -> None:
-    """Note in `folder` which runs the last curve there showed; the table may hold others."""
-    text = json.dumps({"runs": sorted(keys)}, indent=1)
+def keep_keys(folder: Path, keys: Collection[str], loss: str | None = None) -> None:
+    """Note in `folder` which runs the last curve there showed; the table may hold others.
+
+    Args:
+        loss: what these runs were trained with, where it is known; the last curve with each loss stays noted, too.
+    """
+    of_loss = {} if loss is None else {**keys_of_losses(folder), loss: sorted(keys)}
+    text = json.dumps({"runs": sorted(keys)} | ({"losses": of_loss} if of_loss else {}), indent=1)
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / CURVE_FILE, lambda path: path.write_text(text))
+
+
+def keys_of_losses(folder: Path) -> dict[str, list[str]]:
+    """The runs of the last curve in `folder` with each loss, by the loss's name."""
+    file = folder / CURVE_FILE
+    return dict(json.loads(file.read_text()).get("losses", {})) if file.is_file() else {}
 
 
 def kept_keys(folder: Path) -> set[str] | None:

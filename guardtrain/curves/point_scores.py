@@ -13,8 +13,7 @@ from guardtrain.bins import bin_of
 from guardtrain.calibration_error import chance_alone
 from guardtrain.curves.results import CONTROLS
 from guardtrain.curves.scores import Scores, ScoresFolder
-from guardtrain.curves.statistics import NO_INTERVAL, Line, half_width, lines_of, select, share_text
-from guardtrain.curves.summary import whole_slices
+from guardtrain.curves.statistics import NO_INTERVAL, Line, half_width, lines_of, select, share_text, whole_slices
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.mixtures import ARMS
 

@@ -244,13 +244,14 @@ def seed_replicates(
     import pandas as pd
 
     from guardtrain.curves.bootstrap import (
-        POINT_COLUMNS,
         PointReplicates,
         interval,
         over_seeds,
         point_groups,
         seed_draws,
     )
+    from guardtrain.curves.families import Errors
+    from guardtrain.curves.statistics import POINT_COLUMNS
 
     check_metric(frame, metric)
     rows = one_baseline(frame[(frame["test"] == test) & (frame["slice_kind"] == "all")])
@@ -260,9 +261,11 @@ def seed_replicates(
     summarise(rows, metric)  # refuses mixed experiments
     names, place = np.unique(rows["seed"], return_inverse=True)
     draws = seed_draws(len(names), replicates, np.random.default_rng(seed))
-    made, drawn = [], []
+    made, drawn, alone = [], [], []
     for name, own in point_groups(rows.assign(place=place)):
         values = own[metric].to_numpy(float)
+        alone.append(np.full(len(names), np.nan))
+        alone[-1][own["place"].to_numpy()] = values
         every = np.broadcast_to(values[:, None], (len(values), replicates))
         drawn.append(over_seeds(every, values, draws[own["place"].to_numpy()], confidence))
         sizes: dict[str, Any] = dict(own[["n_real", "n_pair_images", "n_images"]].mean())
@@ -270,8 +273,10 @@ def seed_replicates(
             dict(zip(POINT_COLUMNS, name, strict=True)) | sizes | {"n_seeds": len(own), "mean": float(values.mean())}
         )
     low, high = interval(np.stack(drawn), confidence)
-    points = pd.DataFrame(made).assign(low=low, high=high)
-    return PointReplicates(points, np.stack(drawn), test, metric, confidence)
+    by_seed = np.stack(alone)[..., None]
+    width = Errors.of(by_seed).half_width(confidence)
+    points = pd.DataFrame(made).assign(low=low, high=high, half_width=width)
+    return PointReplicates(points, np.stack(drawn), test, metric, confidence, by_seed)
 
 
 def _result_rows(entries: Sequence[_Run], published: Published, design: str) -> list[ResultRow]:

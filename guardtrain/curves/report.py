@@ -11,11 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guardtrain.curves.comparisons import Comparison
 from guardtrain.curves.display_base import Display
-from guardtrain.curves.findings import Comparison, Finding
+from guardtrain.curves.findings import Finding
 from guardtrain.curves.repeats import Repeats
-from guardtrain.curves.statistics import share_text
-from guardtrain.curves.summary import whole_slices
+from guardtrain.curves.statistics import share_text, whole_slices
 from guardtrain.curves.tables import Table
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _TEMPLATE = "report.html.jinja"
 _PLACES = ("out", "data_dir", "cache_dir")  # folders of the machine: no part of the experiment
 _HEADINGS = {
     "curve": "Data-efficiency curve",
+    "decomposition": "Where the gain comes from",
     "multiplier": "Data multiplier",
     "categories": "By category and source",
     "reliability": "Reliability",
@@ -118,7 +119,6 @@ def report_html(
         found=found,
         n_compared=len(compared),
         n_claimed=sum(c.better is not None for c in compared),
-        by_chance=round(0.05 * len(compared), 1),
         resampled=resampled,
         seeds_alone=seeds_alone,
         repeats=Repeats.of(frame),

@@ -9,6 +9,7 @@ from omegaconf import MISSING
 from guardtrain.curves.display import X_AXES
 from guardtrain.curves.display_base import FIGURES, FORMATS
 from guardtrain.curves.display_categories import SliceChoice
+from guardtrain.curves.paid import CostSettings
 from guardtrain.curves.point_scores import PointChoice
 from guardtrain.curves.tables import TABLE_FORMATS
 from guardtrain.errors import ConfigError
@@ -27,10 +28,13 @@ class PlotSettings:
     """Figures, summary, tables and report.
 
     Args:
-        figures: of `curve`, `multiplier`, `categories`, `reliability` and `roc`; null draws all that the results allow.
+        figures: of `curve`, `decomposition`, `multiplier`, `categories`, `reliability` and `roc`; null draws all that
+            the results allow.
         formats: of the figures' files: `png`, `svg`, `pdf`.
         panels: which metric on which test set; empty picks the telling ones.
-        x: `auto`, `budget`, `n_images` or `n_pair_images`.
+        x: `auto`, `budget`, `n_pair_images`, or what was paid: `images`, `labels`, `contexts` (scenes) or `cost`. A
+            pair is two images, one label, one context, one edit and one check.
+        costs: what a label, an edit and a check cost, for `cost`.
         title: above the figures; null for none.
         width: of the figures in inches, such as 3.3 for a column; null for 7, or 4.4 where there is one panel.
         point: the points that `reliability` and `roc` show.
@@ -45,6 +49,7 @@ class PlotSettings:
     formats: list[str] = field(default_factory=lambda: ["png", "svg"])
     panels: list[PanelSettings] = field(default_factory=list)
     x: str = "auto"
+    costs: CostSettings = field(default_factory=CostSettings)
     title: str | None = None
     width: float | None = None
     point: PointChoice = field(default_factory=PointChoice)

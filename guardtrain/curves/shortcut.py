@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from guardtrain.curves.statistics import select, summarise
+from guardtrain.curves.statistics import select, summarise, with_test_images
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from guardtrain.curves.bootstrap import PointReplicates
 
 IN_DOMAIN = "in_domain"  # what the data configs call a test set of the real pool's kind
 NO_CHECK = ""  # as `in_domain`: no shortcut check
@@ -45,14 +48,20 @@ class Shortcut:
         )
 
 
-def shortcuts(whole: pd.DataFrame, in_domain: str | None = None) -> list[Shortcut]:
+def shortcuts(
+    whole: pd.DataFrame,
+    in_domain: str | None = None,
+    boots: Mapping[tuple[str, str], PointReplicates] | None = None,
+) -> list[Shortcut]:
     """The shortcut check of every head and test set of pairs; empty where there is nothing to check it with.
 
     Args:
         whole: a results table's slices `all`.
         in_domain: the test set that shares the training images' contexts; None for the one called "in_domain", else
             the only one without pairs; "" for no check.
+        boots: bootstraps by (test, metric): intervals of these are over seeds and test groups; of others over seeds.
     """
+    boots = boots or {}
     real = whole[whole["control"] == "none"]
     tests = [str(test) for test in dict.fromkeys(real["test"])]
     paired = [test for test in tests if real.loc[real["test"] == test, "pair_both_right"].notna().any()]
@@ -65,13 +74,15 @@ def shortcuts(whole: pd.DataFrame, in_domain: str | None = None) -> list[Shortcu
     for head in dict.fromkeys(real["head"]):
         own = real[real["head"] == head]
         a = select(own, {"test": shared})
-        a = a[a["auroc"].notna()]
+        every = a[a["auroc"].notna()]
         for test in (test for test in paired if test != shared):
             b = select(own, {"test": test})
-            b = b[b["pair_both_right"].notna()]
+            a, b = every, b[b["pair_both_right"].notna()]
             if common := set(a["budget"]) & set(b["budget"]):
                 n = max(common)
-                auroc = summarise(a[a["budget"] == n], "auroc").iloc[0]
-                right = summarise(b[b["budget"] == n], "pair_both_right").iloc[0]
+                a, b = a[a["budget"] == n], b[b["budget"] == n]
+                auroc = with_test_images(summarise(a, "auroc"), boots.get((shared, "auroc"))).iloc[0]
+                wide = boots.get((test, "pair_both_right"))
+                right = with_test_images(summarise(b, "pair_both_right"), wide).iloc[0]
                 out.append(Shortcut(str(head), shared, guessed, test, int(n), auroc, right))
     return out

@@ -15,8 +15,11 @@ from guardtrain.mixtures import OF_REAL
 if TYPE_CHECKING:
     import pandas as pd
 
+    from guardtrain.curves.bootstrap import PointReplicates
+
 LINE = ("arm", "control", "ratio")
 POINT = ("head", *LINE, "budget", "test", "slice_kind", "slice")
+POINT_COLUMNS = ("head", *LINE, "budget")  # of a bootstrap
 CONFIDENCE = 0.95
 NO_INTERVAL = ("ece",)  # each run's has chance added to it, which no mean over runs takes off
 
@@ -80,6 +83,22 @@ def summarise(
     out.insert(len(out.columns) - 1, "low", out["mean"] - out["half_width"])
     out.insert(len(out.columns) - 1, "high", out["mean"] + out["half_width"])
     return out
+
+
+def with_test_images(points: pd.DataFrame, boot: PointReplicates | None) -> pd.DataFrame:
+    """A `summarise` table whose intervals are over seeds *and* test groups.
+
+    Args:
+        points: of one metric on one test set.
+        boot: the bootstrap of them; None leaves the intervals over seeds alone.
+    """
+    if boot is None:
+        return points
+    keys = [name for name in POINT_COLUMNS if name != "arm"]
+    theirs = boot.points.assign(_arm=boot.points["arm"].where(boot.points["control"] != "none", ""))
+    ours = points.assign(_arm=points["arm"].where(points["control"] != "none", ""))
+    width = ours[[*keys, "_arm"]].merge(theirs[[*keys, "_arm", "half_width"]], how="left")["half_width"].to_numpy()
+    return points.assign(low=points["mean"] - width, high=points["mean"] + width, half_width=width)
 
 
 def paired_difference(
@@ -154,6 +173,16 @@ def one_baseline(frame: pd.DataFrame) -> pd.DataFrame:
     merged.loc[baseline, "arm"] = frame.loc[baseline, "arm"].iloc[0]
     same = [*POINT, "seed", "encoder", "data"]
     return merged.loc[~(baseline & merged.duplicated(subset=same))]
+
+
+def whole_slices(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of slice `all`, real data alone once; raises DataError where there are none."""
+    if frame.empty:
+        raise DataError("The results are empty: nothing to show yet.")
+    whole = frame[frame["slice_kind"] == "all"]
+    if whole.empty:
+        raise DataError("The results hold slices only: no row has slice_kind 'all'.")
+    return one_baseline(whole)
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from guardtrain.curves.comparisons import BEST, Comparison, comparisons
 from guardtrain.curves.pairless import pairless_lines
 from guardtrain.curves.repeats import POOLED, Repeats
 from guardtrain.curves.results import CONTROL_NAMES, METRICS, SLICE_KINDS
 from guardtrain.curves.shortcut import shortcuts
 from guardtrain.curves.statistics import (
+    NO_INTERVAL,
     Line,
     default_panels,
     line_points,
     lines_of,
     number_text,
-    one_baseline,
-    paired_difference,
     select,
     summarise,
+    whole_slices,
+    with_test_images,
 )
 from guardtrain.errors import DataError
 
@@ -29,12 +31,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from guardtrain.curves.bootstrap import PointReplicates
+
 WIDTH = 100  # where the output is no terminal: a log of continuous integration, a file
-_LEAST = 5e-4  # a difference that rounds to zero is none, however narrow its interval
 _SIZES = {"n_test": "Images", "n_unsafe": "Unsafe images", "n_pairs": "Pairs"}
 _ASCII = str.maketrans(
     {"±": "+-", "−": "-", "–": "-", "½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "⅛": "1/8"}
-    | {"⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "…": ".", "·": "-", "─": "-"}
+    | {"⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "…": ".", "·": "-", "─": "-", "≥": ">="}
 )
 
 
@@ -42,13 +45,14 @@ def print_summary(
     frame: pd.DataFrame,
     panels: Sequence[tuple[str, str]] | None = None,
     *,
+    boots: Mapping[tuple[str, str], PointReplicates] | None = None,
     in_domain: str | None = None,
     console: Console | None = None,
 ) -> None:
     """Print `summary_text` to the terminal, as wide as it is; 100 columns where the output is no terminal.
 
     Args:
-        frame, panels, in_domain: see `summary_text`.
+        frame, panels, boots, in_domain: see `summary_text`.
         console: where to print; standard output when None.
     """
     from rich.console import Console
@@ -57,7 +61,7 @@ def print_summary(
     console = console or Console(highlight=False)
     width = console.width if console.is_terminal else max(console.width, WIDTH)
     plain = not console.encoding.lower().startswith("utf")
-    for line in summary_text(frame, panels, in_domain=in_domain, width=width, plain=plain).splitlines():
+    for line in summary_text(frame, panels, boots=boots, in_domain=in_domain, width=width, plain=plain).splitlines():
         # A title is the only line that is not indented.
         style = "bold" if line and not line.startswith(" ") else ""
         console.print(Text(line, style=style), soft_wrap=True)
@@ -67,6 +71,7 @@ def summary_text(
     frame: pd.DataFrame,
     panels: Sequence[tuple[str, str]] | None = None,
     *,
+    boots: Mapping[tuple[str, str], PointReplicates] | None = None,
     in_domain: str | None = None,
     width: int = WIDTH,
     plain: bool = False,
@@ -74,13 +79,15 @@ def summary_text(
     """The summary of a curve as text without colour, no line wider than `width`.
 
     Per panel a table: a row a line of the curve, a column a budget (or, where there is one budget and several
-    ratios, a number of pair images), cells mean ± half the 95 % t interval over seeds. Several heads stand below each
+    ratios, a number of pair images), cells mean ± half the 95 % interval. Several heads stand below each
     other, with their lines indented where they have more than real data alone. Columns that do not fit are
-    left out evenly, never the first and last, and named. Below: pairs minus each control.
+    left out evenly, never the first and last, and named. Below: pairs minus each control, and, of several heads,
+    minus the best real-only one, at all budgets together.
 
     Args:
         frame: a results table, see `guardtrain.curves.results.ResultsTable.read`.
         panels: (test set, metric) pairs; None for `guardtrain.curves.statistics.default_panels`.
+        boots: bootstraps by (test, metric): intervals of these are over seeds and test groups; of others over seeds.
         in_domain: the test set that shares the training images' contexts, for the shortcut line, see
             `guardtrain.curves.shortcut.shortcuts`.
         width: in characters, at least 40.
@@ -92,12 +99,14 @@ def summary_text(
     whole = whole_slices(frame)
     chosen = check_panels(whole, panels if panels is not None else default_panels(whole))
     width = max(width, 40)
-    blocks = [_panel(whole, test, metric, width) for test, metric in chosen]
-    blocks += _shortcut(whole, in_domain, width)
-    note = (
-        f"± is half of a 95 % Student t interval over {Repeats.of(whole).covers}. "
-        "Each interval stands for itself: none is corrected for how many are compared."
-    )
+    boots = boots or {}
+    compared = comparisons(whole, chosen, boots)
+    blocks = []
+    for test, metric in chosen:
+        own = [c for c in compared if (c.test, c.metric) == (test, metric)]
+        blocks.append(_panel(whole, test, metric, width, boots.get((test, metric)), own))
+    blocks += _shortcut(whole, in_domain, boots, width)
+    note = " ".join([spread_text(whole, chosen, boots), *_together(compared)])
     if Repeats.of(whole).design == POOLED:
         note = "All folds at once, each image scored by a run not trained on its fold; one such run, so no intervals."
     notes = [_wrapped(line, width) for line in (*pairless_lines(whole), note)]
@@ -162,16 +171,6 @@ def slices_text(frame: pd.DataFrame, metric: str = "auroc") -> str:
     return "\n".join(lines)
 
 
-def whole_slices(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of slice `all`, real data alone once; raises DataError where there are none."""
-    if frame.empty:
-        raise DataError("The results are empty: nothing to show yet.")
-    whole = frame[frame["slice_kind"] == "all"]
-    if whole.empty:
-        raise DataError("The results hold slices only: no row has slice_kind 'all'.")
-    return one_baseline(whole)
-
-
 def check_panels(frame: pd.DataFrame, panels: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """`panels` as a list; raises DataError where a test set or metric is unknown."""
     tests = list(dict.fromkeys(frame["test"]))
@@ -220,10 +219,46 @@ def in_table_order(points: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     return points.sort_values("head", key=lambda heads: heads.map(place), kind="stable").reset_index(drop=True)
 
 
-def _panel(frame: pd.DataFrame, test: str, metric: str, width: int) -> str:
+def spread_text(
+    whole: pd.DataFrame, panels: Sequence[tuple[str, str]], boots: Collection[tuple[str, str]], mark: str = "±"
+) -> str:
+    """What ± is half of, in sentences: over what the intervals of these panels are."""
+    repeats = Repeats.of(whole)
+    told, metrics = [], [METRICS[metric] for _, metric in panels if metric in NO_INTERVAL]
+    fixed = [panel for panel in panels if panel not in boots and panel[1] not in NO_INTERVAL]
+    if wide := [panel for panel in panels if panel in boots]:
+        told.append(
+            f"{mark} is half of a 95 % interval over seeds and test images: what other draws of both would give."
+        )
+    if fixed:
+        where = ", ".join(f"{METRICS[metric]} on '{test}'" for test, metric in fixed) + ": " if wide else ""
+        told.append(f"{where}{mark} is half of a 95 % Student t interval over {repeats.covers}.")
+    if metrics:
+        told.append("Calibration errors have no interval: each has chance added to it.")
+    return " ".join(told)
+
+
+def _together(compared: Sequence[Comparison]) -> list[str]:
+    if not any(c.kind != "none" and not np.isnan(c.low).all() for c in compared):
+        return []
+    return [
+        "A cell's interval stands for itself. Brackets of differences hold at once for all n and ratios of a head and "
+        "what it is compared with. '≥ .02 would be': so large a true difference is shown in 4 of 5 such curves, at the "
+        "n where least is needed."
+    ]
+
+
+def _panel(
+    frame: pd.DataFrame,
+    test: str,
+    metric: str,
+    width: int,
+    boot: PointReplicates | None,
+    compared: Sequence[Comparison],
+) -> str:
     rows = frame[frame["test"] == test]
     repeats, sizes = Repeats.of(frame), rows.iloc[0]
-    points = in_table_order(summarise(rows, metric), rows)
+    points = in_table_order(with_test_images(summarise(rows, metric), boot), rows)
     defined = points[points["n_seeds"] > 0]
     if defined.empty:
         return _wrapped(f"{METRICS[metric]} on '{test}': no values.", width, indent="") + (
@@ -235,7 +270,7 @@ def _panel(frame: pd.DataFrame, test: str, metric: str, width: int) -> str:
     title = _wrapped(f"{head} · {repeats.count(defined['n_seeds'].to_numpy())}", width, indent="", hang="  ")
     over_ratios = len(points["budget"].unique()) == 1 and len(points["ratio"].unique()) > 1
     table = _table(points, over_ratios, width)
-    return "\n".join([title, table, *_controls(rows, metric, over_ratios, width)])
+    return "\n".join([title, table, *_controls(compared, rows, over_ratios, width)])
 
 
 def _table(points: pd.DataFrame, over_ratios: bool, width: int) -> str:
@@ -290,71 +325,57 @@ def _fitting(columns: list[int], room: int, cell: int) -> tuple[list[int], int]:
     return [columns[i] for i in picks], 2
 
 
-def _controls(rows: pd.DataFrame, metric: str, over_ratios: bool, width: int) -> list[str]:
-    """Pairs minus each of their controls at the largest budget both have, with what the interval allows to say."""
-    heads = list(dict.fromkeys(rows["head"]))
+def _controls(compared: Sequence[Comparison], rows: pd.DataFrame, over_ratios: bool, width: int) -> list[str]:
+    """Pairs minus each of their controls, and minus the best real-only head, with what the intervals allow to say."""
     found: dict[str, list[tuple[str, str]]] = {}
-    budgets: set[int] = set()
-    for head in heads:
-        for name, last in _against_controls(rows[rows["head"] == head], metric, over_ratios):
-            budgets.add(int(last["budget"]))
-            found.setdefault(head, []).append((name, f"{_signed(last['difference'])} {_verdict(last, metric)}"))
+    several = len({c.head for c in compared}) > 1
+    for one in compared:
+        if one.kind != "none":
+            found.setdefault(one.head, []).append((_compared_name(one, rows, over_ratios), one.told()))
     if not found:
         return []
-    at = f" at n = {max(budgets):,}" if len(budgets) == 1 else " at the largest common n"
     stub = max(len(name) for own in found.values() for name, _ in own)
-    out = [_wrapped(f"Pairs against their control{at}, matched by seed:", width)]
-    indent = "    " if len(heads) == 1 else "      "
+    out = [_wrapped("Pairs against what they are compared with, matched by seed, at every n:", width)]
+    indent = "      " if several else "    "
     for head, own in found.items():
-        if len(heads) > 1:
+        if several:
             out.append(_wrapped(head, width, indent="    "))
         for name, value in own:
             line = f"{indent}{name.ljust(stub)}  {value}"
             folded = _wrapped(f"{name}: {value}", width, indent=indent, hang=f"{indent}  ")
             out.append(line if len(line) <= width else folded)
+    best = next((c for c in compared if c.kind == BEST), None)
+    if best is not None:
+        names: dict[str, list[int]] = {}
+        for head, budget in zip(best.heads, best.budgets, strict=True):
+            names.setdefault(head, []).append(budget)
+        told = "; ".join(f"{head} at n = {', '.join(f'{n:,}' for n in budgets)}" for head, budgets in names.items())
+        out.append(_wrapped(f"Best real-only head: {told}.", width, indent="    ", hang="      "))
     return out
 
 
-def _against_controls(rows: pd.DataFrame, metric: str, over_ratios: bool) -> list[tuple[str, dict[Any, Any]]]:
-    """What is compared, and the difference at the largest common budget, of one head."""
+def _compared_name(one: Comparison, rows: pd.DataFrame, over_ratios: bool) -> str:
+    """What is compared: "pairs ½ (replace) − unpaired ½ (control)"."""
     lines = lines_of(rows)
     both_arms = len({line.arm for line in lines if line.control != "none"}) > 1
-    found = []
-    for control in (line for line in lines if line.control in CONTROL_NAMES):
-        pairs = Line(control.arm, "paired", control.ratio)
-        if pairs not in lines:
-            continue
-        sides = [{"arm": line.arm, "control": line.control, "ratio": line.ratio} for line in (pairs, control)]
-        points = paired_difference(rows, metric, sides[0], sides[1])
-        if points.empty:
-            continue
-        name = f"{pairs.label()} − {control.label(both_arms)}"
-        if over_ratios:
-            added = select(rows, {**sides[0]})["n_pair_images"].iloc[0]
-            short = Line(control.arm, control.control, None)
-            name = f"{added:,} images: {Line(control.arm, 'paired', None).label()} − {short.label(both_arms)}"
-        found.append((name, points.sort_values("budget").iloc[-1].to_dict()))
-    return found
+    if one.other is None:
+        return f"{one.line.label()} − best real-only head"
+    if not over_ratios:
+        return f"{one.line.label()} − {one.other.label(both_arms)}"
+    side = {"arm": one.line.arm, "control": "paired", "ratio": one.line.ratio}
+    added = select(rows[rows["budget"] == one.budgets[-1]], side)["n_pair_images"].iloc[0]
+    short = Line(one.other.arm, one.other.control, None)
+    return f"{added:,} images: {Line(one.line.arm, 'paired', None).label()} − {short.label(both_arms)}"
 
 
-def _signed(value: float) -> str:
-    """A number with its sign, which a bound that rounds to zero keeps."""
-    return ("−" if value < 0 else "+") + number_text(abs(value))
-
-
-def _verdict(point: dict[Any, Any], metric: str) -> str:
-    if point["n_seeds"] < 2:
-        return "(1 seed: no interval)"
-    interval = f"[{_signed(point['low'])}, {_signed(point['high'])}]"
-    if point["low"] <= 0 <= point["high"] or abs(point["difference"]) < _LEAST:
-        return f"{interval} no difference shown"
-    better = (point["low"] > 0) != (metric in ("brier", "ece"))
-    return f"{interval} pairs {'better' if better else 'worse'}"
-
-
-def _shortcut(frame: pd.DataFrame, in_domain: str | None, width: int) -> list[str]:
+def _shortcut(
+    frame: pd.DataFrame,
+    in_domain: str | None,
+    boots: Mapping[tuple[str, str], PointReplicates],
+    width: int,
+) -> list[str]:
     """Real data alone, at its largest budget: AUROC where the contexts are shared, both sides right on the pairs."""
-    every, several = shortcuts(frame, in_domain), len(set(frame["head"])) > 1
+    every, several = shortcuts(frame, in_domain, boots), len(set(frame["head"])) > 1
     out = []
     for test in dict.fromkeys(found.test for found in every):
         own = [found for found in every if found.test == test]

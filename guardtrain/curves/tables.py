@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING
@@ -12,12 +12,23 @@ import numpy as np
 
 from guardtrain.curves.repeats import Repeats
 from guardtrain.curves.results import METRICS
-from guardtrain.curves.statistics import Line, default_panels, line_points, lines_of, seeds_text, summarise
-from guardtrain.curves.summary import check_panels, head_rows, heads_text, in_table_order, row_name, whole_slices
+from guardtrain.curves.statistics import (
+    NO_INTERVAL,
+    Line,
+    default_panels,
+    line_points,
+    lines_of,
+    seeds_text,
+    summarise,
+    whole_slices,
+    with_test_images,
+)
+from guardtrain.curves.summary import check_panels, head_rows, heads_text, in_table_order, row_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from guardtrain.curves.bootstrap import PointReplicates
     from guardtrain.curves.efficiency import Estimate
     from guardtrain.curves.efficiency_summary import HeadEfficiency
 
@@ -150,14 +161,19 @@ def estimate_cell(estimate: Estimate, least: int = 0) -> Cell:
     return Cell(written(estimate.value), f"[{written(estimate.low)}, {written(estimate.high)}]")
 
 
-def summary_tables(frame: pd.DataFrame, panels: Sequence[tuple[str, str]] | None = None) -> list[Table]:
-    """Mean ± half the 95 % t interval over seeds: a table a panel, heads and their lines as rows, budgets as columns.
+def summary_tables(
+    frame: pd.DataFrame,
+    panels: Sequence[tuple[str, str]] | None = None,
+    boots: Mapping[tuple[str, str], PointReplicates] | None = None,
+) -> list[Table]:
+    """Mean ± half the 95 % interval: a table a panel, heads and their lines as rows, budgets as columns.
 
     Where there is one budget and several ratios the columns are images added. A panel without values is left out.
 
     Args:
         frame: a results table, see `guardtrain.curves.results.ResultsTable.read`.
         panels: (test set, metric) pairs; None for `guardtrain.curves.statistics.default_panels`.
+        boots: bootstraps by (test, metric): intervals of these are over seeds and test groups; of others over seeds.
 
     Raises:
         DataError: an empty table, or a test set or metric that is unknown.
@@ -168,7 +184,7 @@ def summary_tables(frame: pd.DataFrame, panels: Sequence[tuple[str, str]] | None
     for test, metric in chosen:
         rows = whole[whole["test"] == test]
         if rows[metric].notna().any():
-            out.append(_summary_table(rows, test, metric))
+            out.append(_summary_table(rows, test, metric, (boots or {}).get((test, metric))))
     return out
 
 
@@ -293,9 +309,9 @@ def escape_markdown(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
-def _summary_table(rows: pd.DataFrame, test: str, metric: str) -> Table:
+def _summary_table(rows: pd.DataFrame, test: str, metric: str, boot: PointReplicates | None) -> Table:
     repeats = Repeats.of(rows)
-    points = in_table_order(summarise(rows, metric), rows)
+    points = in_table_order(with_test_images(summarise(rows, metric), boot), rows)
     points = points[points["n_seeds"] > 0]
     over_ratios = len(points["budget"].unique()) == 1 and len(points["ratio"].unique()) > 1
     named = head_rows(points, lines_of(points, over_ratios))
@@ -311,7 +327,9 @@ def _summary_table(rows: pd.DataFrame, test: str, metric: str) -> Table:
     data = str(sizes["data"])
     pairs = f", {sizes['n_pairs']:,} pairs" if sizes["n_pairs"] else ""
     seeds = points["n_seeds"].to_numpy()
-    spread = f" ± half of a 95 % Student t interval over {repeats.over}, each by itself" if seeds.max() > 1 else ""
+    what_of = "interval over seeds and test groups" if boot else f"Student t interval over {repeats.over}"
+    told = seeds.max() > 1 and metric not in NO_INTERVAL
+    spread = f" ± half of a 95 % {what_of}, each by itself" if told else ""
     at = f" at n = {int(points['budget'].iloc[0]):,}" if over_ratios else ""
     caption = (
         f"{METRICS[metric]} on '{test}' ({repeats.images(rows):,} images{pairs}), {what}{_of_data(data)}{at}: means "

@@ -84,7 +84,10 @@ def test_only_what_is_asked_for(run: Run, results: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("plot.figures=[pie]", "plot.figures has 'pie'; allowed: curve, multiplier, categories, reliability, roc"),
+        (
+            "plot.figures=[pie]",
+            "plot.figures has 'pie'; allowed: curve, decomposition, multiplier, categories, reliability, roc",
+        ),
         ("plot.formats=[gif]", "plot.formats has 'gif'; allowed: png, svg, pdf"),
         ("plot.tables=[csv]", "plot.tables has 'csv'; allowed: md, tex"),
         ("plot.width=0", "plot.width is 0 inches; allowed: 2 to 40"),
@@ -108,7 +111,7 @@ def test_without_scores_the_figures_that_need_them_are_left_out_or_refused(run: 
     Path("bare").mkdir()
     shutil.copy(results / "results.parquet", "bare")
     text = run("plot", "results=bare", "plot.formats=[png]")
-    assert {p.stem for p in Path("bare").glob("*.png")} == {"curve", "categories"}
+    assert {p.stem for p in Path("bare").glob("*.png")} == {"curve", "decomposition", "categories"}
     assert "left out  multiplier, reliability, roc, efficiency table: There are no test scores at bare/scores" in text
     assert text.count("There are no test scores") == 1, "one reason, told once"
     assert "Left out: multiplier, reliability, roc, efficiency table" in Path("bare/report.html").read_text()
@@ -151,7 +154,7 @@ def test_one_budget_has_no_multiplier(run: Run, results: Path) -> None:
     shutil.copytree(results / "scores", "one/scores")
     text = run("plot", "results=one", "plot.formats=[svg]", "plot.tables=[]", "plot.report=false")
     assert "left out  multiplier: The data multiplier compares" in text
-    assert {p.stem for p in Path("one").glob("*.svg")} == {"curve", "categories", "reliability", "roc"}
+    assert {p.stem for p in Path("one").glob("*.svg")} == {"curve", "decomposition", "categories", "reliability", "roc"}
     assert "at two budgets or more" in run("plot", "results=one", "plot.figures=[multiplier]", code=2)
 
 

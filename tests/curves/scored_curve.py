@@ -18,7 +18,14 @@ from guardtrain.records import Records
 if TYPE_CHECKING:
     import pandas as pd
 
-WORTH = {"none": 1, "paired": 8, "unpaired": 3, "real": 1.5}  # real images that one image of each kind is worth
+WORTH = {
+    "none": 1,
+    "paired": 8,
+    "shuffled": 5,
+    "unpaired": 3,
+    "balanced": 1.5,
+    "real": 1.5,
+}  # real images that one image of each kind is worth
 N = 120
 
 
@@ -86,7 +93,7 @@ def scored_curve(
         keys.append(key)
         extra = round(budget * ratio)
         images = budget + extra if arm == "add" else budget
-        pair_images = 0 if control == "real" else extra
+        pair_images = 0 if control in ("real", "balanced") else extra
         for name, records in tests.items():
             safe, unsafe = (half.numpy() for half in record_pairs(records))
             for (kind, part), values in measured[name].items():

@@ -14,6 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from guardtrain.curves.display import CurveDisplay
+from guardtrain.curves.paid import CostSettings
 from guardtrain.curves.published import seed_replicates
 from guardtrain.curves.statistics import summarise
 from guardtrain.errors import ConfigError, DataError
@@ -136,9 +137,28 @@ def test_one_budget_is_drawn_over_added_images(frames: Any) -> None:
 
 def test_images_used_on_the_x_axis(frames: Any) -> None:
     frame = frames(arms=("add",), tests=("pairs",))
-    lines = drawn(CurveDisplay.from_results(frame, [("pairs", "auroc")], x="n_images").plot().axes_[0])
+    lines = drawn(CurveDisplay.from_results(frame, [("pairs", "auroc")], x="images").plot().axes_[0])
     assert lines["real only"].get_xdata().tolist() == [16, 64, 256]
     assert lines["pairs ½ (add)"].get_xdata().tolist() == [24, 96, 384]
+
+
+def test_what_was_paid_on_the_x_axis(frames: Any) -> None:
+    """At n = 256 with pairs ½: 128 real images and 64 pairs, or 128 halves of as many pairs."""
+    frame = frames(tests=("pairs",), ratios=(0.0, 0.5))
+    ends = {}
+    for x in ("labels", "contexts", "cost"):
+        costs = CostSettings(label=1, edit=4, check=0.5)
+        display = CurveDisplay.from_results(frame, [("pairs", "auroc")], x=x, costs=costs).plot()
+        ends[x] = {name: line.get_xdata()[-1] for name, line in drawn(display.axes_[0]).items()}
+    pairs, control = "pairs ½ (replace)", "unpaired ½ (control)"
+    assert ends["labels"] == {"real only": 256, pairs: 128 + 64, control: 128 + 64}
+    assert ends["contexts"] == {"real only": 256, pairs: 128 + 64, control: 256}
+    assert ends["cost"] == {"real only": 256, pairs: 128 + 64 * 5.5, control: 128 + 64 * 5.5}
+    assert display.axes_[0].get_xlabel() == "Cost of labels, edits and checks"
+    with pytest.raises(ConfigError, match="all 0"):
+        CostSettings(0, 0, 0)
+    with pytest.raises(ConfigError, match=r"plot\.costs\.edit is -1"):
+        CostSettings(edit=-1)
 
 
 def test_axes_of_the_users_own(frames: Any) -> None:
@@ -155,7 +175,7 @@ def test_axes_of_the_users_own(frames: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"x": "n"}, ConfigError, "allowed: auto, budget, n_images, n_pair_images"),
+        ({"x": "n"}, ConfigError, "allowed: auto, budget, images, labels, contexts, cost, n_pair_images"),
         ({"x": "n_pair_images"}, DataError, "the results have 16, 64, 256"),
         ({"panels": [("wild", "auroc")]}, DataError, "Unknown test set 'wild'"),
         ({"panels": [("pairs", "auc")]}, DataError, "Unknown metric 'auc'"),
@@ -297,7 +317,9 @@ def test_a_continued_line_is_told_from_what_was_measured(frames: Any) -> None:
     frame["auroc"] = 1 - (0.05 + 1.5 * frame["budget"] ** -0.5) + noise
     frame.loc[(frame["control"] == "paired") & (frame["budget"] == 512), "auroc"] -= 0.1
     boot = seed_replicates(frame, "pairs", "auroc", 200)
-    display = CurveDisplay.from_results(frame, [("pairs", "auroc")], boots={("pairs", "auroc"): boot}).plot()
+    display = CurveDisplay.from_results(
+        frame, [("pairs", "auroc")], boots={("pairs", "auroc"): boot}, continued=True
+    ).plot()
     (ax,) = display.axes_
     dotted = [line for line in ax.get_lines() if line.get_label().startswith("_") and max(line.get_xdata()) > 512]
     assert len(dotted) == 1, "the line that is no power law is not continued"

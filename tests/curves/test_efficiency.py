@@ -231,7 +231,7 @@ def test_lines_are_taken_from_a_bootstrap() -> None:
     ]
     names = [*POINT_COLUMNS, "n_real", "n_pair_images", "n_images", "n_seeds", "mean"]
     points = pd.DataFrame(rows, columns=names)
-    boot = PointReplicates(points, np.arange(8.0).reshape(4, 2), "pairs", "brier", 0.9)
+    boot = PointReplicates(points, np.arange(8.0).reshape(4, 2), "pairs", "brier", 0.9, np.zeros((4, 1, 1)))
     real = LineReplicates.of(boot, Line("add", "none", 0.0))  # real data alone has no arm
     assert real.budgets.tolist() == [16, 64]
     assert real.replicates.tolist() == [[2, 3], [0, 1]]
@@ -241,7 +241,9 @@ def test_lines_are_taken_from_a_bootstrap() -> None:
     for missing in (Line("replace", "paired", 0.5), Line("add", "paired", None)):
         with pytest.raises(DataError, match="no points of"):
             LineReplicates.of(boot, missing)
-    two = PointReplicates(points.assign(head=["a", "b", "a", "b"]), boot.replicates, "pairs", "auroc", 0.9)
+    two = PointReplicates(
+        points.assign(head=["a", "b", "a", "b"]), boot.replicates, "pairs", "auroc", 0.9, boot.by_seed
+    )
     with pytest.raises(DataError, match=r"several heads \(a, b\): name one"):
         LineReplicates.of(two, Line("replace", "none", 0.0))
     assert LineReplicates.of(two, Line("replace", "none", 0.0), head="b").budgets.tolist() == [16]

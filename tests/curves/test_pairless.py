@@ -6,7 +6,8 @@ from typing import Any
 
 from guardtrain.curves.findings import findings
 from guardtrain.curves.pairless import pairless_lines
-from guardtrain.curves.summary import run_text, summary_text, whole_slices
+from guardtrain.curves.statistics import whole_slices
+from guardtrain.curves.summary import run_text, summary_text
 
 HEADS = ("linear", "pair_direction")
 

@@ -12,8 +12,9 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
+from guardtrain.curves.comparisons import comparisons
 from guardtrain.curves.display import CurveDisplay
-from guardtrain.curves.findings import comparisons, findings
+from guardtrain.curves.findings import findings
 from guardtrain.curves.report import KeptConfig, kept_config, report_html, run_facts
 from guardtrain.curves.tables import summary_tables
 from tests.curves.scored_curve import scored_curve

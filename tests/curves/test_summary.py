@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from guardtrain.curves.comparisons import comparisons
 from guardtrain.curves.repeats import published_encoder
-from guardtrain.curves.statistics import number_text, paired_difference, summarise
+from guardtrain.curves.statistics import number_text, summarise
 from guardtrain.curves.summary import print_summary, run_text, slices_text, summary_text
 from guardtrain.errors import DataError
 
@@ -39,24 +40,24 @@ def test_cells_are_the_summary(frames: Any) -> None:
     assert cells == expected
 
 
-def test_pairs_stand_against_their_control_at_the_largest_common_budget(frames: Any) -> None:
+def test_pairs_stand_against_their_control_along_the_curve(frames: Any) -> None:
     frame = frames()
     frame = frame[(frame["control"] != "unpaired") | (frame["budget"] < 256)]
     text = block(summary_text(frame), "AUROC on 'pairs'")
-    a, b = ({"arm": "replace", "control": c, "ratio": 0.5} for c in ("paired", "unpaired"))
-    point = paired_difference(frame, "auroc", a, b).query("test == 'pairs' and budget == 64").iloc[0]
-    low, high = (("+" if point[k] > 0 else "−") + number_text(abs(point[k])) for k in ("low", "high"))
-    assert "against their control at n = 64, matched by seed" in text
-    assert "pairs ½ (replace) − unpaired ½ (control)" in text
-    assert f"[{low}, {high}]" in text
+    one = next(c for c in comparisons(frame, [("pairs", "auroc")]) if c.kind == "unpaired")
+    assert one.budgets == (16, 64), "those that both have"
+    assert "matched by seed, at every n" in text
+    assert f"pairs ½ (replace) − unpaired ½ (control) {one.told()}" in " ".join(text.split())
 
 
 def test_verdicts_follow_the_interval_and_the_metric(frames: Any) -> None:
     frame = frames(controls=("paired", "real"), arms=("add",))
-    assert "pairs better" in block(summary_text(frame, [("pairs", "auroc")]), "AUROC")
-    assert "pairs better" in block(summary_text(frame, [("pairs", "brier")]), "Brier"), "a lower Brier score is better"
+    assert "better at every n, most +" in block(summary_text(frame, [("pairs", "auroc")]), "AUROC")
+    assert "better at every n, most −" in block(summary_text(frame, [("pairs", "brier")]), "Brier"), (
+        "a lower Brier score is better"
+    )
     assert "no difference shown" in block(summary_text(frame, [("contexts", "auroc")]), "AUROC")
-    assert "(1 seed: no interval)" in summary_text(frames(seeds=1))
+    assert "(no interval)" in summary_text(frames(seeds=1))
 
 
 def test_shortcut_line(frames: Any) -> None:
@@ -185,7 +186,8 @@ def test_several_heads_stand_below_each_other_in_one_table(frames: Any) -> None:
         means = summarise(of_head, "auroc").sort_values("budget")["mean"]
         assert re.findall(r"(\S+)±", row) == [number_text(mean) for mean in means]
     assert lines[12].strip() == "mlp"
-    assert "pairs ½ (replace) − unpaired ½ (control)" in lines[13]
+    assert "pairs ½ (replace) − best real-only head" in lines[13]
+    assert "Best real-only head: " in text
     shortcut = block(text, "Shortcut check · 2 heads")
     assert "  mlp: real only at n = 256" in shortcut
     assert "  linear: real only at n = 256" in shortcut
