@@ -313,13 +313,15 @@ def test_figures_of_a_group_are_those_of_its_images_alone() -> None:
     found = {
         (gap.value, gap.measure): gap for gap in gaps({"x": AttributeScores(logits, labels, np.arange(400), values)})
     }
-    own = values == "b"
     cut = np.sort(logits[labels == 0])[::-1][int(0.05 * (labels == 0).sum())]
     assert (logits[labels == 0] > cut).mean() <= 0.05
-    assert found["b", "recall"].figure == pytest.approx((logits[own & (labels == 1)] > cut).mean())
-    assert found["b", "fpr"].figure == pytest.approx((logits[own & (labels == 0)] > cut).mean())
-    assert found["b", "auroc"].figure == pytest.approx(roc_auc_score(labels[own], logits[own]))
-    assert found["b", "auroc"].rest == pytest.approx(roc_auc_score(labels[~own], logits[~own]))
+    for value in ("a", "b"):
+        own = values == value
+        assert found[value, "recall"].figure == pytest.approx((logits[own & (labels == 1)] > cut).mean())
+        assert found[value, "fpr"].figure == pytest.approx((logits[own & (labels == 0)] > cut).mean())
+        assert found[value, "fpr"].rest == pytest.approx((logits[~own & (labels == 0)] > cut).mean())
+        assert found[value, "auroc"].figure == pytest.approx(roc_auc_score(labels[own], logits[own]))
+        assert found[value, "auroc"].rest == pytest.approx(roc_auc_score(labels[~own], logits[~own]))
     assert not any(gap.found for gap in found.values())
 
 
@@ -349,7 +351,8 @@ def test_files_of_any_source_are_looked_at(tmp_path: Path, kind: str) -> None:
         source = WebDatasetSource(str(tmp_path / "x.tar"), index_dir=str(tmp_path / "index"))
     else:
         labels = [int("unsafe" in name) for name, _ in files]
-        pq.write_table(pa.table({"image": [c for _, c in files], "label": labels}), tmp_path / "x.parquet")
+        table = {"id": [f"{99 - i}" for i in range(40)], "image": [c for _, c in files], "label": labels}
+        pq.write_table(pa.table(table), tmp_path / "x.parquet")
         source = ParquetImagesSource(str(tmp_path / "x.parquet"))
     records = source.records()
     part = Embeddings(records, np.zeros((len(records), D), dtype=np.float32), SPEC)

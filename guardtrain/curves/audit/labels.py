@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from guardtrain.curves.audit.noise import NoiseFit, confident_issues, fit_noise
+from guardtrain.curves.audit.permuting import holm
 from guardtrain.curves.audit.readers import out_of_fold
 from guardtrain.curves.audit.stacked import StackedRows
 from guardtrain.embeddings import Embeddings
@@ -191,18 +192,12 @@ def _with_pairs(check: LabelCheck, part: Embeddings, rows: np.ndarray, scores: n
 
 
 def _corrected(checks: list[LabelCheck]) -> list[LabelCheck]:
-    """The p-values of all parts after Holm (Scandinavian Journal of Statistics 6(2), 1979)."""
+    """The p-values of all parts after Holm."""
     raw = np.array([[check.p_value, check.pairs_p_value] for check in checks])
-    known = np.flatnonzero(np.isfinite(raw.ravel()))
-    values = raw.ravel()[known]
-    order = np.argsort(values, kind="stable")
-    adjusted = np.empty(len(values))
-    adjusted[order] = np.minimum(np.maximum.accumulate((len(values) - np.arange(len(values))) * values[order]), 1)
-    out = raw.ravel().copy()
-    out[known] = adjusted
+    adjusted = holm(raw.ravel()).reshape(raw.shape)
     return [
         replace(check, p_value=float(own[0]), pairs_p_value=float(own[1]))
-        for check, own in zip(checks, out.reshape(raw.shape), strict=True)
+        for check, own in zip(checks, adjusted, strict=True)
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from guardtrain.curves.audit.duplicates import NearDuplicates, near_duplicates
 from guardtrain.curves.audit.files import LookedAt, look
 from guardtrain.curves.audit.geometry import PairGeometry, pair_geometry
 from guardtrain.curves.audit.labels import LabelCheck, Reading, check_labels
-from guardtrain.curves.audit.readout import Readout, readability
+from guardtrain.curves.audit.readout import Readout, corrected, readability
 from guardtrain.curves.audit.settings import AuditSettings
 from guardtrain.curves.audit.stacked import StackedRows
 from guardtrain.embeddings import Embeddings
@@ -256,7 +256,12 @@ def _questions(parts: dict[str, Embeddings], settings: AuditSettings) -> list[Qu
                 words=words,
             )
             out.append(Question(kind, name, label, readout))
-    return out
+    own = [question for question in out if not question.same_as]
+    judged = {
+        (question.label, question.name): readout
+        for question, readout in zip(own, corrected([question.readout for question in own]), strict=True)
+    }
+    return [replace(question, readout=judged[question.label, question.same_as or question.name]) for question in out]
 
 
 def _in_order(part: Embeddings) -> Embeddings:

@@ -76,3 +76,16 @@ def family_p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     distance = np.where(spread > 1e-9, (every - every.mean(axis=1, keepdims=True)) / np.maximum(spread, 1e-9), -np.inf)
     largest = distance[:, 1:].max(axis=0)
     return np.asarray((1 + (largest[None] >= distance[:, :1] - 1e-9).sum(axis=1)) / (1 + null.shape[1]))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """`(Q,)` p-values for many questions at once (Holm, Scandinavian Journal of Statistics 6(2), 1979); NaN stays NaN.
+
+    >>> holm(np.array([0.01, np.nan, 0.04, 0.03])).tolist()
+    [0.03, nan, 0.06, 0.06]
+    """
+    known = np.flatnonzero(np.isfinite(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    out = np.full(len(p_values), np.nan)
+    out[order] = np.minimum(np.maximum.accumulate((len(order) - np.arange(len(order))) * p_values[order]), 1)
+    return out

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from guardtrain.curves.audit.permuting import moved_rows
+from guardtrain.curves.audit.permuting import holm, moved_rows
 from guardtrain.curves.audit.stacked import StackedRows
 from guardtrain.curves.bootstrap import group_draws, group_index, interval, weighted_metric
 from guardtrain.curves.scores import Scores
+from guardtrain.curves.statistics import CONFIDENCE
 from guardtrain.errors import DataError
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, on features of unit mean square
+ALPHA = 0.05
 _INNER_FOLDS = 3
 _MOST_ITERATIONS = 200
 _TOLERANCE = 1e-3  # an AUROC asks for directions, not for digits
@@ -44,6 +47,8 @@ class Readout:
         n_groups: groups among them.
         reason: why it cannot be tested; "" where it was.
         strengths: C chosen in each fold.
+        p_of_all: how likely it is that any question of an audit lies as far above .5, in terms of its interval, if none
+            can be read (Holm); NaN for a question alone.
     """
 
     auroc: float = np.nan
@@ -59,6 +64,7 @@ class Readout:
     of_without: int = 0
     reason: str = ""
     strengths: tuple[float, ...] = ()
+    p_of_all: float = np.nan
 
     @property
     def tested(self) -> bool:
@@ -72,8 +78,9 @@ class Readout:
 
     @property
     def readable(self) -> bool:
-        """Whether it is read better than chance: the interval lies above .5, and above every permutation."""
-        return self.tested and self.low > 0.5 and self.auroc > self.chance_high
+        """Whether it is read better than chance: above every permutation and, all questions considered, above .5."""
+        above = self.low > 0.5 and not self.p_of_all > ALPHA
+        return self.tested and above and self.auroc > self.chance_high
 
 
 def readability(
@@ -162,6 +169,14 @@ def readability(
         *of,
         strengths=tuple(chosen),
     )
+
+
+def corrected(readouts: Sequence[Readout]) -> list[Readout]:
+    """The readouts of one audit, each with its `p_of_all`: with many questions one stands out by chance."""
+    widths = np.array([r.high - r.low for r in readouts]) / (2 * ndtri((1 + CONFIDENCE) / 2))
+    distance = np.array([r.auroc - 0.5 for r in readouts]) / np.maximum(widths, 1e-9)
+    p_values = holm(2 * ndtr(-distance))
+    return [replace(r, p_of_all=float(p)) for r, p in zip(readouts, p_values, strict=True)]
 
 
 def _subsample(has: np.ndarray, group: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
