@@ -83,6 +83,15 @@ def test_what_is_not_there_is_not_read() -> None:
     assert clear.p_value == 1 / 4  # none of three permutations, itself counted
 
 
+def test_one_question_of_many_does_not_stand_out_by_chance() -> None:
+    faint = readout.Readout(auroc=0.54, low=0.503, high=0.577, chance_high=0.53)
+    clear = readout.Readout(auroc=0.7, low=0.66, high=0.74, chance_high=0.53)
+    nothing = [readout.Readout(auroc=0.5, low=0.46, high=0.54, chance_high=0.53)] * 12
+    assert faint.readable and readout.corrected([faint])[0].readable
+    judged = readout.corrected([faint, clear, *nothing, readout.Readout(reason="all 9 are edited")])
+    assert [r.readable for r in judged] == [False, True] + [False] * 13
+
+
 @pytest.mark.parametrize(
     ("has", "reason"),
     [

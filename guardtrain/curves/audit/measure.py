@@ -256,10 +256,10 @@ def _questions(parts: dict[str, Embeddings], settings: AuditSettings) -> list[Qu
                 words=words,
             )
             out.append(Question(kind, name, label, readout))
-    own = [question for question in out if not question.same_as]
+    asked_once = [question for question in out if not question.same_as]
     judged = {
         (question.label, question.name): readout
-        for question, readout in zip(own, corrected([question.readout for question in own]), strict=True)
+        for question, readout in zip(asked_once, corrected([question.readout for question in asked_once]), strict=True)
     }
     return [replace(question, readout=judged[question.label, question.same_as or question.name]) for question in out]
 
