@@ -26,6 +26,7 @@ COMMANDS = {
     "store": "look at stores of embeddings, verify, append to, merge, filter and deduplicate them",
     "plot": "figures, tables and a report of a curve that is there",
     "results": "any folders of runs and sweeps → one table: filtered, ranked with intervals, exported",
+    "plan": "a pilot curve → the seeds, test images and budgets that show a difference",
     "audit": "what tells the label unseen, doubted labels, edits, sources, pools and duplicates in embeddings",
     "predict": "images judged by a guard → answers on the screen, or a table of probabilities and decisions",
     "serve": "a guard as a web service, with a page to drop an image on",

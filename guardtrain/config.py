@@ -15,6 +15,7 @@ from guardtrain.config_groups import conf_dir as conf_dir
 from guardtrain.curves.audit.settings import AuditSettings
 from guardtrain.curves.collecting.settings import CollectSettings
 from guardtrain.curves.grid import GridSettings
+from guardtrain.curves.planning_settings import PlanSettings
 from guardtrain.curves.published import PublishedSettings
 from guardtrain.curves.settings import PlotSettings
 from guardtrain.curves.tuning.settings import TuneSettings
@@ -335,6 +336,7 @@ SCHEMAS: dict[str, type] = {
     "store": StoreConfig,
     "plot": PlotConfig,
     "results": CollectSettings,
+    "plan": PlanSettings,
     "audit": AuditConfig,
     "attack": AttackConfig,
     "ingest": IngestConfig,

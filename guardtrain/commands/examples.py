@@ -82,6 +82,10 @@ EXAMPLES: dict[str, list[str]] = {
         "guardtrain results sweeps outputs/curve test=in_domain out=table.md",
         "guardtrain results outputs/tune test=validation metric=log_loss out=trials.csv",
     ],
+    "plan": [
+        "guardtrain plan                                         # a difference of .02, on the scenes",
+        "guardtrain plan results=outputs/curve/scenes difference=0.01 metric=pair_both_right",
+    ],
     "audit": [
         "guardtrain audit                                        # the embedded scenes",
         "guardtrain audit data=masks encoder=precomputed data_dir=PATH",

@@ -244,7 +244,7 @@ def _together(compared: Sequence[Comparison]) -> list[str]:
     return [
         "A cell's interval stands for itself. Brackets of differences hold at once for all n and ratios of a head and "
         "what it is compared with. '≥ .02 would be': so large a true difference is shown in 4 of 5 such curves, at the "
-        "n where least is needed."
+        "n where least is needed; `guardtrain plan` says how many seeds another one takes."
     ]
 
 
