@@ -26,7 +26,7 @@ from guardtrain.curves.audit.noise import confident_issues, fit_noise
 from guardtrain.curves.audit.permuting import family_p_values, moved_rows, shuffled_labels
 from guardtrain.curves.audit.report import audit_rows, audit_text, findings
 from guardtrain.curves.audit.settings import AuditSettings
-from guardtrain.embeddings import Embeddings
+from guardtrain.embeddings import Embeddings, StoreSource
 from guardtrain.encoders.spec import external_spec
 from guardtrain.records import Records
 from guardtrain.scenes import SceneSource
@@ -334,15 +334,22 @@ def _files() -> list[tuple[str, bytes]]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["folder", "tar", "parquet"])
+@pytest.mark.parametrize("kind", ["folder", "store", "tar", "parquet"])
 def test_files_of_any_source_are_looked_at(tmp_path: Path, kind: str) -> None:
     files = _files()
     source: Any
-    if kind == "folder":
+    if kind in ("folder", "store"):
         for name, content in files:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_bytes(content)
         source = ImageFolderSource(str(tmp_path))
+        if kind == "store":  # embeddings, and the files they were made of are still there
+            for folder in ("img_emb", "metadata"):
+                (tmp_path / "s" / folder).mkdir(parents=True)
+            np.save(tmp_path / "s/img_emb/img_emb_0000.npy", np.ones((40, D), dtype=np.float32))
+            table = {"image_path": source.records().image_uris(), "label": source.records().labels}
+            pq.write_table(pa.table(table), tmp_path / "s/metadata/metadata_0000.parquet")
+            source = StoreSource(str(tmp_path / "s"))
     elif kind == "tar":
         members = []
         for i, (name, content) in enumerate(files):
@@ -360,7 +367,8 @@ def test_files_of_any_source_are_looked_at(tmp_path: Path, kind: str) -> None:
     known, looked = look(shuffled, source)
     assert (looked.n, looked.of, looked.reason, looked.unreadable) == (40, 40, "", 0)
     assert known.columns["format"].tolist() == ["PNG" if label else "JPEG" for label in known.labels]
-    assert known.columns["bytes"].tolist() == [len(source.encoded(int(i))) for i in known.columns[ROW_ORDER]]
+    sizes = [len(_encoded(kind, seed=i)) for kind in ("JPEG", "PNG") for i in range(20)]  # in the source's order
+    assert known.columns["bytes"].tolist() == [sizes[int(i)] for i in known.columns[ROW_ORDER]]
     told = {clue.name: clue for clue in clues({"real": known})}
     assert told["format"].stop and told["width"].reason == "the same in all: 24"
 
