@@ -18,6 +18,7 @@ from guardtrain.curves.statistics import number_text
 
 SUSPECTS_FILE = "suspects.csv"
 _AS_GOOD = 0.02  # in AUROC: of clues that tell about as much the first is named, which others follow from
+_LONGEST = 30  # characters of a value
 _SHOWN = 5  # images and pairs a line each; the file has all
 _OF_CONTENT = ("bytes", "bytes per pixel")  # which what is seen on an image decides, too
 
@@ -94,7 +95,8 @@ def gap_table(audit: Audit) -> str:
         own = [gap for gap in audit.gaps if gap.part == part]
         for value in dict.fromkeys(gap.value for gap in own):
             of = {gap.measure: gap for gap in own if gap.value == value}
-            rows.append([f"  {value}", *(_gap_cell(of.get(measure)) for measure in ("recall", "fpr", "auroc"))])
+            short = value if len(value) <= _LONGEST else f"{value[: _LONGEST - 1]}…"
+            rows.append([f"  {short}", *(_gap_cell(of.get(measure)) for measure in ("recall", "fpr", "auroc"))])
     note = (
         f"As the readers' scores have it, at the threshold of {100 * FPR:.0f} % false positives in the part; brackets: "
         "95 %. !: another figure than all other images of the part have, all lines considered (p ≤ .05)."
