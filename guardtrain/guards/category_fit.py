@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from guardtrain.blas import one_thread
 from guardtrain.embeddings import Embeddings
 from guardtrain.errors import DataError
 from guardtrain.guards.category_head import CategoryHead
@@ -303,7 +304,7 @@ def _fitted(images: CategoryImages, strengths: Sequence[float]) -> list[Category
     model = LogisticRegression(tol=1e-5, max_iter=1000, warm_start=True)
     heads = []
     for strength in strengths:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), one_thread():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.set_params(C=1 / strength).fit(x, images.names)
         weight, bias = model.coef_ / scale, model.intercept_

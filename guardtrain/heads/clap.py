@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from guardtrain.blas import one_thread
 from guardtrain.errors import ConfigError
 from guardtrain.heads.anchors import TextAnchored, TextAnchors
 from guardtrain.heads.bank import HeadBank
@@ -78,7 +79,8 @@ class CLAPHead(TextAnchored):
                 return float(loss + (hold * np.square(away)).sum()), (across + 2 * hold * away).ravel()
 
             options = {"maxiter": self.iterations, "ftol": 1e-11, "gtol": 1e-8}
-            found = minimize(objective, anchors.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(2, -1)
-            directions = unit_rows(found)
+            with one_thread():
+                found = minimize(objective, anchors.ravel(), jac=True, method="L-BFGS-B", options=options)
+            directions = unit_rows(found.x.reshape(2, -1))
             banks.append(unit_linear_bank(self.scale * (directions[1] - directions[0])))
         return banks

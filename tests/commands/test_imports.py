@@ -69,6 +69,27 @@ def test_every_way_to_import_it_works(heavy: Callable[..., None], ask: str) -> N
     assert "*" not in ask or names["Other"] is Other
 
 
+@pytest.mark.parametrize(
+    "ask", ["import heavy_toy.base", "from heavy_toy.other import Other", "import heavy_toy.about"]
+)
+def test_a_package_of_which_nothing_was_imported_is_whole_before_its_modules(
+    heavy: Callable[..., None], ask: str
+) -> None:
+    heavy()
+    finders = list(sys.meta_path)
+    import_in_part("heavy_toy", {}, {"_secret": 1})
+    from heavy_toy import _secret
+
+    assert (_secret, sys.executions) == (1, [])
+    exec(ask)
+    package = importlib.import_module("heavy_toy")
+    assert (package._secret, sys.executions, sys.meta_path) == (2, [1], finders)
+    base = importlib.import_module("heavy_toy.base")
+    assert package.Base is base.Base  # of one module, imported once
+    assert base.__spec__ is not None and base.__spec__.origin is not None
+    assert package.Other.__bases__ == (package.Base,)
+
+
 def test_a_package_that_cannot_be_had_in_part_is_imported_as_ever(heavy: Callable[..., None]) -> None:
     heavy(asks="Other")  # which needs Base, which is being imported
     import_in_part("heavy_toy", MODULES, {})
@@ -83,12 +104,16 @@ def test_lightning_comes_without_what_training_does_not_need() -> None:
     code = (
         "import sys; from guardtrain.commands.imports import import_quickly; import_quickly('lightning'); "
         "import guardtrain.training.fit, guardtrain.curves.engine; from lightning.pytorch.core.module import Metric; "
-        "import torchmetrics; assert torchmetrics.Metric is Metric; print(*sys.modules)"
+        "import torchmetrics; assert torchmetrics.Metric is Metric; print(*sys.modules); "
+        # what was left out is there when it is asked for
+        "import torch; assert torch.compile(lambda x: x + 1, backend='eager')(torch.ones(())) == 2; "
+        "from torchmetrics.utilities.plot import plot_single_or_multi_val as plot; assert plot(torch.ones(()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = set(done.stdout.split())
     assert "lightning.pytorch.trainer" in imported
-    assert not imported & {"transformers", "peft", "torchvision", "scipy.signal", "sklearn", "onnxscript", "wandb"}
+    left_out = {"transformers", "peft", "torchvision", "scipy.signal", "sklearn", "onnxscript", "wandb", "matplotlib"}
+    assert not imported & (left_out | {"torch._dynamo.eval_frame", "s3fs"})
     assert not done.stderr  # no complaints of leaks at the exit
 
 

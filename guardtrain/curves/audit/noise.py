@@ -9,6 +9,8 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 from scipy.stats import chi2
 
+from guardtrain.blas import one_thread
+
 _MOST_WRONG = 0.5  # a share of wrong labels from which on the labels mean the opposite
 
 
@@ -97,11 +99,13 @@ def fit_noise(scores: np.ndarray, labels: np.ndarray, *, symmetric: bool = False
             gradient[k:] = (of_shares.sum() if len(shares) == 1 else of_shares) * chain
         return float(value + ridge * weights @ weights), gradient
 
-    clean = minimize(loss, np.zeros(k), jac=True, method="L-BFGS-B")
+    with one_thread():
+        clean = minimize(loss, np.zeros(k), jac=True, method="L-BFGS-B")
     n_shares = 1 if symmetric else 2
     # from a few starts: steep weights and small shares, or the reverse, can both be a local optimum
     starts = [np.concatenate([steep * clean.x, np.full(n_shares, share)]) for steep in (1, 3) for share in (-4.0, -2.0)]
-    best = min((minimize(loss, start, jac=True, method="L-BFGS-B") for start in starts), key=lambda one: one.fun)
+    with one_thread():
+        best = min((minimize(loss, start, jac=True, method="L-BFGS-B") for start in starts), key=lambda one: one.fun)
     gain = max(0.0, 2 * (clean.fun - best.fun))
     shares = _MOST_WRONG * expit(best.x[k:])
     a, b = float(shares[0]), float(shares[-1])

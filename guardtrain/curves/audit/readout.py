@@ -19,6 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from guardtrain.blas import one_thread
 from guardtrain.curves.audit.permuting import holm, moved_rows
 from guardtrain.curves.audit.stacked import StackedRows
 from guardtrain.curves.bootstrap import group_draws, group_index, interval, weighted_metric
@@ -230,7 +231,8 @@ def _model(warm_start: bool = False) -> LogisticRegression:
 
 def _fit(model: LogisticRegression, x: np.ndarray, has: np.ndarray, strength: float) -> LogisticRegression:
     # what is fitted was checked once, and checks take as long as a small fit
-    with warnings.catch_warnings(), config_context(skip_parameter_validation=True, assume_finite=True):
+    quick = config_context(skip_parameter_validation=True, assume_finite=True)
+    with warnings.catch_warnings(), quick, one_thread():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.set_params(C=strength).fit(x, has)
 
