@@ -120,7 +120,7 @@ def test_whoever_has_seen_enough_of_the_output_may_go(arguments: list[str]) -> N
         (["curve", "encoder=precomputed"], "data.real is a source of images"),
         (["curve", "~data.test.in_domain", "~data.test.counterfactual"], "data.test is empty"),
         (["curve", "+data.test.x={hold_out: nowhere, groups: 3}"], "there is: real, pairs"),
-        (["curve", "+data.test.x={hold_out: real}"], "needs exactly one of groups, fraction and split"),
+        (["curve", "+data.test.x={hold_out: real}"], "needs exactly one of groups, fraction, split and categories"),
         (["curve", "=3"], "cannot read '=3'"),
         (["curve", "+data.test.x=3"], "data.test.x must be a mapping with a _target_"),
         (

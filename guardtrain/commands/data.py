@@ -72,6 +72,8 @@ def sources_of(data: DataSettings) -> tuple[dict[str, Any], dict[str, Any]]:
         sources["pairs"] = build(data.pairs, "data.pairs")
     tests: dict[str, Any] = {}
     for name, node in data.test.items():
+        if node is None:
+            continue
         place = f"data.test.{name}"
         held_out = isinstance(node, dict) and "hold_out" in node
         if held_out and node["hold_out"] == "pairs" and data.pairs is None:
@@ -101,7 +103,7 @@ def read_supply(
     from guardtrain.training.pools import HoldOut, pools_of_records
 
     pools = {name: read_labels(source, f"data.{name}", say) for name, source in sources.items()}
-    for name in data.test.keys() - tests.keys():
+    for name in [name for name, node in data.test.items() if node is not None and name not in tests]:
         say(f"data.test.{name} is left out: it is held out of pairs, and there are none")
     sets = {
         name: what if isinstance(what, HoldOut) else read_labels(what, f"data.test.{name}", say)
@@ -198,8 +200,8 @@ def hold_out(node: Mapping[str, Any], place: str, sources: Mapping[str, Any]) ->
     if len(given) != 1:
         one = f"'{place}={{hold_out: {node['hold_out']}, {(given or ['fraction'])[-1]}: …}}'"
         raise ConfigError(
-            f"{place} needs exactly one of groups, fraction and split; it has {', '.join(given) or 'none'}. Give all "
-            f"of it: {one}."
+            f"{place} needs exactly one of groups, fraction, split and categories; it has "
+            f"{', '.join(given) or 'none'}. Give all of it: {one}."
         )
     if node["hold_out"] not in sources:
         raise ConfigError(
@@ -207,7 +209,11 @@ def hold_out(node: Mapping[str, Any], place: str, sources: Mapping[str, Any]) ->
             f"Name another pool, or leave this test set out with ~{place}."
         )
     kinds: dict[str, type] = {"groups": int, "fraction": float, "split": str}
-    value, kind = node[given[0]], kinds[given[0]]
+    value = node[given[0]]
+    if given[0] == "categories":
+        names = tuple(str(name) for name in (value if isinstance(value, list) else [value]))
+        return HoldOut(node["hold_out"], categories=names)
+    kind = kinds[given[0]]
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ConfigError(f"{place}.{given[0]} is {value!r}; it must be of type {kind.__name__}.")
     chosen: dict[str, Any] = {given[0]: value}

@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from guardtrain.errors import ConfigError
 
-HOLD_OUT = ("hold_out", "groups", "fraction", "split")  # the settings of a test set that is taken out of a pool
+HOLD_OUT = ("hold_out", "groups", "fraction", "split", "categories")  # of a test set that is taken out of a pool
 
 
 @dataclass
@@ -45,8 +45,9 @@ class DataSettings:
         real: the source of real images, `{_target_: ..., ...}`.
         pairs: the source of counterfactual pairs; null where there are none.
         test: test sets by name: each a source, or `{hold_out: real|pairs, groups: N | fraction: F | split: test}`,
-            which takes whole groups out of that pool before anything is trained. `data.test=NAME` on the command line
-            (or a list of names) keeps these alone.
+            which takes whole groups out of that pool before anything is trained; with `categories: [NAME, ...]` it is
+            the pool's records of these categories, which then are in no pool: what no training has seen.
+            `data.test=NAME` on the command line (or a list of names) keeps these alone; null is none.
         hold_out_seed: draws the held-out groups; the same for every seed of a curve.
         swapped: share of the pair pool's pairs, 0 to 1, whose two labels are swapped before anything is drawn: for
             studies of wrong labels. Test sets keep theirs.

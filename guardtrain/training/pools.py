@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from guardtrain.embeddings import Embeddings
 from guardtrain.embeddings.norms import wrong_rows
 from guardtrain.embeddings.sketches import sketched
 from guardtrain.encoders.spec import EncoderSpec, external_spec, require_same
-from guardtrain.errors import ConfigError, DataError
+from guardtrain.errors import ConfigError, DataError, did_you_mean
 from guardtrain.mixtures import Mixture, Pool, Supply, hold_out, shuffled_partners
 from guardtrain.records import Records
 from guardtrain.training.copies import without_copies
@@ -27,12 +27,16 @@ _DECIDING = ("id", "label", "category", "source", "pair_id", "group")
 
 @dataclass(frozen=True)
 class HoldOut:
-    """A test set taken out of a pool: by number of groups, by share, or the records whose split says test."""
+    """A test set taken out of a pool: by number of groups, by share, the records whose split says test, or categories.
+
+    Records of the categories are in no pool, whichever they are held out of.
+    """
 
     pool: str
     groups: int | None = None
     fraction: float | None = None
     split: str | None = None
+    categories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -214,7 +218,8 @@ def make_pools(
     for place, part in ({f"data.{key}": part for key, part in pools.items()} | own).items():
         require_same(pools["real"].spec, part.spec, what=f"{place} and data.real")
         _require_of_encoder(place, part)
-    remaining = {key: _trainable(part) for key, part in pools.items()}
+    unseen = {name for what in tests.values() if isinstance(what, HoldOut) for name in what.categories}
+    remaining = {key: _without(_trainable(part), unseen) for key, part in pools.items()}
     for key, part in remaining.items():
         _require_both_labels(f"data.{key}", part)
     sets: dict[str, Embeddings] = {}
@@ -224,6 +229,16 @@ def make_pools(
             continue
         if what.pool not in pools:
             raise ConfigError(f"data.test.{test} holds out of '{what.pool}', but there is no such pool.")
+        if what.categories:
+            part = pools[what.pool]
+            known = sorted({str(name) for name in part.records.categories if name is not None})
+            if strange := [name for name in what.categories if name not in known]:
+                raise DataError(
+                    f"data.test.{test}: no record of data.{what.pool} has category '{strange[0]}'."
+                    f"{did_you_mean(strange[0], known)} There are: {', '.join(known) or 'none'}."
+                )
+            sets[test] = part.take(np.flatnonzero(_of_categories(part, what.categories)))
+            continue
         if what.split is not None:
             part = pools[what.pool]
             held = np.asarray(part.records.splits == what.split)
@@ -236,7 +251,8 @@ def make_pools(
         held = hold_out(pool, groups=what.groups, fraction=what.fraction, seed=seed)
         sets[test] = part.take(np.flatnonzero(held))
         remaining[what.pool] = part.take(np.flatnonzero(~held))
-    marked = {key: kept for key, part in pools.items() if (kept := _validating(part, sets.values())) is not None}
+    seen = {key: _without(part, unseen) for key, part in pools.items()}
+    marked = {key: kept for key, part in seen.items() if (kept := _validating(part, sets.values())) is not None}
     notes = []
     sketches = {} if keep_copies else {test: sketched([part.matrix]) for test, part in sets.items()}
     for key, part in [] if keep_copies else list(remaining.items()):
@@ -281,6 +297,17 @@ def _trainable(part: Embeddings) -> Embeddings:
     """Without the records whose split says val or test."""
     keep = np.array([split in (None, "train") for split in part.records.splits], dtype=bool)
     return part if keep.all() else part.take(np.flatnonzero(keep))
+
+
+def _of_categories(part: Embeddings, categories: Collection[str]) -> np.ndarray:
+    """`(N,)` bool: records of these categories, and what is of a group with one: the other halves of their pairs."""
+    own = np.isin(part.records.categories.astype(str), list(categories))
+    return np.isin(part.records.groups.astype(str), part.records.groups[own].astype(str))
+
+
+def _without(part: Embeddings, categories: Collection[str]) -> Embeddings:
+    """Without the records of these categories."""
+    return part.take(np.flatnonzero(~_of_categories(part, categories))) if categories else part
 
 
 def _validating(part: Embeddings, tests: Iterable[Embeddings]) -> Embeddings | None:

@@ -157,6 +157,26 @@ def test_val_and_test_records_are_never_trained_on() -> None:
     assert set(pools.tests["t"].records.splits) == {"test"}
 
 
+def test_unseen_categories_are_in_no_pool() -> None:
+    kinds = ["fire", "knife", "gun", None] * 20
+    real = _embeddings(40, "r", category=kinds[:40])
+    names = [f"p{i // 2}" for i in range(80)]
+    of_pairs = [kinds[i // 2] if i % 2 else None for i in range(80)]  # the safe halves have none
+    pairs = _embeddings(80, "p", category=of_pairs, pair_id=names, group=names)
+    tests = {"unseen": HoldOut("pairs", categories=("gun", "knife")), "seen": HoldOut("pairs", fraction=0.25)}
+    pools = make_pools("toy", {"real": real, "pairs": pairs}, tests, seed=0)  # type: ignore[arg-type]
+    assert set(pools.real.records.categories) == {"fire", None}
+    assert pools.pairs is not None
+    for part in (pools.pairs, pools.tests["seen"]):
+        assert set(part.records.categories) <= {"fire", None}
+        assert len(part) == 2 * len(set(part.records.pair_ids)), "pairs stay whole"
+    unseen = pools.tests["unseen"].records
+    assert {"gun", "knife"} <= set(unseen.categories) <= {"gun", "knife", None}
+    assert len(unseen) == 2 * len(set(unseen.pair_ids)) == 40
+    with pytest.raises(DataError, match=r"has category 'guns'\. Did you mean 'gun'"):
+        make_pools("toy", {"real": real}, {"t": HoldOut("real", categories=("guns",))}, seed=0)
+
+
 def test_the_digest_changes_with_every_thing_a_result_depends_on() -> None:
     def digest(real: Embeddings, test: Embeddings) -> str:
         return make_pools("toy", {"real": real}, {"t": test}, seed=0).digest
