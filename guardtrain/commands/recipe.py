@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,40 @@ if TYPE_CHECKING:
     from guardtrain.training.recipe import TrainingRecipe
 
 
+def each_head(settings: CurveConfig) -> list[CurveConfig]:
+    """The config of a curve once for each of its heads: `head` is one, or a mapping of names to several.
+
+    Raises:
+        ConfigError: a mapping of which nothing is a head.
+    """
+    if "_target_" in settings.head:
+        return [settings]
+    nodes = {name: node for name, node in settings.head.items() if isinstance(node, dict) and "_target_" in node}
+    if not nodes:
+        raise ConfigError(
+            f"head must name a head by its _target_, or be a mapping of names to such heads; got {settings.head!r}. "
+            "Choose one by its name, such as head=linear."
+        )
+    if strange := [name for name, node in settings.head.items() if name not in nodes and node is not None]:
+        one = next(iter(nodes))
+        raise ConfigError(
+            f"There is no setting 'head.{strange[0]}': head holds several ({', '.join(nodes)}), and a setting belongs "
+            f"to one of them, such as head.{one}.{strange[0]}=…; or choose one head: head={one} head.{strange[0]}=…"
+        )
+    return [replace(settings, head=node) for node in nodes.values()]
+
+
 def build_recipe(settings: CurveConfig | TrainConfig) -> TrainingRecipe:
     """Head, loss, optimizer, selection and trainer of a config; torch's threads are set on the way.
 
     Raises:
-        ConfigError: a setting that is wrong, or prompts that this encoder cannot read.
+        ConfigError: a setting that is wrong, several heads, or prompts that this encoder cannot read.
     """
+    if "_target_" not in settings.head:
+        raise ConfigError(
+            f"head holds several ({', '.join(settings.head)}), which a curve alone draws. Choose one: "
+            f"head={next(iter(settings.head), 'linear')}"
+        )
     import_quickly("lightning", "pandas")
     head = build(settings.head, "head")
 
@@ -62,6 +91,7 @@ def recipe_settings(settings: CurveConfig | TrainConfig, recipe: TrainingRecipe)
         used, kind, chosen = (), "none", ("method", "folds", "smallest", "l2")
     if settings.selection.method == "fixed":
         chosen = ("method",)
+    judged = {"judge": "auroc"} if recipe.linear_optimum and settings.selection.method != "fixed" else {}
     loss = plain(recipe.loss)  # with what the head has settled
     if recipe.direct:
         del loss["pairs"]
@@ -78,5 +108,5 @@ def recipe_settings(settings: CurveConfig | TrainConfig, recipe: TrainingRecipe)
         "head": head,
         "loss": loss,
         "optimizer": {"kind": kind, **{key: optimizer[key] for key in used}},
-        "selection": {key: selection[key] for key in chosen},
+        "selection": {key: selection[key] for key in chosen} | judged,
     }

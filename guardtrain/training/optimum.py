@@ -12,6 +12,7 @@ from torch import Tensor
 
 from guardtrain.heads import LinearBank
 from guardtrain.heads.products import fast_float32_products
+from guardtrain.metrics.functional import auroc_of, rank
 from guardtrain.training.basis import Basis
 from guardtrain.training.batches import RunPlan
 from guardtrain.training.lbfgs import BatchedLBFGS
@@ -41,10 +42,13 @@ class LinearOptimum:
         loss: class weights and what is made of pairs.
         tolerance: Newton decrement at which a head is done, see `BatchedLBFGS`.
         iterations: most evaluations for each strength.
-        held_out: only the losses on the folds left out are wanted, to be compared: float32 and 3e-3 are enough.
+        held_out: only what heads are worth on the folds left out is wanted, to be compared: float32 and 3e-3 are
+            enough.
 
     Attributes:
-        held_out_losses: one `(R,)` CPU tensor for each strength that is done; empty without `held_out`.
+        held_out_losses: one `(R,)` CPU tensor for each strength that is done, 1 - AUROC on the fold that each head
+            leaves out; NaN where that holds one class; empty without `held_out`. (The log-loss of few images asks for
+            heads that are unsure, which calibration mends later, and so for penalties that cost AUROC.)
         unfinished: heads that were not done after `iterations`.
         failed: `(R,)` bool: heads whose images hold NaN or infinity, or whose loss does.
     """
@@ -90,6 +94,9 @@ class LinearOptimum:
             centres=centres,
         )
         dim, count = embeddings.shape[1], len(heads)
+        if held_out:
+            self._judged = [_judged(compact[head.plan], head.left_out).to(device) for head in heads]
+            self._x, self._labels = self.basis.project(rows), labels.to(device)[torch.from_numpy(used).to(device)]
         self._mean, square = self.loss.moments(dim)
         spread = (square - self._mean.square().sum(1)) / dim
         self._scale = spread.clamp_min(1e-12).sqrt()  # (R,) of each head's rows, in units of the basis
@@ -200,8 +207,7 @@ class LinearOptimum:
             return
         self.unfinished += remaining
         if self.held_out:
-            losses = self.loss.held_out_loss(self._judged().to(torch.float32))
-            self.held_out_losses.append(torch.where(self.failed, torch.inf, losses).cpu())
+            self.held_out_losses.append(torch.where(self.failed, torch.inf, self._misranked()).cpu())
         self._stage += 1
         self._solver = None
 
@@ -239,15 +245,13 @@ class LinearOptimum:
         biases = biases - self.points[:, :dim] @ self._centres.double().T
         return torch.where(self.loss.sees_pairs[:, None], biases[:, :1], biases[:, 1:])
 
-    def _judged(self) -> Tensor:
-        """`(R, P)` the points, where a head that saw one kind of images judges both by the intercept it has."""
-        if self._centres is None:
-            return self.points
-        dim = self._mean.shape[1]
-        points = self.points.clone()
-        at_centres = self._bias() + points[:, :dim] @ self._centres.double().T
-        points[:, dim:] = torch.where(self.loss.has_offset[:, None], points[:, dim:], at_centres)
-        return points
+    def _misranked(self) -> Tensor:
+        """`(R,)` 1 - AUROC of the heads on the images they leave out: an intercept changes nothing of that."""
+        weights = self.points[:, : self._x.shape[1]].to(self._x.dtype)
+        found = []
+        for weight, rows in zip(weights, self._judged, strict=True):
+            found.append(1 - auroc_of(rank((self._x[rows] @ weight)[None].nan_to_num(), self._labels[rows])))
+        return torch.cat(found)
 
     def write(self, bank: LinearBank) -> None:
         """Make the heads of `bank` those found, on inputs standardised by each head's own images."""
@@ -278,6 +282,12 @@ class LinearOptimum:
         self._stage, self.unfinished = state["stage"], state["unfinished"]
         self.held_out_losses = list(state["held_out_losses"])
         self._solver = None
+
+
+def _judged(plan: RunPlan, fold: int) -> Tensor:
+    """`(m,)` int64 rows of a plan's images in one of its folds."""
+    assert plan.folds is not None, "a head that is judged leaves a fold out"
+    return torch.from_numpy(plan.train[plan.folds == fold])
 
 
 def fold_heads(plans: Sequence[RunPlan], labels: np.ndarray) -> list[PrefixHead]:

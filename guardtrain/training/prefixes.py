@@ -71,14 +71,13 @@ class _Stack:
     lengths: Tensor
     left_out: Tensor
 
-    def seen(self, start: int, stop: int, first: int, *, held_out: bool = False) -> Tensor:
-        """`(S or 1, n, h - first)` bool: which heads learn from rows `start … stop - 1`, or hold them out."""
+    def seen(self, start: int, stop: int, first: int) -> Tensor:
+        """`(S or 1, n, h - first)` bool: which heads learn from rows `start … stop - 1`."""
         rows = torch.arange(start, stop, device=self.x.device)
         inside = (rows[:, None] < self.lengths[first:])[None]
         if self.folds is None:
-            return inside.logical_and(torch.tensor(not held_out, device=self.x.device))
-        out = self.folds[:, start:stop, None] == self.left_out[first:]
-        return inside & (out if held_out else ~out)
+            return inside
+        return inside & (self.folds[:, start:stop, None] != self.left_out[first:])
 
     def cuts(self) -> list[tuple[int, int, int]]:
         """`(start, stop, first)`: rows between two cuts, and the first of the heads that reach into them."""
@@ -237,22 +236,6 @@ class PrefixLoss:
             assert slopes is not None
             gradient[flat] += slopes.flatten(0, 1)
         return losses, gradient, curvature
-
-    def held_out_loss(self, points: Tensor) -> Tensor:
-        """`(R,)` mean log-losses of all heads at `(R, P)` on the images they leave out, weighted as in training."""
-        losses, total = points.new_zeros(self.count), points.new_zeros(self.count)
-        for stack in self._stacks:
-            if stack.kind not in (REAL, PAIR):
-                continue
-            for start, stop, first in stack.cuts():
-                heads, x = stack.heads[:, first:].reshape(-1), stack.x[:, start:stop]
-                unsafe = stack.unsafe[:, start:stop, None]
-                mass = self._mass(stack, first, unsafe) * stack.seen(start, stop, first, held_out=True)
-                margin = torch.bmm(x, points[heads].view(len(x), -1, points.shape[1]).transpose(1, 2))
-                margin = torch.where(unsafe, -margin, margin)
-                losses.index_add_(0, heads, _softplus_(margin).mul_(mass).sum(1).view(-1))
-                total.index_add_(0, heads, mass.sum(1).view(-1))
-        return losses / total.clamp_min(torch.finfo(total.dtype).tiny)
 
     def moments(self, dim: int) -> tuple[Tensor, Tensor]:
         """Mean `(R, dim)` of each head's rows of images, and the mean square `(R,)` of their norms."""

@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 
 from guardtrain.errors import ConfigError
 from guardtrain.heads import DirectHead, HeadBank, LinearHead
-from guardtrain.training.settings import LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
+from guardtrain.training.settings import BEST, LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
 
 
 class HeadDefinition(Protocol):
@@ -74,6 +74,11 @@ class TrainingRecipe:
         return isinstance(self.head, DirectHead)
 
     @property
+    def reads_pairs(self) -> bool:
+        """Whether training looks at which image is the other half of which: else shuffled partners change nothing."""
+        return bool(getattr(self.head, "reads_pairs", False)) if self.direct else self.loss.pairs.needs_halves
+
+    @property
     def full_batch(self) -> bool:
         """Whether every step sees all of a run's images (L-BFGS)."""
         kind = self.optimizer.kind
@@ -88,6 +93,22 @@ class TrainingRecipe:
     def steps(self) -> int:
         """Most steps of the optimizer: its evaluations (L-BFGS) or its steps (AdamW)."""
         return self.optimizer.iterations if self.full_batch else self.optimizer.steps
+
+    @property
+    def rule(self) -> str:
+        """How the penalty of a run comes about, in words."""
+        chosen, given = self.selection, self.loss.l2
+        fixed = "1" if self.direct else "max(0.3, 128 / n)"
+        fixed = f"l2 = {fixed if given is None else f'{given:g}'}"
+        if chosen.method != "cross_validation":
+            return f"{'strength' if self.direct else 'penalty'} {fixed}, whatever the images"
+        if not chosen.l2:
+            return fixed
+        best = "the highest AUROC" if self.linear_optimum else "the lowest log-loss"
+        how = best if chosen.rule == BEST else "the strongest within a standard error of the best"
+        listed = ", ".join(f"{value:g}" for value in sorted(chosen.l2))
+        folds = f"l2 of {listed} by {chosen.folds} folds of a run's own images, {how}"
+        return f"{folds}; below {chosen.smallest} images {fixed}"
 
     def chooses(self, images: int) -> bool:
         """Whether a run with so many images chooses its hyper-parameters by cross-validation."""

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from guardtrain.training.settings import ONE_STANDARD_ERROR
 
+EDGE = 0.2  # share of runs at an edge of the candidates from which that is said
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -54,3 +56,31 @@ def pick(losses: Tensor, held_out: Tensor, l2: Sequence[float], rule: str) -> Te
     near = mean <= (mean[rows, best] + error)[:, None]
     strength = torch.tensor(l2, dtype=mean.dtype).expand_as(mean)
     return torch.where(near, strength, -torch.inf).argmax(1)
+
+
+def at_edge(chosen: Sequence[float], candidates: Sequence[float]) -> str:
+    """A sentence where many runs chose the weakest or the strongest penalty there was; "" where few did.
+
+    Args:
+        chosen: the penalties of the runs that chose one.
+        candidates: what they chose from.
+
+    >>> at_edge([100.0, 100.0, 10.0], [1.0, 10.0, 100.0])[:56]
+    '2 of 3 runs chose the strongest penalty there is, l2 = 1'
+    """
+    if len(candidates) < 2 or not len(chosen):
+        return ""
+    ascending = sorted(candidates)
+    step = ascending[-1] / ascending[-2]
+    for value, name, better, more in (
+        (ascending[-1], "strongest", "stronger", [*ascending, ascending[-1] * step]),
+        (ascending[0], "weakest", "weaker", [ascending[0] / step, *ascending]),
+    ):
+        count = sum(abs(one - value) <= 1e-6 * value for one in chosen)
+        if count > EDGE * len(chosen):
+            wider = ",".join(f"{one:g}" for one in more)
+            return (
+                f"{count} of {len(chosen)} runs chose the {name} penalty there is, l2 = {value:g}: a {better} one may "
+                f"be better. Add it: selection.l2=[{wider}]"
+            )
+    return ""

@@ -138,8 +138,8 @@ class SelectionSettings:
     Args:
         method: `fixed` trains once with the loss's and optimizer's settings on all images of the run;
             `cross_validation` trains every candidate on group-safe stratified folds of the run's images, judges it by
-            its held-out log-loss (with adamw at its best step: early stopping), and trains the chosen one on all
-            images (for that many steps).
+            its held-out log-loss (with adamw at its best step: early stopping; linear heads at their optimum are judged
+            by AUROC), and trains the chosen one on all images (for that many steps).
         folds: number of folds.
         smallest: runs with fewer images choose nothing: their folds would be too small to tell candidates apart.
         rule: `best` takes the candidate with the lowest mean held-out loss, `one_standard_error` the strongest penalty
@@ -152,7 +152,7 @@ class SelectionSettings:
 
     method: str = "fixed"
     folds: int = 5
-    smallest: int = 64
+    smallest: int = 256
     rule: str = BEST
     l2: list[float] = field(default_factory=list)
     lr: list[float] = field(default_factory=list)

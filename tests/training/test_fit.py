@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from guardtrain.errors import ConfigError
 from guardtrain.heads import LinearHead, MLPHead, PrototypeHead, RidgeHead, TipAdapterFHead
@@ -110,19 +110,20 @@ def test_linear_head_reaches_scikit_learns_optimum(class_weight, l2, kind):
     np.testing.assert_allclose(fitted(x)[0].detach().numpy(), expected, atol=5e-3)
 
 
-def test_cross_validation_picks_a_strong_penalty_for_noise_and_a_weak_one_for_signal():
+def test_cross_validation_picks_a_strong_penalty_where_means_tell_all_and_a_weak_one_where_they_do_not():
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(80, 60, generator=generator)
-    direction = torch.randn(60, generator=generator)
-    signal = (x @ direction > 0).long()
-    noise = torch.randint(0, 2, (80,), generator=generator)
+    labels = torch.arange(200) % 2
+    rows, signs = torch.randn(200, 60, generator=generator), 2.0 * labels[:, None] - 1
+    shifted = rows + 0.2 * signs  # spherical classes: the difference of means is the best direction
+    hidden = 10 * rows
+    hidden[:, :2] = hidden[:, :1] + 0.3 * torch.cat([-signs, signs], dim=1)  # the difference of two large columns
     selection = SelectionSettings("cross_validation", folds=5, l2=[0.1, 1000.0])
-    recipe = _recipe(LinearHead(), selection=selection, steps=200, batch_size=80)
-    plan = RunPlan(np.arange(80), seed=0, folds=np.arange(80) % 5)
-    easy, hard = (fit_bank(recipe, x, y, [plan]) for y in (signal, noise))
-    assert easy.l2[0] == pytest.approx(0.1)
-    assert hard.l2[0] == 1000
-    assert roc_auc_score(signal, easy.probabilities(x)[0]) > 0.95
+    plan = RunPlan(np.arange(200), seed=0, folds=np.arange(200) // 2 % 5)
+    recipe = _recipe(LinearHead(), selection=selection)
+    assert fit_bank(recipe, shifted, labels, [plan]).l2[0] == 1000
+    fitted = fit_bank(recipe, hidden, labels, [plan])
+    assert fitted.l2[0] == pytest.approx(0.1)
+    assert roc_auc_score(labels, fitted.probabilities(hidden)[0]) > 0.95
 
 
 def test_cross_validation_looks_at_the_runs_own_images_only():
@@ -168,10 +169,9 @@ def _scikit_choice(x, y, plan, penalties, rule) -> float:
         mean = x[inside].mean(0)
         scale = (x[inside] - mean).square().mean().sqrt()
         z, held = (((x[rows] - mean) / scale).double().numpy() for rows in (inside, out))
-        weight = len(inside) / (2 * np.bincount(y[inside]))[y[out]]
         for c, l2 in enumerate(penalties):
             head = LogisticRegression(C=1 / l2, class_weight="balanced", tol=1e-9, max_iter=5000).fit(z, y[inside])
-            losses[c, fold] = log_loss(y[out], head.predict_proba(held), sample_weight=weight, labels=[0, 1])
+            losses[c, fold] = 1 - roc_auc_score(y[out], head.decision_function(held))
     means = losses @ np.bincount(plan.folds) / len(plan.train)
     best = int(means.argmin())
     error = losses[best].std(ddof=1) / losses.shape[1] ** 0.5 if rule == "one_standard_error" else 0.0
@@ -186,7 +186,7 @@ def test_linear_heads_choose_the_penalty_that_scikit_learns_folds_choose(rule):
     x, y = _data(noise=0.7)
     penalties = [300.0, 0.1, 3.0, 30.0]  # in no order
     selection = SelectionSettings("cross_validation", folds=4, l2=penalties, rule=rule)
-    plans = [_folded(size, seed) for seed, size in ((0, 40), (1, 120), (2, 500), (0, 400))]
+    plans = [_folded(size, seed) for size, seed in ((120, 2), (200, 0), (200, 1), (300, 0))]
     fitted = fit_bank(_recipe(LinearHead(), selection=selection), x, y, plans)
     expected = [_scikit_choice(x, y, plan, penalties, rule) for plan in plans]
     np.testing.assert_allclose(fitted.l2, expected, rtol=1e-6)

@@ -172,10 +172,6 @@ class Alone:
         own = [pooled, real] if len(point) == D + 2 else [pooled + real]
         return [pooled + real + between, *own]
 
-    def held_out(self, point: torch.Tensor) -> float:
-        out = torch.from_numpy(self.out)
-        return float(self.cross_entropies(point)[out].sum() / self.weights[self.out].sum()) if self.out.any() else 0.0
-
 
 def _one_by_one(problem: Problem, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Losses, gradients and curvatures in float64."""
@@ -207,14 +203,6 @@ def test_float32_is_float64_within_its_rounding_and_changes_into_it(problem: Pro
     loss.to(torch.float64)  # all heads are back
     for ours, exact in zip(loss.evaluate(points.double()), theirs, strict=True):
         torch.testing.assert_close(ours, exact, rtol=1e-6, atol=1e-6)  # the weights of classes were float32
-
-
-@settings(max_examples=30, deadline=None)
-@given(problems())
-def test_held_out_losses_are_those_of_each_head_on_its_own_fold(problem: Problem) -> None:
-    points = problem.points()
-    theirs = [Alone(problem, head).held_out(point) for head, point in zip(problem.heads, points, strict=True)]
-    torch.testing.assert_close(problem.loss.held_out_loss(points), torch.tensor(theirs, dtype=torch.float64))
 
 
 @settings(max_examples=30, deadline=None)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from guardtrain.training.selection import Candidates, pick
+from guardtrain.training.selection import Candidates, at_edge, pick
 from guardtrain.training.settings import BEST, ONE_STANDARD_ERROR
 
 
@@ -93,3 +93,21 @@ def test_candidates_of_some_heads() -> None:
     assert taken.lr.tolist() == pytest.approx([0.3, 0.1])
     assert taken.l2.tolist() == [3, 1]
     assert taken.steps.tolist() == [9, 7]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ([100.0] * 39 + [1.0] * 6, "39 of 45 runs chose the strongest penalty there is, l2 = 100"),
+        ([0.1] * 3 + [10.0] * 7, "3 of 10 runs chose the weakest penalty there is, l2 = 0.1"),
+        ([100.0] * 2 + [10.0] * 8, ""),
+        ([10.0, 1.0, 10.0], ""),
+        ([], ""),
+    ],
+)
+def test_an_edge_of_the_candidates_is_told(chosen: list[float], told: str) -> None:
+    text = at_edge(chosen, [10.0, 0.1, 1.0, 100.0])
+    assert text.startswith(told) and bool(text) == bool(told)
+    if "strongest" in told:
+        assert text.endswith("selection.l2=[0.1,1,10,100,1000]")
+    assert at_edge(chosen, [10.0]) == "", "with one candidate there is nothing to choose"
