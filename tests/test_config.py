@@ -104,8 +104,9 @@ def test_every_option_composes_and_validates(command: str, options: list[str]) -
         OmegaConf.update(config, name, "somewhere")
     settings = typed(config, SCHEMAS[command])
     for place in ("head", "source"):
-        if getattr(settings, place, None) is not None:
-            build(getattr(settings, place), place)
+        if (node := getattr(settings, place, None)) is not None:
+            for one in [node] if "_target_" in node else node.values():  # a curve may have several heads
+                build(one, place)
     if hasattr(settings, "data"):
         sources = {"real": settings.data.real, "pairs": settings.data.pairs, **settings.data.test}
         for name, node in sources.items():

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from guardtrain.commands import elapsed
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.figure import draw, written
-from guardtrain.commands.fitting import grid_check, overrides_given
-from guardtrain.commands.recipe import build_recipe, recipe_settings
+from guardtrain.commands.fitting import grid_check, grid_for, overrides_given
+from guardtrain.commands.recipe import build_recipe, each_head, recipe_settings
 from guardtrain.commands.tracking import job_folder, stores_of, tracked
 from guardtrain.config import CurveConfig
 from guardtrain.config_checks import typed
@@ -33,7 +33,7 @@ def run(config: DictConfig) -> None:
     settings = typed(config, CurveConfig)
     require_tracker(settings.logger)
     check_counts(settings.grid)
-    recipe = build_recipe(settings)
+    trainings = [(own, build_recipe(own)) for own in each_head(settings)]
     folder = Path(settings.out)
     figures = job_folder(folder)  # in a sweep the jobs share results, and each has a folder of its own for its figure
     pools = load_pools(settings, log.info, grid_check(settings.grid, overrides_given(), log.info))
@@ -46,19 +46,22 @@ def run(config: DictConfig) -> None:
 
     for line in describe(pools):
         log.info("  %s", line)
-    used = recipe_settings(settings, recipe)
+    used = [recipe_settings(own, recipe) for own, recipe in trainings]
     # one run at a tracker for the whole curve, however often it is started and however its grid grows
-    with tracked(settings, "curve", run_key({"data": pools.digest, **used}), losses=False) as tracker:
-        keys = run_curve(
-            pools,
-            recipe,
-            used,
-            settings.grid,
-            folder,
-            memory_gb=settings.memory_gb,
-            loggers=tracker.loggers,
-            say=log.info,
-        )
+    with tracked(settings, "curve", run_key({"data": pools.digest, "heads": used}), losses=False) as tracker:
+        keys: set[str] = set()
+        for (_, recipe), plain_recipe in zip(trainings, used, strict=True):
+            log.info("%s: %s", recipe.label, recipe.rule)
+            keys |= run_curve(
+                pools,
+                recipe,
+                plain_recipe,
+                grid_for(recipe, settings.grid, overrides_given()),
+                folder,
+                memory_gb=settings.memory_gb,
+                loggers=tracker.loggers,
+                say=log.info,
+            )
         keep_keys(folder, keys, loss_name(settings.loss))
         frame = ResultsTable(folder / RESULTS_FILE).read()
         frame = frame[frame["run"].isin(keys)]

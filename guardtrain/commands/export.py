@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from guardtrain.commands import elapsed
 from guardtrain.commands.data import load_pools
-from guardtrain.commands.recipe import build_recipe, recipe_settings
+from guardtrain.commands.recipe import build_recipe, each_head, recipe_settings
 from guardtrain.commands.terminal import show
 from guardtrain.commands.tracking import track_export
 from guardtrain.config import PRECOMPUTED, CurveConfig, ExportConfig, TrainConfig
@@ -46,11 +46,10 @@ def run(config: DictConfig) -> None:
     folder = Path(settings.run)
     made = _training_config(folder, settings)
     pools = load_pools(made, log.info)
-    recipe = build_recipe(made)
     if isinstance(made, TrainConfig):
-        planned, trained = _of_training(folder, made, pools, recipe, settings)
+        planned, trained = _of_training(folder, made, pools, settings)
     else:
-        planned, trained = _of_curve(folder, made, pools, recipe, settings)
+        planned, trained = _of_curve(folder, made, pools, settings)
     out = Path(settings.out) if settings.out else folder / GUARD_FOLDER
     exported = export(out, trained, pools, planned, settings, made, log.info)
     show(summary_of(exported))
@@ -143,9 +142,7 @@ def _training_config(folder: Path, settings: ExportConfig) -> CurveConfig | Trai
     return typed(config, TrainConfig)
 
 
-def _of_training(
-    folder: Path, made: TrainConfig, pools: Pools, recipe: TrainingRecipe, settings: ExportConfig
-) -> tuple[Run, TrainedRun]:
+def _of_training(folder: Path, made: TrainConfig, pools: Pools, settings: ExportConfig) -> tuple[Run, TrainedRun]:
     """The head that `guardtrain train` left in `folder`."""
     from guardtrain.curves.engine import plan_single
     from guardtrain.curves.folder import RESULTS_FILE
@@ -154,7 +151,7 @@ def _of_training(
 
     if settings.pick.given:
         raise ConfigError(f"{folder} holds one run, there is nothing to pick; leave pick out.")
-    description = read_description(folder)
+    recipe, description = build_recipe(made), read_description(folder)
     planned = plan_single(pools, plain(made.mixture), recipe_settings(made, recipe))
     if description.get("run") != planned.key:
         raise DataError(
@@ -168,28 +165,33 @@ def _of_training(
     return planned, describe_run(made, pools, planned, head.bank, recipe, chosen, results, neighbours=near)
 
 
-def _of_curve(
-    folder: Path, made: CurveConfig, pools: Pools, recipe: TrainingRecipe, settings: ExportConfig
-) -> tuple[Run, TrainedRun]:
+def _of_curve(folder: Path, made: CurveConfig, pools: Pools, settings: ExportConfig) -> tuple[Run, TrainedRun]:
     """The run of a curve that is best by a metric, trained again: a curve keeps no heads."""
     from guardtrain.curves.engine import make_mixer, plan_runs, train_run
     from guardtrain.curves.folder import RESULTS_FILE
     from guardtrain.curves.results import ResultsTable
     from guardtrain.guards.picking import pick_run
 
-    runs = {run.key: run for run in plan_runs(pools, made.grid, recipe_settings(made, recipe), make_mixer(pools))}
+    trainings, mixer = [(own, build_recipe(own)) for own in each_head(made)], make_mixer(pools)
+    made_by = {
+        run.key: (run, own, recipe)
+        for own, recipe in trainings
+        for run in plan_runs(pools, own.grid, recipe_settings(own, recipe), mixer)
+    }
+    runs = {key: run for key, (run, _, _) in made_by.items()}
     results = ResultsTable(folder / RESULTS_FILE).read()
     mine = results[results["run"].isin(runs)]
     if mine.empty:
         raise DataError(f"{folder} has no results of its config's runs: its data or settings changed since.")
     picked = pick_run(mine, pools, runs, folder, settings.pick)
-    planned = runs[picked.run]
+    planned, made, recipe = made_by[picked.run]
     if picked.text:
         log.info("%s", picked.text)
     point = planned.point
     log.info(
-        "run %s (budget %d, ratio %g %s %s, seed %d) is trained again",
+        "run %s (%s, budget %d, ratio %g %s %s, seed %d) is trained again",
         planned.key,
+        recipe.label,
         point.budget,
         point.ratio,
         point.arm,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 
@@ -12,6 +13,9 @@ from guardtrain.errors import MixtureError
 from guardtrain.grammar import setting_text
 from guardtrain.mixtures import OF_REAL, Supply
 from guardtrain.mixtures.settings import MixtureSettings
+
+if TYPE_CHECKING:
+    from guardtrain.training.recipe import TrainingRecipe
 
 
 def require_mixture(mixture: MixtureSettings, supply: Supply) -> None:
@@ -77,6 +81,17 @@ def grid_check(grid: GridSettings, overrides: Sequence[str], say: Callable[[str]
             say(f"left out, for {supply.real:,} real images{of_pairs} are too few: {listed}. {hint}")
 
     return check
+
+
+def grid_for(recipe: TrainingRecipe, grid: GridSettings, overrides: Sequence[str]) -> GridSettings:
+    """The grid of one head: without the control `shuffled` where training looks at no partner, unless it was asked for.
+
+    Its runs would be those of the pairs once more.
+    """
+    others = [control for control in grid.controls if control != "shuffled"]
+    if recipe.reads_pairs or not others or _given("controls", overrides):
+        return grid
+    return replace(grid, controls=others)
 
 
 def _listed(lacking: Sequence[GridPoint], points: Sequence[GridPoint], arms: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,7 +118,7 @@ class Decomposition:
 
 
 def decompositions(
-    boot: PointReplicates, plain: PointReplicates | None = None, needless: Collection[str] = ()
+    boot: PointReplicates, plain: PointReplicates | None = None, needless: Mapping[str, Collection[str]] | None = None
 ) -> list[Decomposition]:
     """Every mixture of every head taken apart.
 
@@ -126,7 +126,7 @@ def decompositions(
         boot: of a curve on one test set, see `guardtrain.curves.bootstrap.bootstrap_points`, or
             `guardtrain.curves.published.seed_replicates` where there are no scores.
         plain: the same of runs under plain cross-entropy, of the same seeds and test images; None where there are none.
-        needless: controls that were not run because they would have changed nothing.
+        needless: by head the controls that were not run because they would have changed nothing.
 
     Returns:
         Head by head in the order of the table, ratios in reading order; none where no mixture has a control of `STEPS`.
@@ -136,7 +136,7 @@ def decompositions(
         lines = lines_of(boot.points[boot.points["head"] == head])
         asked = [(line, chain) for line in lines if line.control == "paired" if len(chain := _chain(line, lines)) > 2]
         if asked and lines[0].control == "none":
-            out += _taken_apart(boot, plain, str(head), asked, [c for c in STEPS if c not in needless])
+            out += _taken_apart(boot, plain, str(head), asked, (needless or {}).get(str(head), ()))
     return out
 
 
@@ -183,9 +183,12 @@ def _taken_apart(
     plain: PointReplicates | None,
     head: str,
     asked: Sequence[tuple[Line, list[Line]]],
-    steps: Sequence[str],
+    needless: Collection[str],
 ) -> list[Decomposition]:
     """The mixtures of one head; what is asked of all of them is one family along the curve, and one on average."""
+    steps = [control for control in STEPS if control not in needless]
+    # pairs are as good as shuffled where nobody looks at partners: what they add is both halves
+    names = STEPS | ({"paired": STEPS["shuffled"]} if "shuffled" in needless else {})
     sides: list[tuple[Line, str, list[int], np.ndarray]] = []
     for line, chain in asked:
         rows = [rows_of(boot, head, other) for other in chain]
@@ -198,7 +201,7 @@ def _taken_apart(
         for k in range(1, len(chain)):
             first = steps.index(ran[k - 1]) + 1 if ran[k - 1] in steps else 0
             between = steps[first : steps.index(ran[k]) + 1]
-            sides.append((line, " + ".join(STEPS[control] for control in between), budgets, values[k] - values[k - 1]))
+            sides.append((line, " + ".join(names[control] for control in between), budgets, values[k] - values[k - 1]))
         if plain is not None and plain.by_seed.shape[1:] == boot.by_seed.shape[1:]:
             bare = rows_of(plain, head, line)
             if common := [n for n in budgets if n in bare]:
@@ -214,10 +217,9 @@ def _taken_apart(
         at = slice(start, start := start + len(budgets))
         told = float(means.difference[k]), float(means.together[k]), float(means.detectable[k])
         parts.setdefault(line, []).append(Part(name, tuple(budgets), along, at, *told))
-    needless = tuple(control for control in STEPS if control not in steps)
     missing = {line: tuple(c for c in steps if c not in [other.control for other in chain]) for line, chain in asked}
     return [
-        Decomposition(head, boot.test, boot.metric, line, gain, tuple(rest), missing[line], needless)
+        Decomposition(head, boot.test, boot.metric, line, gain, tuple(rest), missing[line], tuple(needless))
         for line, (gain, *rest) in parts.items()
     ]
 
@@ -251,7 +253,9 @@ def missing_lines(found: Sequence[Decomposition], kept: KeptConfig | None, folde
     """
     typed = () if kept is None else kept.overrides
     out = []
-    if any(one.needless for one in found):
+    if heads := list(dict.fromkeys(one.head for one in found if "shuffled" in one.needless)):
+        out.append(f"  {STEPS['paired']}: none for {' and '.join(heads)}, whose training looks at no image's partner")
+    if any("balanced" in one.needless for one in found):
         out.append(f"  {STEPS['balanced']}: none, for these pairs leave the share of unsafe images as it is")
     if absent := [control for control in STEPS if any(control in one.missing for one in found)]:
         names = ", ".join(STEPS[control] for control in absent)
@@ -265,14 +269,19 @@ def missing_lines(found: Sequence[Decomposition], kept: KeptConfig | None, folde
     return out
 
 
-def needless_controls(boot: PointReplicates, kept: KeptConfig | None) -> tuple[str, ...]:
-    """`balanced` where the command named it and no mixture has it: they all leave the share of unsafe images alone."""
-    if kept is None or (boot.points["control"] == "balanced").any():
-        return ()
+def needless_controls(boot: PointReplicates, kept: KeptConfig | None) -> dict[str, tuple[str, ...]]:
+    """By head the controls that the command named and the curve left out, for they would have changed nothing.
+
+    `balanced` where no mixture changes the share of unsafe images, `shuffled` where training looks at no partner.
+    """
+    if kept is None:
+        return {}
     import yaml
 
     grid = (yaml.safe_load(kept.yaml) or {}).get("grid") or {}
-    return ("balanced",) if "balanced" in (grid.get("controls") or ()) else ()
+    asked = [control for control in ("balanced", "shuffled") if control in (grid.get("controls") or ())]
+    ran = boot.points.groupby("head")["control"].agg(set).to_dict()
+    return {str(head): tuple(c for c in asked if c not in controls) for head, controls in ran.items()}
 
 
 def _without(typed: Sequence[str], *names: str) -> list[str]:

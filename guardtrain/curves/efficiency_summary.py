@@ -155,6 +155,8 @@ def efficiency_text(
         if len(heads) > 1:
             rows.append([head.head, *[""] * (len(middle) + 1)])
         for part in head.lines:
+            if len(heads) > 1 and part.line.control != "paired":
+                continue  # of several heads nobody would read the controls, which the decomposition tells anyway
             cells = [part.multipliers[b].text(1) if b in part.multipliers else "–" for b in middle]
             name = part.line.label() if part.line.control == "paired" else f"  {CONTROL_NAMES[part.line.control]}"
             rows.append(["  " * (len(heads) > 1) + name, part.area.text(3), *cells])

@@ -26,6 +26,7 @@ from guardtrain.training.fit import fit_bank
 from guardtrain.training.fitted import FittedBank
 from guardtrain.training.pools import DrawnRows, Pools
 from guardtrain.training.recipe import TrainingRecipe
+from guardtrain.training.selection import at_edge
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -158,6 +159,8 @@ def run_curve(
         finished += len(batch)
         size = max(1, int(len(batch) * SECONDS_PER_COMMIT / max(fitted.seconds, 1e-3)))
         say(f"{finished} of {len(missing)} runs trained ({fitted.seconds:.1f} s for the last {len(batch)})")
+    if edge := _edge(table, runs, recipe):
+        say(edge)
     if set_aside:
         shown = "; ".join(_worded(run.point) for run in set_aside[:_SHOWN])
         more = f"; and {len(set_aside) - _SHOWN} more" if len(set_aside) > _SHOWN else ""
@@ -166,6 +169,15 @@ def run_curve(
             "NaN in the embeddings of their images, lower optimizer.lr or raise loss.l2. The next start tries again."
         )
     return {run.key for run in runs} - {run.key for run in set_aside}
+
+
+def _edge(table: ResultsTable, runs: Sequence[Run], recipe: TrainingRecipe) -> str:
+    """A sentence where many runs chose a penalty at an edge of what they chose from."""
+    chose = {run.key for run in runs if recipe.chooses(run.mixture.n_images)}
+    if not chose:
+        return ""
+    frame = table.read().drop_duplicates("run")
+    return at_edge(frame.loc[frame["run"].isin(chose), "l2"].tolist(), recipe.selection.l2)
 
 
 def _blocks(runs: Sequence[Run], recipe: TrainingRecipe, dim: int) -> dict[str, int]:

@@ -11,7 +11,7 @@ import numpy as np
 from guardtrain.curves.comparisons import BEST, Comparison, comparisons
 from guardtrain.curves.pairless import pairless_lines
 from guardtrain.curves.repeats import POOLED, Repeats
-from guardtrain.curves.results import CONTROL_NAMES, METRICS, SLICE_KINDS
+from guardtrain.curves.results import CONTROL_NAMES, METRICS, NO_CONTROLS, SLICE_KINDS
 from guardtrain.curves.shortcut import shortcuts
 from guardtrain.curves.statistics import (
     NO_INTERVAL,
@@ -269,8 +269,14 @@ def _panel(
         head += f", {sizes['n_pairs']:,} pairs"
     title = _wrapped(f"{head} · {repeats.count(defined['n_seeds'].to_numpy())}", width, indent="", hang="  ")
     over_ratios = len(points["budget"].unique()) == 1 and len(points["ratio"].unique()) > 1
-    table = _table(points, over_ratios, width)
+    table = _table(_without_controls(points), over_ratios, width)
     return "\n".join([title, table, *_controls(compared, rows, over_ratios, width)])
+
+
+def _without_controls(points: pd.DataFrame) -> pd.DataFrame:
+    """Points to tabulate: of several heads real data alone and pairs, or nobody would read it; of one head all."""
+    kept = points[points["control"].isin(NO_CONTROLS)]
+    return points if kept.empty or len(set(points["head"])) == 1 else kept
 
 
 def _table(points: pd.DataFrame, over_ratios: bool, width: int) -> str:

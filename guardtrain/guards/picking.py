@@ -30,8 +30,8 @@ from guardtrain.training.pools import Pools
 if TYPE_CHECKING:
     import pandas as pd
 
-_FILTERS = ("run", "budget", "ratio", "arm", "control", "seed")
-_SETTING = ["budget", "ratio", "arm", "control"]
+_FILTERS = ("head", "run", "budget", "ratio", "arm", "control", "seed")
+_SETTING = ["head", "budget", "ratio", "arm", "control"]
 _SHOWN = 20
 _RIGHT = "pair_both_right"
 _NOISE = 2.0  # standard errors, beyond which a run is far behind on pairs
@@ -165,7 +165,8 @@ def pick_run(results: pd.DataFrame, pools: Pools, runs: Mapping[str, Run], folde
     else:
         (run, near), settings = _best(left, lowest), 0
     value = float(left["value"][run])
-    beside, behind = _beside(shown, run, runs)
+    heads = left["head"].to_dict() if len(set(left["head"])) > 1 else {}
+    beside, behind = _beside(shown, run, {key: _short(runs[key], heads.get(key)) for key in left.index})
     is_test = pick.on == PICK_TEST
     return Picked(run, len(left), metric, value, on, is_test, settings, near, controls, beside, behind)
 
@@ -213,7 +214,7 @@ def _best(units: pd.DataFrame, lowest: bool) -> tuple[Any, int]:
     return near["value"].idxmin() if lowest else near["value"].idxmax(), len(near)
 
 
-def _beside(values: Sequence[Values], run: str, runs: Mapping[str, Run]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _beside(values: Sequence[Values], run: str, short: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Lines that show a run beside the best by each metric and set, and a sentence where it is far behind on pairs."""
     rows: list[list[str]] = [["", *(cell for one in values for cell in (one.name, "", ""))]]
     rows.append(["", *["picked", "best", ""] * len(values)])
@@ -226,8 +227,8 @@ def _beside(values: Sequence[Values], run: str, runs: Mapping[str, Run]) -> tupl
                 cells += ["–", "–", ""]
                 continue
             best = str(column.idxmin() if "lower is better" in name else column.idxmax())
-            cells += [number_text(column[run]), number_text(column[best]), "" if best == run else _short(runs[best])]
-            if metric == _RIGHT and (text := _far_behind(one, run, best, runs)):
+            cells += [number_text(column[run]), number_text(column[best]), "" if best == run else short[best]]
+            if metric == _RIGHT and (text := _far_behind(one, run, best, short)):
                 behind.append(text)
         if any(cell != "–" for cell in cells[1:] if cell):
             rows.append(cells)
@@ -245,7 +246,7 @@ def _beside(values: Sequence[Values], run: str, runs: Mapping[str, Run]) -> tupl
     return (head.rstrip(), *lines), tuple(behind)
 
 
-def _far_behind(values: Values, run: str, best: str, runs: Mapping[str, Run]) -> str:
+def _far_behind(values: Values, run: str, best: str, short: Mapping[str, str]) -> str:
     """A sentence where a run gets both sides of pairs right less often than the best one, by more than noise."""
     shares = values.metrics[_RIGHT]
     mine, theirs = float(shares[run]), float(shares[best])
@@ -256,16 +257,17 @@ def _far_behind(values: Values, run: str, best: str, runs: Mapping[str, Run]) ->
         return ""
     return (
         f"Far behind on the pairs of {values.name}: both sides are right of {number_text(mine)} of them, and of "
-        f"{number_text(theirs)} by the best run to pick from ({_short(runs[best])}; pick.run={best})."
+        f"{number_text(theirs)} by the best run to pick from ({short[best]}; pick.run={best})."
     )
 
 
-def _short(run: Run) -> str:
-    """A run in a few signs: "n 2,048, ρ 0.5, seed 3"."""
+def _short(run: Run, head: str | None) -> str:
+    """A run in a few signs: "n 2,048, ρ 0.5, seed 3", after its head where there are several."""
     point = run.point
     arm = "" if point.arm == "replace" else f" {point.arm}"
     control = "" if point.control in NO_CONTROLS else f" {point.control}"
-    return f"n {point.budget:,}, ρ {point.ratio:g}{arm}{control}, seed {point.seed}"
+    named = "" if head is None else f"{head}, "
+    return f"{named}n {point.budget:,}, ρ {point.ratio:g}{arm}{control}, seed {point.seed}"
 
 
 def _allowed(key: str, value: str | None, allowed: Sequence[str]) -> str:

@@ -117,7 +117,8 @@ class PickSettings:
         test: which test set; for `on: test` alone.
         best: `run`: the best one; `setting`: the best budget, ratio, arm and control by the mean over seeds, then the
             best of its seeds.
-        run, budget, ratio, arm, seed: only runs with this value; null for all.
+        head, run, budget, ratio, arm, seed: only runs with this value (a head as the results table calls it); null for
+            all.
         control: only runs of this control; null for the runs that are none: real images alone, and whole pairs.
     """
 
@@ -125,6 +126,7 @@ class PickSettings:
     on: str = PICK_VALIDATION
     test: str | None = None
     best: str = "run"
+    head: str | None = None
     run: str | None = None
     budget: int | None = None
     ratio: float | None = None

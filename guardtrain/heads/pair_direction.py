@@ -43,6 +43,7 @@ class PairDirectionHead:
     name: str = "pair_direction"
     calibrate: bool = True
     convex: ClassVar[bool] = True
+    reads_pairs: ClassVar[bool] = True
 
     def bank(self, heads: int, dim: int) -> LinearBank:
         """R linear heads."""

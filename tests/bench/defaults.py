@@ -55,7 +55,9 @@ FOOD = [
     "data.real.features=train_features",
     "data.real.label=train_labels",
     "data.real.category=null",
-    "data.real.labels={0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1}",
+    "~data.real.labels",
+    "+data.real.labels={apple_pie: 0, french_fries: 0, guacamole: 0, hamburger: 0, ice_cream: 0, "
+    "omelette: 1, paella: 1, pizza: 1, sushi: 1, tacos: 1}",
 ]
 
 
@@ -159,7 +161,7 @@ def evidences(
     out = []
     for r, plan in enumerate(plans):
         z = ((x[plan.train] - bank.input_mean[r]) / bank.input_scale[r]).double().numpy()
-        v, bias = bank.weight[r, :, 0].detach().double().numpy(), float(bank.bias[r, 0])
+        v, bias = bank.weight[r, :, 0].detach().double().numpy(), float(bank.bias[r, 0].detach())
         logits, y = z @ v + bias, labels[plan.train]
         mass = len(y) / (2 * np.bincount(y, minlength=2)[y])
         p = 1 / (1 + np.exp(-logits))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hydra import compose, initialize_config_dir
 
-from guardtrain.commands.recipe import build_recipe, recipe_settings
+from guardtrain.commands.recipe import build_recipe, each_head, recipe_settings
 from guardtrain.config import CurveConfig, conf_dir, register_schemas
 from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError
@@ -16,7 +16,8 @@ LINEAR = {"mass", "centring", "logistic", "offset"}  # what keys were made of be
 def _made(*overrides: str):
     register_schemas()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        settings = typed(compose("curve", overrides=list(overrides)), CurveConfig)
+        one = [] if any(text.startswith("head=") for text in overrides) else ["head=linear"]
+        settings = typed(compose("curve", overrides=[*one, *overrides]), CurveConfig)
     recipe = build_recipe(settings)
     return recipe, recipe_settings(settings, recipe)
 
@@ -60,3 +61,20 @@ def test_noise_on_embeddings_changes_the_key_and_none_leaves_it_as_it_was() -> N
     _, noisy = _made("head=mlp", "optimizer.noise=1")
     assert set(without["optimizer"]) == {"kind", "lr", "weight_decay", "batch_size", "steps"}
     assert noisy["optimizer"] == without["optimizer"] | {"noise": 1.0}
+
+
+def test_a_curve_has_a_recipe_for_each_of_its_heads() -> None:
+    register_schemas()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        settings = typed(compose("curve", overrides=["head.mlp.hidden=[32]"]), CurveConfig)
+        of_one = typed(compose("curve", overrides=["head=mlp", "head.hidden=[32]"]), CurveConfig)
+        nothing = typed(compose("curve", overrides=["head=linear", "~head._target_"]), CurveConfig)
+    heads = each_head(settings)
+    assert [build_recipe(own).label for own in heads] == ["mlp (pair-aware)", "linear (pair-aware)", "knn"]
+    alone = recipe_settings(of_one, build_recipe(of_one))
+    assert recipe_settings(heads[0], build_recipe(heads[0])) == alone, "a run's key does not know of other heads"
+    assert [own.head for own in each_head(of_one)] == [of_one.head]
+    with pytest.raises(ConfigError, match=r"head holds several .mlp, linear, knn., .*Choose one: head=mlp"):
+        build_recipe(settings)
+    with pytest.raises(ConfigError, match="Choose one by its name, such as head=linear"):
+        each_head(nothing)

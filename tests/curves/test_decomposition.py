@@ -84,11 +84,21 @@ def test_a_control_that_would_change_nothing_is_no_part(curve: tuple[pd.DataFram
     frame = curve[0][curve[0]["control"] != "balanced"]
     boot = seed_replicates(frame, "pairs", "auroc", 1)
     kept = KeptConfig("grid: {controls: [paired, shuffled, unpaired, balanced]}", ())
-    assert needless_controls(boot, kept) == ("balanced",)
-    assert needless_controls(boot, None) == ()
+    assert needless_controls(boot, kept) == dict.fromkeys(("linear", "mlp"), ("balanced",))
+    assert needless_controls(boot, None) == {}
     found = decompositions(boot, needless=needless_controls(boot, kept))
     assert [part.name for part in found[0].parts] == ["domain", "both halves", "partners"]
     assert "re-balancing: none, for these pairs leave the share" in "\n".join(missing_lines(found, kept, Path("x")))
+
+
+def test_where_training_looks_at_no_partner_pairs_add_both_halves(curve: tuple[pd.DataFrame, Path]) -> None:
+    frame = curve[0][curve[0]["control"] != "shuffled"]
+    boot = seed_replicates(frame, "pairs", "auroc", 1)
+    kept = KeptConfig("grid: {controls: [paired, shuffled, unpaired, balanced]}", ())
+    found = decompositions(boot, needless=needless_controls(boot, kept))
+    assert [part.name for part in found[0].parts] == ["re-balancing", "domain", "both halves"]
+    told = "\n".join(missing_lines(found, kept, Path("x")))
+    assert "partners: none for linear and mlp, whose training looks at no image's partner" in told and "Not told" not in told
 
 
 def test_the_loss_is_the_same_pairs_under_plain_cross_entropy(curve: tuple[pd.DataFrame, Path]) -> None:
