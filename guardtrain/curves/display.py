@@ -281,9 +281,9 @@ class CurveDisplay(Display):
         labels = {
             "budget": "Budget n (labelled images)",
             "images": "Training images used",
-            "labels": "Labels that a person gave",
-            "contexts": "Contexts (scenes) of the training images",
-            "cost": "Cost of labels, edits and checks",
+            "labels": "Labels given by people",
+            "contexts": "Contexts (scenes) used",
+            "cost": "Cost of labels, edits, checks",
             "n_pair_images": f"Images added to {int(panel.points['budget'].iloc[0]):,} real (pairs: two each)",
         }
         replaced = self.x == "n_pair_images" and not (panel.points["arm"] == "add").any()

@@ -156,7 +156,7 @@ class Display(ABC):
             def write(to: Path, kind: str = kind) -> None:
                 figure.savefig(to, format=kind, dpi=_DOTS, metadata=_METADATA[kind])
 
-            with _laid_out(figure), rc_context(STYLE):
+            with rc_context(STYLE), _laid_out(figure):  # ticks are made while it is laid out, in that style
                 replace_file(path, write)
         return paths
 
@@ -171,7 +171,7 @@ class Display(ABC):
         assert self.figure_ is not None
         buffer = io.StringIO()
         caption = "" if self._caption_text is None else self._caption_text.get_text()
-        with _laid_out(self.figure_), rc_context({**STYLE, "svg.fonttype": "path"}):
+        with rc_context({**STYLE, "svg.fonttype": "path"}), _laid_out(self.figure_):
             if self._caption_text is not None:
                 self._caption_text.set_text("")
             self.figure_.savefig(buffer, format="svg", metadata=_METADATA["svg"], bbox_inches="tight", pad_inches=0.05)

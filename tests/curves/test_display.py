@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 
 from guardtrain.curves.display import CurveDisplay
+from guardtrain.curves.display_style import STYLE
 from guardtrain.curves.paid import CostSettings
 from guardtrain.curves.published import seed_replicates
 from guardtrain.curves.statistics import summarise
@@ -154,11 +156,26 @@ def test_what_was_paid_on_the_x_axis(frames: Any) -> None:
     assert ends["labels"] == {"real only": 256, pairs: 128 + 64, control: 128 + 64}
     assert ends["contexts"] == {"real only": 256, pairs: 128 + 64, control: 256}
     assert ends["cost"] == {"real only": 256, pairs: 128 + 64 * 5.5, control: 128 + 64 * 5.5}
-    assert display.axes_[0].get_xlabel() == "Cost of labels, edits and checks"
+    assert display.axes_[0].get_xlabel() == "Cost of labels, edits, checks"
     with pytest.raises(ConfigError, match="all 0"):
         CostSettings(0, 0, 0)
     with pytest.raises(ConfigError, match=r"plot\.costs\.edit is -1"):
         CostSettings(edit=-1)
+
+
+def test_figures_are_laid_out_in_their_own_style(frames: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many marks an axis has hangs on the style: with others when it is laid out, labels leave the page."""
+    sizes: list[Any] = []
+    laid_out = Figure.draw_without_rendering
+
+    def noted(figure: Figure) -> None:
+        sizes.append(rcParams["ytick.labelsize"])
+        laid_out(figure)
+
+    monkeypatch.setattr(Figure, "draw_without_rendering", noted)
+    CurveDisplay.from_results(frames(), [("pairs", "auroc")]).save(tmp_path, formats=["svg"])
+    CurveDisplay.from_results(frames(), [("pairs", "auroc")]).svg()
+    assert sizes == [STYLE["ytick.labelsize"]] * 2
 
 
 def test_axes_of_the_users_own(frames: Any) -> None:
