@@ -1,6 +1,7 @@
 """The web service while connections are held that never end: heads that stay unfinished, bodies that trickle.
 
-`python -m tests.bench.hostile [SECONDS [HEADS [BODIES]]]`. A connection that the service ends is made again at once.
+`python -m tests.bench.hostile [SECONDS [HEADS [BODIES [DESCRIPTORS]]]]`; the last is a hard limit that the service runs
+under. A connection that the service ends is made again at once.
 """
 
 from __future__ import annotations
@@ -83,12 +84,12 @@ def tell(what: str, answers: list[tuple[int, float]]) -> None:
     )
 
 
-def main(seconds: float = 60.0, heads: int = 2000, bodies: int = 200) -> None:
+def main(seconds: float = 60.0, heads: int = 2000, bodies: int = 200, descriptors: int | None = None) -> None:
     """Ordinary requests before and meanwhile."""
     forms = [form_of(content) for content in image_files(20)]
     with tempfile.TemporaryDirectory() as temporary:
         folder = write_small_guard(Path(temporary) / "scenes")
-        with running(folder, "device=cpu") as (pid, _, port):
+        with running(folder, "device=cpu", descriptors=descriptors) as (pid, _, port):
             quiet = [(asked(port, None), asked(port, form)) for form in forms]
             tell("before, ready", [ready for ready, _ in quiet])
             tell("before, an image", [image for _, image in quiet])
@@ -109,4 +110,4 @@ def main(seconds: float = 60.0, heads: int = 2000, bodies: int = 200) -> None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    main(*(float(text) for text in given[:1]), *(int(text) for text in given[1:3]))
+    main(*(float(text) for text in given[:1]), *(int(text) for text in given[1:4]))

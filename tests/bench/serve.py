@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -61,10 +62,21 @@ class Load:
 
 
 @contextmanager
-def running(guard: Path, *settings: str) -> Iterator[tuple[int, str, int]]:
-    """`guardtrain serve` in a process of its own: its process id, host and port."""
+def running(guard: Path, *settings: str, descriptors: int | None = None) -> Iterator[tuple[int, str, int]]:
+    """`guardtrain serve` in a process of its own: its process id, host and port.
+
+    Args:
+        guard: its directory.
+        settings: of the command.
+        descriptors: that the process may hold at once, by a hard limit; None for as many as this one.
+    """
+
+    def limit() -> None:
+        if descriptors is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
     command = [sys.executable, "-m", "guardtrain.cli", "serve", f"guard={guard}", "port=0", *settings]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=limit)
     assert process.stdout is not None
     try:
         for line in process.stdout:
