@@ -21,6 +21,7 @@ from guardtrain.guards.serving.service import GuardService
 log = logging.getLogger(__name__)
 
 _BACKLOG = 4096  # more than come at once: one that finds no place is tried again after 1, 3, 7 seconds
+_AT_ONCE = 32  # connections that are taken off the queue before those taken are looked at; a quarter of _OWN_FILES
 _MOST_FILES = 65_536  # that a process asks for: some systems allow a thousand million
 _OWN_FILES = 128  # for all but connections, and for those that are told that there are too many
 _LOGGERS = ("uvicorn.error", "asyncio", "guardtrain.guards.serving.connections")  # that say what clients do
@@ -66,11 +67,26 @@ def server_of(app: FastAPI, service: GuardService) -> uvicorn.Server:
         server_header=False,
         timeout_keep_alive=round(IDLE_SECONDS),
         timeout_graceful_shutdown=max(1, round(service.settings.shutdown_s)),
-        backlog=_BACKLOG,
+        backlog=_AT_ONCE,
         log_config=None,
         ws="none",
     )
-    return uvicorn.Server(config)
+    return _Server(config)
+
+
+class _Server(uvicorn.Server):
+    """Takes connections off a long queue, a few at a time.
+
+    asyncio takes as many at once as it is told that the queue holds, each with a descriptor, before the first of them
+    is looked at and one that only waits makes room for it. Out of descriptors it stops listening for a second, and then
+    is out of them again: with a hard limit of 1,024 ordinary requests waited for half a minute.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for taken in (one for server in getattr(self, "servers", ()) for one in server.sockets):
+            with socket.fromfd(taken.fileno(), taken.family, taken.type) as same:
+                same.listen(_BACKLOG)
 
 
 def files_left() -> int:

@@ -338,6 +338,44 @@ def test_running_out_of_files_does_not_fill_the_log() -> None:
     assert done.stderr.count("out of system resource") == 1
 
 
+CROWD = """
+import asyncio, os, resource, socket, urllib.request
+import uvicorn
+from guardtrain.guards.serving.connections import Connections
+from guardtrain.guards.serving.running import _AT_ONCE, _Server
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+async def main():
+    listening = socket.create_server(("127.0.0.1", 0))
+    crowd = [socket.socket() for _ in range(400)]
+    room = len(os.listdir("/dev/fd")) + 60 + 4 * _AT_ONCE
+    resource.setrlimit(resource.RLIMIT_NOFILE, (room, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    limits = Connections(60, 10.0, 10.0, lambda why: None)
+    config = uvicorn.Config(app, http=limits.protocol(), lifespan="off", log_config=None, backlog=_AT_ONCE)
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    for client in crowd:
+        client.setblocking(False)
+        client.connect_ex(listening.getsockname())
+    url = "http://127.0.0.1:%d/" % listening.getsockname()[1]
+    for _ in range(3):
+        print((await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=60).read())).decode())
+    server.should_exit = True
+    await serving
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="needs /dev/fd")
+def test_more_connections_at_once_than_files_stop_no_listening() -> None:
+    done = subprocess.run([sys.executable, "-c", CROWD], capture_output=True, text=True, env={**os.environ})
+    assert done.stdout.split() == ["ok"] * 3, done.stderr
+    assert "out of system resource" not in done.stderr
+
+
 def test_as_many_files_as_the_system_lets_it_ask_for() -> None:
     code = (
         "import resource; hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; "
