@@ -1,4 +1,4 @@
-"""What makes Hydra compose a config in half its time: nothing that it composes is different."""
+"""What Hydra and OmegaConf do over again for each config, done once: nothing that they compose is different."""
 
 from __future__ import annotations
 
