@@ -332,16 +332,21 @@ def _fitting(columns: list[int], room: int, cell: int) -> tuple[list[int], int]:
 
 
 def _controls(compared: Sequence[Comparison], rows: pd.DataFrame, over_ratios: bool, width: int) -> list[str]:
-    """Pairs minus each of their controls, and minus the best real-only head, with what the intervals allow to say."""
+    """Pairs minus each of their controls, and minus the best real-only head, with what the intervals allow to say.
+
+    Of several heads the latter alone: the controls are told by the decomposition, and by the report.
+    """
     found: dict[str, list[tuple[str, str]]] = {}
     several = len({c.head for c in compared}) > 1
+    wanted = {BEST} if several and any(one.kind == BEST for one in compared) else {BEST, *CONTROL_NAMES}
     for one in compared:
-        if one.kind != "none":
+        if one.kind in wanted:
             found.setdefault(one.head, []).append((_compared_name(one, rows, over_ratios), one.told()))
     if not found:
         return []
     stub = max(len(name) for own in found.values() for name, _ in own)
-    out = [_wrapped("Pairs against what they are compared with, matched by seed, at every n:", width)]
+    what = "the best real-only head" if wanted == {BEST} else "what they are compared with"
+    out = [_wrapped(f"Pairs against {what}, matched by seed, at every n:", width)]
     indent = "      " if several else "    "
     for head, own in found.items():
         if several:
