@@ -46,7 +46,7 @@ def test_an_empty_environment_outside_the_checkout_draws_a_curve(wheel: Path, tm
     (site / "dependencies.pth").write_text(str(here))
     code = "import guardtrain, sys; from guardtrain.cli import main; print(guardtrain.__file__); sys.exit(main())"
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    arguments = ["curve", *SMALL_DATA, "grid=small", "grid.budgets=[16,64]", "grid.seeds=1"]
+    arguments = ["curve", *SMALL_DATA, "head=linear", "grid=small", "grid.budgets=[16,64]", "grid.seeds=1"]
     done = subprocess.run(
         [str(venv / "bin" / "python"), "-c", code, *arguments],
         cwd=tmp_path,

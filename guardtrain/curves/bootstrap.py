@@ -10,6 +10,7 @@ A resampled test set is a whole-number weight on each image, so nothing is copie
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -363,12 +364,18 @@ def _auroc(
         block = draws[:, first : first + width].astype(np.float64)
         of_safe, of_unsafe = block[group[safe]], block[group[unsafe]]
         couples = of_safe.sum(axis=0) * of_unsafe.sum(axis=0)
-        below = np.zeros((len(safe) + 1, block.shape[1]))  # weight of the k lowest safe images, (K + 1, B)
-        for run, order in enumerate(orders):
-            np.cumsum(of_safe[order], axis=0, out=below[1:])
-            ascending = scores[run, safe[order]]
+        couples[couples == 0] = np.nan
+
+        def one(run: int, of_safe: np.ndarray = of_safe, of_unsafe: np.ndarray = of_unsafe) -> np.ndarray:
+            below = np.zeros((len(safe) + 1, of_safe.shape[1]))  # weight of the k lowest safe images, (K + 1, B)
+            np.cumsum(of_safe[orders[run]], axis=0, out=below[1:])
+            ascending = scores[run, safe[orders[run]]]
             less, up_to = (np.searchsorted(ascending, scores[run, unsafe], side) for side in ("left", "right"))
-            won = np.einsum("ib,ib->b", of_unsafe, below[less])
+            won: np.ndarray = np.einsum("ib,ib->b", of_unsafe, below[less])
             if tied := np.flatnonzero(up_to > less).tolist():
                 won += np.einsum("ib,ib->b", of_unsafe[tied], below[up_to[tied]] - below[less[tied]]) / 2
-            out[run, first : first + width] = won / np.where(couples > 0, couples, np.nan)
+            return won
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy lets other threads go on in all of it
+            for run, won in enumerate(pool.map(one, range(len(orders)))):
+                out[run, first : first + width] = won / couples

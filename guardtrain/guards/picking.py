@@ -26,6 +26,7 @@ from guardtrain.errors import ConfigError
 from guardtrain.guards.pick_values import Values, error_of, mean_of, on_tests, on_validation
 from guardtrain.guards.settings import PICK_TEST, PickSettings
 from guardtrain.training.pools import Pools
+from guardtrain.training.recipe import PAIR_AWARE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -189,8 +190,11 @@ def _candidates(results: pd.DataFrame, pick: PickSettings) -> tuple[pd.DataFrame
     for name in _FILTERS:
         if (wanted := getattr(pick, name)) is None:
             continue
-        known = sorted(left[name].unique())
-        left = left[left[name] == wanted]
+        column = left[name]
+        if name == "head":  # by its own name, whatever its training knows of
+            column, wanted = column.str.removesuffix(PAIR_AWARE), str(wanted).removesuffix(PAIR_AWARE)
+        known = sorted(column.unique())
+        left = left[column == wanted]
         if left.empty:
             raise ConfigError(
                 f"No run is left with pick.{name}={wanted}; there are: {', '.join(map(str, known[:_SHOWN]))}."

@@ -117,8 +117,7 @@ class PickSettings:
         test: which test set; for `on: test` alone.
         best: `run`: the best one; `setting`: the best budget, ratio, arm and control by the mean over seeds, then the
             best of its seeds.
-        head, run, budget, ratio, arm, seed: only runs with this value (a head as the results table calls it); null for
-            all.
+        head, run, budget, ratio, arm, seed: only runs with this value (a head by its own name, `mlp`); null for all.
         control: only runs of this control; null for the runs that are none: real images alone, and whole pairs.
     """
 

@@ -9,6 +9,8 @@ from guardtrain.errors import ConfigError
 from guardtrain.heads import DirectHead, HeadBank, LinearHead
 from guardtrain.training.settings import BEST, LossSettings, OptimizerSettings, SelectionSettings, TrainerSettings
 
+PAIR_AWARE = " (pair-aware)"  # what results add to a head's name where its training knows of pairs
+
 
 class HeadDefinition(Protocol):
     """What a head's config names: it builds a bank of R untrained heads on D-dimensional embeddings."""
@@ -66,7 +68,7 @@ class TrainingRecipe:
     def label(self) -> str:
         """What the results table calls it: the head, and whether its training knows of pairs."""
         aware = self.loss.pairs.active and not self.direct
-        return f"{self.head.name} (pair-aware)" if aware else self.head.name
+        return f"{self.head.name}{PAIR_AWARE}" if aware else self.head.name
 
     @property
     def direct(self) -> bool:

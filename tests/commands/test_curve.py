@@ -88,6 +88,23 @@ def test_a_run_is_scikit_learns_logistic_regression_on_the_mixtures_images(run, 
     assert mine["auroc"].item() == pytest.approx(expected, abs=1e-4)
 
 
+def test_three_heads_stand_side_by_side(run) -> None:
+    few = ["grid.budgets=[16,32]", "grid.ratios=[0,0.5]", "grid.seeds=2", "plot.figures=[]", "out=three"]
+    text = run("curve", *SMALL_DATA, *few, "head.mlp.hidden=[8]", "optimizer.steps=20")
+    frame = _rows("three")
+    controls = frame.groupby("head")["control"].agg(set).to_dict()
+    alike = {"none", "paired", "unpaired"}  # half of the real images are unsafe, so that no control has to balance them
+    assert controls == {"mlp (pair-aware)": {*alike, "shuffled"}, "linear (pair-aware)": alike, "knn": alike}
+    assert "partners: none for linear (pair-aware) and knn, whose training looks at no image's partner" in text
+    assert "Best real-only head: " in text and "unpaired control" not in text
+    again = run("curve", *SMALL_DATA, *few, "head.mlp.hidden=[8]", "optimizer.steps=20")
+    assert again.count("runs are there already") == 3
+    told = run("export", "run=three", "pick.head=linear", "pick.metric=auroc", "onnx=false")
+    assert "(linear (pair-aware), budget " in told and "is trained again" in told
+    wrong = run("export", "run=three", "pick.head=ridge", "pick.metric=auroc", code=2)
+    assert "No run is left with pick.head=ridge; there are: knn, linear, mlp." in wrong
+
+
 def test_only_what_is_missing_is_run(run, plain: Path) -> None:
     shutil.copytree(plain, "outputs/curve/scenes")
     before = _rows("outputs/curve/scenes")

@@ -15,7 +15,7 @@ from tests.commands.conftest import SMALL_DATA
 pytestmark = pytest.mark.long
 PLENTY = "64m"
 FEW = [*SMALL_DATA, "selection=fixed", "logger=none", "trainer.threads=1"]
-GRID = ["grid.budgets=[16]", "grid.ratios=[0]", "grid.seeds=2"]
+GRID = ["head=linear", "grid.budgets=[16]", "grid.ratios=[0]", "grid.seeds=2"]
 MADE_ONCE = (".npy", ".npz", ".safetensors")
 
 

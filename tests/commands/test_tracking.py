@@ -24,7 +24,7 @@ from guardtrain.tracking.tracker import TrackedWork, require_tracker
 from tests.commands.conftest import SMALL_DATA
 from tests.tracking.wandb_file import OfflineRun
 
-GRID = ["grid.budgets=[32,64]", "grid.ratios=[0,0.5]", "grid.controls=[paired]", "grid.seeds=2"]
+GRID = ["head=linear", "grid.budgets=[32,64]", "grid.ratios=[0,0.5]", "grid.controls=[paired]", "grid.seeds=2"]
 CURVE = ["curve", *SMALL_DATA, *GRID, "out=curve", "plot.formats=[png]"]
 LICENSED = ["curve", "--config-dir", "conf", *CURVE[1:], "data=licensed"]
 SECRET = "hunter2"

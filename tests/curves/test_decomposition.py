@@ -98,7 +98,10 @@ def test_where_training_looks_at_no_partner_pairs_add_both_halves(curve: tuple[p
     found = decompositions(boot, needless=needless_controls(boot, kept))
     assert [part.name for part in found[0].parts] == ["re-balancing", "domain", "both halves"]
     told = "\n".join(missing_lines(found, kept, Path("x")))
-    assert "partners: none for linear and mlp, whose training looks at no image's partner" in told and "Not told" not in told
+    assert (
+        "partners: none for linear and mlp, whose training looks at no image's partner" in told
+        and "Not told" not in told
+    )
 
 
 def test_the_loss_is_the_same_pairs_under_plain_cross_entropy(curve: tuple[pd.DataFrame, Path]) -> None:
