@@ -59,7 +59,9 @@ def _option(group: str, option: str) -> Tree:
     tree: Tree = {}
     for entry in own.pop("defaults", []):
         if isinstance(entry, str) and entry not in ("_self_", option):
-            _merge(tree, _option(group, entry))
+            other, _, place = entry.partition("@")  # `mlp@mlp`: the option's settings under a name of their own
+            own_tree = _option(group, other)
+            _merge(tree, {place: own_tree} if place else own_tree)
     _merge(tree, own)
     return tree
 
