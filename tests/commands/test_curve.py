@@ -172,7 +172,8 @@ def test_add_arm_with_the_more_real_control(run) -> None:
 @pytest.mark.data
 def test_masks_experiment_reproduces_logistic_regression(run, data_dir: Path) -> None:
     """The first two rows of the study on real features; scikit-learn on the same images gives .546 ... .982."""
-    run("curve", "experiment=masks", f"data_dir={data_dir}", "loss=bce", "loss.l2=3", "loss.class_weight=none")
+    plain = ["head=linear", "loss=bce", "loss.l2=3", "loss.class_weight=none"]
+    run("curve", "experiment=masks", f"data_dir={data_dir}", *plain)
     frame = _rows("outputs/curve/masks")
     means = frame[frame["slice_kind"] == "all"].groupby(["control", "n_pair_images"])["pair_both_right"].mean()
     assert 0.45 < means["none", 0] < 0.7
@@ -183,7 +184,8 @@ def test_masks_experiment_reproduces_logistic_regression(run, data_dir: Path) ->
 @pytest.mark.data
 def test_pair_aware_heads_need_few_pairs(run, data_dir: Path) -> None:
     """Five pairs do what forty do without knowing of pairs, on real features."""
-    run("curve", "experiment=masks", f"data_dir={data_dir}", "grid.controls=[paired]", "grid.ratios=[0.025]")
+    few = ["head=linear", "grid.controls=[paired]", "grid.ratios=[0.025]"]
+    run("curve", "experiment=masks", f"data_dir={data_dir}", *few)
     frame = _rows("outputs/curve/masks")
     assert frame.loc[frame["slice_kind"] == "all", "pair_both_right"].mean() >= 0.97
 
@@ -192,7 +194,8 @@ def test_pair_aware_heads_need_few_pairs(run, data_dir: Path) -> None:
 def test_fire_experiment_from_jpegs(run, data_dir: Path) -> None:
     """A third of its photographs: to embed them all takes half a minute."""
     pd.read_csv(data_dir / "fire/labels.csv").iloc[::3].to_csv("third.csv", index=False)
-    run("curve", "experiment=fire", f"data_dir={data_dir}", "data.real.path=third.csv", "grid.budgets=[64,144]")
+    few = ["head=linear", "data.real.path=third.csv", "grid.budgets=[64,144]"]
+    run("curve", "experiment=fire", f"data_dir={data_dir}", *few)
     frame = _rows("outputs/curve/fire")
     whole = frame[(frame["slice_kind"] == "all") & (frame["budget"] == 144)]
     assert whole["auroc"].mean() >= 0.98
@@ -238,7 +241,7 @@ def test_settings_a_recipe_does_not_use_do_not_change_its_runs(run, plain: Path)
 
 def test_a_sweep_shares_results_and_draws_a_figure_for_each_job(run) -> None:
     drawn = ["plot.figures=[curve]", "plot.formats=[png]", "plot.report=false"]
-    run("curve", "-m", "head=linear,mlp", *CURVE[1:], *drawn, "grid.seeds=1", "optimizer.steps=20", "out=sweep")
+    run("curve", "-m", *CURVE[1:], "head=linear,mlp", *drawn, "grid.seeds=1", "optimizer.steps=20", "out=sweep")
     assert _rows("sweep").groupby("head")["run"].nunique().to_dict() == {
         "linear (pair-aware)": 6,
         "mlp (pair-aware)": 6,
