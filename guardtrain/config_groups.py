@@ -16,7 +16,7 @@ def conf_dir() -> Path:
 
 def config_groups(command: str) -> dict[str, str | None]:
     """The groups in the command's defaults list, with what each defaults to."""
-    primary: dict[str, Any] = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text()) or {}
+    primary: dict[str, Any] = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text("utf-8")) or {}
     groups: dict[str, str | None] = {}
     for entry in primary.get("defaults", []):
         if isinstance(entry, dict):
