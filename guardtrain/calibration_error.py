@@ -125,7 +125,8 @@ def chance_alone(probabilities: np.ndarray, place: np.ndarray, rng: np.random.Ge
 def _spread(gaps: np.ndarray, place: np.ndarray, group: np.ndarray) -> float:
     """How many times as far as single images' would the bins' sums of `gaps` stray, since groups come whole; 1 or more.
 
-    Once more as far for every fourfold copy: the square root of the design effect (Kish, "Survey Sampling", 1965).
+    Twice as far where each image is there four times: the square root of the design effect (Kish, "Survey Sampling",
+    1965).
     """
     bins = int(place.max()) + 1
     _, cell = np.unique(group * bins + place, return_inverse=True)
@@ -148,10 +149,10 @@ def _shapes(size: np.ndarray, expected: np.ndarray, unsafe: np.ndarray, spread: 
     for _ in range(3):  # first against none at all: a bin with many images would bend the recalibration to itself
         likely = np.clip(expected + smooth, _FARTHEST, 1 - _FARTHEST)
         own = np.abs(gap - smooth) > _STANDS_OUT * spread * np.sqrt(likely * (1 - likely) / size)
-        smooth = _recalibrated(x, unsafe, np.where(own, 0, size) / spread**2) - expected
+        weight = np.where(own, 0, size) / spread**2
+        smooth = _recalibrated(x, unsafe, weight) - expected
     if own.any():  # of two fitted numbers as much as is more than chance (James and Stein)
-        rest = np.where(own, 0, size) / spread**2
-        moved = float((rest * smooth**2 / (likely * (1 - likely))).sum())
+        moved = float((weight * smooth**2 / (likely * (1 - likely))).sum())
         smooth = smooth * max(0.0, 1 - 2 / moved) if moved > 0 else smooth
     out = np.where(own, gap, smooth)
     sign = np.where(out == 0, np.where(expected < 0.5, 1, -1), np.sign(out))

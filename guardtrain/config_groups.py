@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ def conf_dir() -> Path:
     return installed if installed.is_dir() else Path(__file__).parent.parent / "conf"
 
 
+@cache
 def config_groups(command: str) -> dict[str, str | None]:
     """The groups in the command's defaults list, with what each defaults to."""
     primary: dict[str, Any] = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text("utf-8")) or {}

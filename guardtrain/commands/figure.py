@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from guardtrain.curves.bootstrap import PointReplicates
     from guardtrain.curves.decomposition import Decomposition
     from guardtrain.curves.display_base import Display
+    from guardtrain.curves.report import KeptConfig
     from guardtrain.curves.tables import Table
 
 log = logging.getLogger(__name__)
@@ -215,23 +216,24 @@ class _Output:
         from guardtrain.curves.bootstrap import BOOTSTRAP_METRICS
         from guardtrain.curves.comparisons import comparisons
         from guardtrain.curves.findings import findings
-        from guardtrain.curves.report import kept_config, report_html
+        from guardtrain.curves.report import report_html
         from guardtrain.curves.statistics import default_panels, whole_slices
 
         panels = _panels(self.plot)
         chosen = panels if panels is not None else default_panels(whole_slices(self.frame))
         boots = self.shown_boots() if all(metric in BOOTSTRAP_METRICS for _, metric in chosen) else {}
+        compared = comparisons(self.frame, chosen, boots)
         return report_html(
             self.frame,
             displays,
             tables,
-            findings(self.frame, panels, boots, self.plot.in_domain, self._told_multipliers()),
-            comparisons(self.frame, panels, boots),
+            findings(self.frame, panels, boots, self.plot.in_domain, self._told_multipliers(), compared),
+            compared,
             resampled=bool(boots),
             seeds_alone=[
                 f"'{test}'" for test in dict.fromkeys(test for test, _ in chosen) if test not in self.scored()
             ],
-            config=kept_config(self.results),
+            config=self.kept,
             title=self.plot.title,
             notes=self.notes,
         )
@@ -286,13 +288,20 @@ class _Output:
         made = [headline(boot) for boot in list(self._boots.values())[-1:]]
         return "\n".join(one.text() for one in made if one is not None)
 
+    @cached_property
+    def kept(self) -> KeptConfig | None:
+        """The config of the command that made the results."""
+        from guardtrain.curves.report import kept_config
+
+        return kept_config(self.results)
+
+    @cached_property
     def decomposed(self) -> list[Decomposition]:
         """The gain of each mixture taken apart, on the test set that has pairs."""
         from guardtrain.curves.decomposition import PLAIN, decompositions, needless_controls
         from guardtrain.curves.folder import RESULTS_FILE, kept_keys, keys_of_losses
         from guardtrain.curves.published import seed_replicates
         from guardtrain.curves.repeats import Repeats
-        from guardtrain.curves.report import kept_config
         from guardtrain.curves.results import ResultsTable
         from guardtrain.curves.statistics import default_panels, whole_slices
 
@@ -312,22 +321,22 @@ class _Output:
             bare = bare[bare["run"].isin(losses[PLAIN]) & (bare["test"] == test) & (bare["control"] == "paired")]
             if set(bare["seed"]) == set(self.frame["seed"]):
                 plain = _resampled(bare, self.scores, boot)
-        return decompositions(boot, plain, needless_controls(boot, kept_config(self.results)))
+        return decompositions(boot, plain, needless_controls(boot, self.kept))
 
     def decomposition_text(self) -> str:
         """The parts of the gain as text, and the commands that add what was not run."""
         from guardtrain.curves.decomposition import decomposition_text, missing_lines
-        from guardtrain.curves.report import kept_config
 
-        found, kept = self.decomposed(), kept_config(self.results)
-        if not found:
+        if not self.decomposed:
             return ""
-        return "\n".join([decomposition_text(found), *missing_lines(found, kept, self.results)])
+        return "\n".join(
+            [decomposition_text(self.decomposed), *missing_lines(self.decomposed, self.kept, self.results)]
+        )
 
     def _decomposition(self) -> Display:
         from guardtrain.curves.display_decomposition import DecompositionDisplay
 
-        return DecompositionDisplay.of(self.decomposed(), title=self.plot.title, width=self.plot.width)
+        return DecompositionDisplay.of(self.decomposed, title=self.plot.title, width=self.plot.width)
 
     def _multiplier(self) -> Display:
         from guardtrain.curves.display_multiplier import MultiplierDisplay

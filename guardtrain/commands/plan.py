@@ -26,7 +26,7 @@ def run(config: DictConfig) -> None:
         show(plan_text(found, settings.difference, settings.power, "counterfactual", "auroc", 5, what))
         return
     from guardtrain.curves.bootstrap import BOOTSTRAP_METRICS, bootstrap_points
-    from guardtrain.curves.folder import RESULTS_FILE, SCORES_FOLDER, kept_keys
+    from guardtrain.curves.folder import RESULTS_FILE, SCORES_FOLDER, of_last_curve
     from guardtrain.curves.results import ResultsTable
     from guardtrain.curves.scores import ScoresFolder
     from guardtrain.curves.statistics import whole_slices
@@ -36,9 +36,7 @@ def run(config: DictConfig) -> None:
         raise DataError(f"There are no results at {folder}. Give a curve's folder: results=outputs/curve/scenes.")
     if settings.metric not in BOOTSTRAP_METRICS:
         raise DataError(f"metric is '{settings.metric}'; a plan needs one of {', '.join(BOOTSTRAP_METRICS)}.")
-    frame = ResultsTable(folder / RESULTS_FILE).read()
-    if (keys := kept_keys(folder)) is not None:
-        frame = frame[frame["run"].isin(keys)]
+    frame = of_last_curve(ResultsTable(folder / RESULTS_FILE).read(), folder)
     whole = whole_slices(frame)
     paired = whole[whole["n_pairs"] > 0]
     test = settings.test or str((whole if paired.empty else paired)["test"].iloc[0])

@@ -19,7 +19,7 @@ def run(config: DictConfig) -> None:
     """Draw what `config` (see `PlotConfig`) describes."""
     settings = typed(config, PlotConfig)
 
-    from guardtrain.curves.folder import RESULTS_FILE, kept_keys
+    from guardtrain.curves.folder import RESULTS_FILE, of_last_curve
     from guardtrain.curves.results import ResultsTable
 
     path = Path(settings.results)
@@ -27,9 +27,8 @@ def run(config: DictConfig) -> None:
     if not file.is_file():
         raise DataError(f"There are no results at {file}. Give a curve's folder, such as results=outputs/curve/scenes.")
     frame = ResultsTable(file).read()
-    keys = kept_keys(file.parent)
-    if keys is not None and not settings.all_runs:
-        frame = frame[frame["run"].isin(keys)]
+    if not settings.all_runs:
+        frame = of_last_curve(frame, file.parent)
     folder = Path(settings.out) if settings.out else file.parent
     files = draw(frame, settings.plot, file.parent, folder, outlook=True)
     for line in written(files):

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from guardtrain.embeddings.ray_engine import RAY_FAULTS, no_room, room
+from guardtrain.embeddings.ray_engine import no_room, room, start
 from guardtrain.errors import EngineError
 
 _SETTINGS = "hydra.launcher.ray.remote.num_cpus and .num_gpus"
@@ -26,17 +26,12 @@ def connect(settings: DictConfig, say: Callable[[str], None]) -> None:
     """
     import ray
 
-    start, job = (
+    init, job = (
         cast(dict[str, Any], OmegaConf.to_container(settings[name], resolve=True)) for name in ("init", "remote")
     )
-    address = start.get("address")
+    address = init.get("address")
     if not ray.is_initialized():
-        try:
-            ray.init(**{"object_store_memory": _STORE_BYTES, **start})
-        except RAY_FAULTS as error:
-            where = "here" if address is None else f"at hydra.launcher.ray.init.address={address}"
-            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise EngineError(f"Ray cannot be had {where}: {why}") from None
+        start(ray, address, "hydra.launcher.ray.init.address", **{"object_store_memory": _STORE_BYTES, **init})
     cpus, gpus = (
         float(value) if (value := job.get(name)) is not None else default
         for name, default in (("num_cpus", 1), ("num_gpus", 0))

@@ -362,8 +362,6 @@ def _keys(command: str, jobs: Sequence[CurveConfig | TrainConfig | None], source
             except (GuardtrainError, OSError):
                 states[needs] = uuid.uuid4().hex  # its jobs will say so themselves, each in its log
         deciding = {name: value for name, value in about.items() if name not in (*_NO_RESULT, "encoder")}
-        if deciding["data"].get("swapped") is None:  # which jobs of before this setting did not have
-            deciding["data"].pop("swapped", None)
         whole = [__version__, ENGINE_VERSION, command, states[needs], deciding, _files_in(about["head"])]
         yield hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

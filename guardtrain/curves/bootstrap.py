@@ -10,7 +10,6 @@ A resampled test set is a whole-number weight on each image, so nothing is copie
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,16 @@ import torch
 from guardtrain.curves.families import Errors
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.scores import Scores, ScoresFolder
-from guardtrain.curves.statistics import CONFIDENCE, POINT_COLUMNS, check_metric, one_baseline, select, summarise
+from guardtrain.curves.statistics import (
+    CONFIDENCE,
+    POINT_COLUMNS,
+    Line,
+    check_metric,
+    lines_of,
+    one_baseline,
+    select,
+    summarise,
+)
 from guardtrain.errors import DataError
 from guardtrain.metrics.checks import checked_labels, checked_pairs, checked_probs
 from guardtrain.metrics.functional import both_right_of, margin_of, ranking_of
@@ -38,6 +46,7 @@ _RUNS_AT_ONCE = 64
 _BLOCK_BYTES = 64 << 20  # of the weights (images × replicates) and the scores held at once
 
 PairColumns = tuple[np.ndarray, np.ndarray]
+NO_PAIRS: PairColumns = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
 
 def group_draws(n_groups: int, replicates: int, generator: np.random.Generator) -> np.ndarray:
@@ -138,7 +147,7 @@ def resample(
     return weighted_metric(scores, labels, pairs, index, group_draws(count, replicates, generator), metric)
 
 
-def group_index(groups: np.ndarray, pairs: PairColumns) -> tuple[np.ndarray, int]:
+def group_index(groups: np.ndarray, pairs: PairColumns = NO_PAIRS) -> tuple[np.ndarray, int]:
     """Numbers 0…G-1 of the images' groups (N,) and G; raises DataError where a pair's halves are in two groups."""
     names, index = np.unique(np.asarray(groups).astype(str), return_inverse=True)
     safe, unsafe = (np.asarray(half) for half in pairs)
@@ -239,6 +248,64 @@ class PointReplicates:
     confidence: float
     by_seed: np.ndarray
 
+    @classmethod
+    def over(
+        cls,
+        rows: pd.DataFrame,
+        values: np.ndarray,
+        test: str,
+        metric: str,
+        replicates: int,
+        rng: np.random.Generator,
+        confidence: float,
+    ) -> PointReplicates:
+        """The points of R runs, their seeds drawn anew; the same draws stand at every point.
+
+        Args:
+            rows: (R,) of a results table, a row a run.
+            values: (R, 1 + B) the metric of each run, on the test set as it is and on each resampled one; (R, 1) where
+                the test set is taken as fixed. Runs whose first value is NaN do not count.
+            test, metric, replicates, confidence: see the class.
+            rng: draws the seeds.
+        """
+        import pandas as pd
+
+        seeds, seed_of_row = np.unique(rows["seed"], return_inverse=True)
+        draws = seed_draws(len(seeds), replicates, rng)
+        made, drawn, every = [], [], []
+        for name, own in point_groups(rows.reset_index(drop=True)):
+            at = own.index.to_numpy()
+            at = at[~np.isnan(values[at, 0])]
+            resampled = values[at, 1:] if values.shape[1] > 1 else np.broadcast_to(values[at], (len(at), replicates))
+            drawn.append(over_seeds(resampled, values[at, 0], draws[seed_of_row[at]], confidence))
+            every.append(np.full((len(seeds), values.shape[1]), np.nan))
+            every[-1][seed_of_row[at]] = values[at]
+            mean = {"n_seeds": len(at), "mean": values[at, 0].mean() if len(at) else np.nan}
+            sizes: dict[str, Any] = dict(own[["n_real", "n_pair_images", "n_images"]].mean())
+            made.append(dict(zip(POINT_COLUMNS, name, strict=True)) | sizes | mean)
+        low, high = interval(np.stack(drawn), confidence)
+        by_seed = np.stack(every)
+        width = Errors.of(by_seed).half_width(confidence)
+        points = pd.DataFrame(made).assign(low=low, high=high, half_width=width)
+        return cls(points, np.stack(drawn), test, metric, confidence, by_seed)
+
+    @property
+    def heads(self) -> list[str]:
+        """Its heads, in the order of the table."""
+        return [str(head) for head in dict.fromkeys(self.points["head"])]
+
+    def lines(self, head: str) -> list[Line]:
+        """The lines of one head, in reading order."""
+        return lines_of(self.points[self.points["head"] == head])
+
+    def rows(self, head: str, line: Line) -> dict[int, int]:
+        """The row of `points` of a head's line at each budget, ascending; real data alone is the same in both arms."""
+        own = (self.points["head"] == head) & (self.points["control"] == line.control)
+        if line.control != "none":
+            own &= (self.points["arm"] == line.arm) & np.isclose(self.points["ratio"], line.ratio or 0.0)
+        mine = self.points[own].sort_values("budget")
+        return dict(zip(mine["budget"].tolist(), mine.index.tolist(), strict=True))
+
 
 def bootstrap_points(
     frame: pd.DataFrame,
@@ -265,8 +332,6 @@ def bootstrap_points(
 
     >>> # bootstrap_points(ResultsTable("out/results.parquet").read(), "out/scores", "pairs", "auroc").points
     """
-    import pandas as pd
-
     check_metric(frame, metric)
     rows = one_baseline(frame[(frame["test"] == test) & (frame["slice_kind"] == "all")])
     if rows.empty:
@@ -283,24 +348,7 @@ def bootstrap_points(
     draws = np.ones((n_groups, replicates + 1), dtype=np.uint16)  # the first column is the test set as it is
     draws[:, 1:] = group_draws(n_groups, replicates, group_rng)
     values = weighted_metric(kept[[place[run] for run in rows["run"]]], records.labels, pairs, group, draws, metric)
-
-    seeds, seed_of_row = np.unique(rows["seed"], return_inverse=True)
-    seeds_drawn = seed_draws(len(seeds), replicates, seed_rng)
-    made, drawn, every = [], [], []
-    for name, own in point_groups(rows.reset_index(drop=True)):
-        at = own.index.to_numpy()
-        at = at[~np.isnan(values[at, 0])]
-        drawn.append(over_seeds(values[at, 1:], values[at, 0], seeds_drawn[seed_of_row[at]], confidence))
-        every.append(np.full((len(seeds), values.shape[1]), np.nan))
-        every[-1][seed_of_row[at]] = values[at]
-        mean = {"n_seeds": len(at), "mean": values[at, 0].mean() if len(at) else np.nan}
-        sizes: dict[str, Any] = dict(own[["n_real", "n_pair_images", "n_images"]].mean())
-        made.append(dict(zip(POINT_COLUMNS, name, strict=True)) | sizes | mean)
-    low, high = interval(np.stack(drawn), confidence)
-    by_seed = np.stack(every)
-    width = Errors.of(by_seed).half_width(confidence)
-    points = pd.DataFrame(made).assign(low=low, high=high, half_width=width)
-    return PointReplicates(points, np.stack(drawn), test, metric, confidence, by_seed)
+    return PointReplicates.over(rows, values, test, metric, replicates, seed_rng, confidence)
 
 
 def point_groups(rows: pd.DataFrame) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
@@ -364,18 +412,12 @@ def _auroc(
         block = draws[:, first : first + width].astype(np.float64)
         of_safe, of_unsafe = block[group[safe]], block[group[unsafe]]
         couples = of_safe.sum(axis=0) * of_unsafe.sum(axis=0)
-        couples[couples == 0] = np.nan
-
-        def one(run: int, of_safe: np.ndarray = of_safe, of_unsafe: np.ndarray = of_unsafe) -> np.ndarray:
-            below = np.zeros((len(safe) + 1, of_safe.shape[1]))  # weight of the k lowest safe images, (K + 1, B)
-            np.cumsum(of_safe[orders[run]], axis=0, out=below[1:])
-            ascending = scores[run, safe[orders[run]]]
+        below = np.zeros((len(safe) + 1, block.shape[1]))  # weight of the k lowest safe images, (K + 1, B)
+        for run, order in enumerate(orders):
+            np.cumsum(of_safe[order], axis=0, out=below[1:])
+            ascending = scores[run, safe[order]]
             less, up_to = (np.searchsorted(ascending, scores[run, unsafe], side) for side in ("left", "right"))
-            won: np.ndarray = np.einsum("ib,ib->b", of_unsafe, below[less])
+            won = np.einsum("ib,ib->b", of_unsafe, below[less])
             if tied := np.flatnonzero(up_to > less).tolist():
                 won += np.einsum("ib,ib->b", of_unsafe[tied], below[up_to[tied]] - below[less[tied]]) / 2
-            return won
-
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy lets other threads go on in all of it
-            for run, won in enumerate(pool.map(one, range(len(orders)))):
-                out[run, first : first + width] = won / couples
+            out[run, first : first + width] = won / np.where(couples > 0, couples, np.nan)

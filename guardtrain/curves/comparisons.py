@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from guardtrain.curves.families import family
-from guardtrain.curves.results import CONTROL_NAMES
+from guardtrain.curves.results import CONTROL_NAMES, LOWER_IS_BETTER
 from guardtrain.curves.statistics import (
     CONFIDENCE,
     NO_INTERVAL,
     Line,
     default_panels,
-    lines_of,
     number_text,
     whole_slices,
 )
@@ -28,9 +27,8 @@ if TYPE_CHECKING:
 
     from guardtrain.curves.bootstrap import PointReplicates
 
-LOWER_IS_BETTER = ("brier", "ece")
 BEST = "best"  # what stands for the best real-only head where a control's name stands
-_LEAST = 5e-4  # an end of an interval that is printed as zero is zero
+LEAST = 5e-4  # an end of an interval that is printed as zero is zero
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Comparison:
         """Places of the budgets at which the line is better (or worse), as the interval is printed."""
         up = better != (self.metric in LOWER_IS_BETTER)
         ends = enumerate(zip(self.low, self.high, strict=True))
-        return [k for k, (low, high) in ends if (low > _LEAST if up else high < -_LEAST)]
+        return [k for k, (low, high) in ends if (low > LEAST if up else high < -LEAST)]
 
     @property
     def better(self) -> bool | None:
@@ -154,37 +152,47 @@ def comparisons(
         if rows.empty:
             continue
         boot = (boots or {}).get((test, metric)) or seed_replicates(rows, test, metric, replicates=1)
-        heads = list(dict.fromkeys(boot.points["head"]))
-        for head in heads:
-            lines = lines_of(boot.points[boot.points["head"] == head])
-            pairs = [line for line in lines if line.control == "paired"]
+        for head in boot.heads:
             for kind in ("none", BEST, *CONTROL_NAMES):
-                asked: list[tuple[Line, Line | None]]
-                if kind == BEST:
-                    asked = [(line, None) for line in pairs] if len(heads) > 1 else []
-                else:
-                    asked = [(line, other) for line in pairs for other in lines if _matched(line, other, kind)]
-                out += _family(boot, str(head), asked)
+                out += _family(boot, head, sides_of(boot, head, kind))
     return out
+
+
+class Side(NamedTuple):
+    """A head's line of pairs and what it is compared with, at the budgets that both have: rows of `boot.points`."""
+
+    line: Line
+    other: Line | None
+    budgets: list[int]
+    ours: list[int]
+    theirs: list[int]
+
+
+def sides_of(boot: PointReplicates, head: str, kind: str) -> list[Side]:
+    """Each line of pairs of a head with what of one kind it is compared with; those without a common budget left out.
+
+    Args:
+        boot: of a curve on one test set.
+        head: which.
+        kind: `none`, a control, or `BEST`: the best real-only head at each budget, where there are several heads.
+    """
+    lines = boot.lines(head)
+    best = best_real_heads(boot) if kind == BEST and len(boot.heads) > 1 else {}
+    sides = []
+    for line in (line for line in lines if line.control == "paired"):
+        others: list[Line | None] = [other for other in lines if _matched(line, other, kind)]
+        for other in [None] if best else others:
+            a, b = boot.rows(head, line), best if other is None else boot.rows(head, other)
+            if budgets := [n for n in a if n in b]:
+                sides.append(Side(line, other, budgets, [a[n] for n in budgets], [b[n] for n in budgets]))
+    return sides
 
 
 def best_real_heads(boot: PointReplicates) -> dict[int, int]:
     """The row of `boot.points` of the best real-only head at each budget."""
     real = boot.points[(boot.points["control"] == "none") & boot.points["mean"].notna()]
     best = real.sort_values("mean", ascending=boot.metric in LOWER_IS_BETTER, kind="stable").drop_duplicates("budget")
-    return _by_budget(best)
-
-
-def rows_of(boot: PointReplicates, head: str, line: Line) -> dict[int, int]:
-    """The row of `boot.points` of a head's line at each budget; real data alone is the same in both arms."""
-    own = (boot.points["head"] == head) & (boot.points["control"] == line.control)
-    if line.control != "none":
-        own &= (boot.points["arm"] == line.arm) & np.isclose(boot.points["ratio"], line.ratio or 0.0)
-    return _by_budget(boot.points[own])
-
-
-def _by_budget(points: pd.DataFrame) -> dict[int, int]:
-    ascending = points.sort_values("budget")
+    ascending = best.sort_values("budget")
     return dict(zip(ascending["budget"].tolist(), ascending.index.tolist(), strict=True))
 
 
@@ -192,17 +200,11 @@ def _matched(line: Line, other: Line, kind: str) -> bool:
     return other.control == kind and (kind == "none" or (other.arm, other.ratio) == (line.arm, line.ratio))
 
 
-def _family(boot: PointReplicates, head: str, asked: Sequence[tuple[Line, Line | None]]) -> list[Comparison]:
+def _family(boot: PointReplicates, head: str, sides: Sequence[Side]) -> list[Comparison]:
     """The comparisons of one head with one kind of thing."""
-    sides = []
-    for line, other in asked:
-        a, b = rows_of(boot, head, line), best_real_heads(boot) if other is None else rows_of(boot, head, other)
-        if budgets := [n for n in a if n in b]:
-            sides.append((line, other, budgets, [a[n] for n in budgets], [b[n] for n in budgets]))
     if not sides:
         return []
-    ours = np.concatenate([np.array(side[3], dtype=int) for side in sides])
-    theirs = np.concatenate([np.array(side[4], dtype=int) for side in sides])
+    ours, theirs = [row for side in sides for row in side.ours], [row for side in sides for row in side.theirs]
     found = family(boot.by_seed[ours] - boot.by_seed[theirs], CONFIDENCE)
     none = boot.metric in NO_INTERVAL
     half, least = (np.where(none, np.nan, each) for each in (found.together, found.detectable))

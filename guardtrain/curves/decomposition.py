@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from guardtrain.curves.bootstrap import PointReplicates
-from guardtrain.curves.comparisons import LOWER_IS_BETTER, rows_of, signed
+from guardtrain.curves.comparisons import LEAST, signed
 from guardtrain.curves.families import Family, family
 from guardtrain.curves.results import METRICS
-from guardtrain.curves.statistics import CONFIDENCE, Line, lines_of, number_text
+from guardtrain.curves.statistics import CONFIDENCE, Line, number_text
 from guardtrain.errors import DataError
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ MEANS = {
     "partners": "each image beside its own partner",
     LOSS: "the pairs with their loss, less the same pairs with plain cross-entropy (bce)",
 }
-_ALL = ("paired", "shuffled", "unpaired", "balanced")
-_LEAST = 5e-4
+_WITH_ALL = "grid.controls=[paired,shuffled,unpaired,balanced]"
 WIDTH = 100
 
 
@@ -84,9 +83,7 @@ class Part:
             return f"{signed(self.average)} (no interval)"
         low, high = self.average - self.half, self.average + self.half
         told = f"{signed(self.average)} [{signed(low)}, {signed(high)}]"
-        return (
-            told if low > _LEAST or high < -_LEAST else f"{told} not shown (≥ {number_text(self.detectable)} would be)"
-        )
+        return told if low > LEAST or high < -LEAST else f"{told} not shown (≥ {number_text(self.detectable)} would be)"
 
 
 @dataclass(frozen=True)
@@ -111,11 +108,6 @@ class Decomposition:
     missing: tuple[str, ...]
     needless: tuple[str, ...] = ()
 
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether a gain is below zero."""
-        return self.metric in LOWER_IS_BETTER
-
 
 def decompositions(
     boot: PointReplicates, plain: PointReplicates | None = None, needless: Mapping[str, Collection[str]] | None = None
@@ -132,11 +124,11 @@ def decompositions(
         Head by head in the order of the table, ratios in reading order; none where no mixture has a control of `STEPS`.
     """
     out: list[Decomposition] = []
-    for head in dict.fromkeys(boot.points["head"]):
-        lines = lines_of(boot.points[boot.points["head"] == head])
+    for head in boot.heads:
+        lines = boot.lines(head)
         asked = [(line, chain) for line in lines if line.control == "paired" if len(chain := _chain(line, lines)) > 2]
         if asked and lines[0].control == "none":
-            out += _taken_apart(boot, plain, str(head), asked, (needless or {}).get(str(head), ()))
+            out += _taken_apart(boot, plain, head, asked, (needless or {}).get(head, ()))
     return out
 
 
@@ -166,10 +158,8 @@ def decomposition_text(found: Sequence[Decomposition]) -> str:
 
 def loss_name(loss: LossSettings) -> str:
     """`bce` for plain cross-entropy, `pairs` for one that knows of pairs."""
-    weights = (
-        getattr(loss.pairs, name) for name in ("mass", "centring", "logistic", "offset", "contrastive", "gradient")
-    )
-    return PLAIN if all(weight == 0 for weight in weights) else "pairs"
+    unsettled = loss.pairs.gradient is None  # the head says, and some have it
+    return "pairs" if loss.pairs.active or unsettled else PLAIN
 
 
 def _chain(line: Line, lines: Sequence[Line]) -> list[Line]:
@@ -191,7 +181,7 @@ def _taken_apart(
     names = STEPS | ({"paired": STEPS["shuffled"]} if "shuffled" in needless else {})
     sides: list[tuple[Line, str, list[int], np.ndarray]] = []
     for line, chain in asked:
-        rows = [rows_of(boot, head, other) for other in chain]
+        rows = [boot.rows(head, other) for other in chain]
         budgets = sorted(set(rows[0]).intersection(*rows[1:]))
         if not budgets:
             continue
@@ -203,7 +193,7 @@ def _taken_apart(
             between = steps[first : steps.index(ran[k]) + 1]
             sides.append((line, " + ".join(names[control] for control in between), budgets, values[k] - values[k - 1]))
         if plain is not None and plain.by_seed.shape[1:] == boot.by_seed.shape[1:]:
-            bare = rows_of(plain, head, line)
+            bare = plain.rows(head, line)
             if common := [n for n in budgets if n in bare]:
                 change = values[-1][[budgets.index(n) for n in common]] - plain.by_seed[[bare[n] for n in common]]
                 sides.append((line, LOSS, common, change))
@@ -240,8 +230,7 @@ def check_decomposed(found: Sequence[Decomposition]) -> None:
     if not found:
         raise DataError(
             "There is nothing to take a gain apart with: the results have real data alone and pairs, and none of their "
-            f"controls {', '.join(list(STEPS)[:-1])}. Run the curve again with "
-            "grid.controls=[paired,shuffled,unpaired,balanced]."
+            f"controls {', '.join(list(STEPS)[:-1])}. Run the curve again with {_WITH_ALL}."
         )
 
 
@@ -259,7 +248,7 @@ def missing_lines(found: Sequence[Decomposition], kept: KeptConfig | None, folde
         out.append(f"  {STEPS['balanced']}: none, for these pairs leave the share of unsafe images as it is")
     if absent := [control for control in STEPS if any(control in one.missing for one in found)]:
         names = ", ".join(STEPS[control] for control in absent)
-        command = _command([*_without(typed, "grid.controls"), f"grid.controls=[{','.join(_ALL)}]", f"out={folder}"])
+        command = _command([*_without(typed, "grid.controls"), _WITH_ALL, f"out={folder}"])
         out += [f"  Not told apart: {names}, for no such control was run. This adds it:", f"    {command}"]
     if not any(part.name == LOSS for one in found for part in one.parts):
         rest = _without(typed, "loss", "grid.controls", "plot.figures")

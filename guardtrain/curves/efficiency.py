@@ -6,15 +6,16 @@ extrapolated: what lies outside the measured budgets is censored, and is printed
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from guardtrain.curves.bootstrap import PointReplicates
+from guardtrain.curves.results import LOWER_IS_BETTER
 from guardtrain.curves.statistics import Line
 from guardtrain.errors import DataError
 
-LOWER_IS_BETTER = ("brier",)
 _RISE = 0.01  # of a metric
 
 
@@ -114,30 +115,20 @@ class LineReplicates:
         Raises:
             DataError: no such line, a line over ratios, or several heads.
         """
-        points, heads = boot.points, list(dict.fromkeys(boot.points["head"]))
-        if head is None and len(heads) > 1:
-            raise DataError(f"The curve has several heads ({', '.join(heads)}): name one.")
-        own = (points["control"] == line.control) & (points["head"] == (heads[0] if head is None else head))
-        if line.control != "none":  # real data alone is the same in both arms
-            own &= (points["arm"] == line.arm) & np.isclose(
-                points["ratio"], np.nan if line.ratio is None else line.ratio
-            )
-        mine = points[own].sort_values("budget")
-        if mine.empty:
+        if head is None and len(boot.heads) > 1:
+            raise DataError(f"The curve has several heads ({', '.join(boot.heads)}): name one.")
+        rows = list(boot.rows(boot.heads[0] if head is None else head, line).values())
+        if not rows:
             raise DataError(f"The curve has no points of {line}" + (f" with head '{head}'." if head else "."))
-        columns = {
-            name: mine[name].to_numpy(float) for name in ("budget", "n_images", "n_real", "n_pair_images", "mean")
-        }
-        return cls(
-            columns["budget"],
-            columns["n_images"],
-            columns["n_real"],
-            columns["n_pair_images"] / 2,
-            columns["mean"],
-            boot.replicates[mine.index],
-            boot.metric not in LOWER_IS_BETTER,
-            boot.confidence,
-        )
+        return cls.of_rows(boot, rows)
+
+    @classmethod
+    def of_rows(cls, boot: PointReplicates, rows: Sequence[int]) -> LineReplicates:
+        """The points in some rows of `boot.points`, by ascending budget."""
+        names = ("budget", "n_images", "n_real", "n_pair_images", "mean")
+        budgets, images, real, pair_images, mean = (boot.points.loc[list(rows), name].to_numpy(float) for name in names)
+        increasing = boot.metric not in LOWER_IS_BETTER
+        return cls(budgets, images, real, pair_images / 2, mean, boot.replicates[rows], increasing, boot.confidence)
 
     def at(self, budgets: np.ndarray) -> LineReplicates:
         """This line at those of `budgets` that it has points at."""

@@ -89,10 +89,10 @@ def measure_efficiency(frame: pd.DataFrame, boot: PointReplicates) -> list[HeadE
     """
     lines = lines_of(boot.points)
     out = []
-    for head in dict.fromkeys(boot.points["head"]):
+    for head in boot.heads:
         baseline = LineReplicates.of(boot, next(line for line in lines if line.control == "none"), head)
         made, room = [], rises(baseline)
-        for line in lines_of(boot.points[boot.points["head"] == head]):
+        for line in boot.lines(head):
             if line.control != "none":
                 own = LineReplicates.of(boot, line, head)
                 at = (int(b) for b in own.budgets)

@@ -45,6 +45,7 @@ def findings(
     boots: Mapping[tuple[str, str], PointReplicates] | None = None,
     in_domain: str | None = None,
     multiplied: Sequence[PointReplicates] = (),
+    compared: Sequence[Comparison] | None = None,
 ) -> list[Finding]:
     """What may be said of a curve: a finding a head and panel, then the data multiplier, then the shortcut.
 
@@ -55,9 +56,11 @@ def findings(
         frame, panels, boots: as for `comparisons`.
         in_domain: the test set that shares the training images' contexts, see `guardtrain.curves.shortcut.shortcuts`.
         multiplied: bootstraps whose data multiplier is told.
+        compared: the `comparisons` of these panels, from who has them; None makes them.
     """
     whole = whole_slices(frame)
-    compared = comparisons(frame, check_panels(whole, panels if panels is not None else default_panels(whole)), boots)
+    chosen = check_panels(whole, panels if panels is not None else default_panels(whole))
+    compared = comparisons(whole, chosen, boots) if compared is None else compared
     several = len({c.head for c in compared}) > 1
     out = []
     for head, test, metric in dict.fromkeys((c.head, c.test, c.metric) for c in compared):

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guardtrain.files import replace_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RESULTS_FILE = "results.parquet"
 SCORES_FOLDER = "scores"
@@ -33,6 +37,12 @@ def keys_of_losses(folder: Path) -> dict[str, list[str]]:
     """The runs of the last curve in `folder` with each loss, by the loss's name."""
     file = folder / CURVE_FILE
     return dict(json.loads(file.read_text()).get("losses", {})) if file.is_file() else {}
+
+
+def of_last_curve(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """The rows of `frame` that the last curve in `folder` showed; all of them where there is no note of it."""
+    keys = kept_keys(folder)
+    return frame if keys is None else frame[frame["run"].isin(keys)]
 
 
 def kept_keys(folder: Path) -> set[str] | None:

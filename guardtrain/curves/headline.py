@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,6 @@ import numpy as np
 from guardtrain.curves.bootstrap import PointReplicates
 from guardtrain.curves.comparisons import best_real_heads
 from guardtrain.curves.efficiency import (
-    LOWER_IS_BETTER,
     Estimate,
     LineReplicates,
     area,
@@ -20,7 +18,7 @@ from guardtrain.curves.efficiency import (
     pair_worth,
     rises,
 )
-from guardtrain.curves.results import METRICS
+from guardtrain.curves.results import LOWER_IS_BETTER, METRICS
 from guardtrain.curves.statistics import Line, lines_of
 
 LEVELS = (0.99, 0.98, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55)
@@ -78,12 +76,11 @@ def headline(boot: PointReplicates) -> Headline | None:
     if not pairs or lines[0].control != "none" or boot.metric in LOWER_IS_BETTER:
         return None
     real = best_real_line(boot)
-    heads = [str(head) for head in dict.fromkeys(boot.points["head"])]
     if not rises(real) or len(real.budgets) < 2:
         return None
     every = {
-        head: [(line, LineReplicates.of(boot, line, head)) for line in pairs if line in _lines(boot, head)]
-        for head in heads
+        head: [(line, LineReplicates.of(boot, line, head)) for line in pairs if line in boot.lines(head)]
+        for head in boot.heads
     }
     every = {head: own for head, own in every.items() if own and all(len(part.budgets) > 1 for _, part in own)}
     if not every:
@@ -102,19 +99,14 @@ def headline(boot: PointReplicates) -> Headline | None:
         if budgets[at] in part.budgets:
             estimate = pair_worth(real, part)[int(np.flatnonzero(part.budgets == budgets[at])[0])]
             worth += [(line, estimate)] if estimate.undefined <= _SURE else []
-    return Headline(boot.test, boot.metric, head, len(heads), target, tuple(needed), int(budgets[at]), tuple(worth))
+    return Headline(
+        boot.test, boot.metric, head, len(boot.heads), target, tuple(needed), int(budgets[at]), tuple(worth)
+    )
 
 
 def best_real_line(boot: PointReplicates) -> LineReplicates:
     """Real data alone with the head that does best at each budget; of one head, its line."""
-    rows = list(best_real_heads(boot).values())
-    points = boot.points.loc[rows]
-    names = ("budget", "n_images", "n_real", "n_pair_images", "mean")
-    budget, images, n_real, n_pair_images, mean = (points[name].to_numpy(float) for name in names)
-    increasing = boot.metric not in LOWER_IS_BETTER
-    return LineReplicates(
-        budget, images, n_real, n_pair_images / 2, mean, boot.replicates[rows], increasing, boot.confidence
-    )
+    return LineReplicates.of_rows(boot, list(best_real_heads(boot).values()))
 
 
 def images_text(estimate: Estimate) -> str:
@@ -124,7 +116,3 @@ def images_text(estimate: Estimate) -> str:
     '> 2,048 [1,500, > 2,048]'
     """
     return estimate.text(0).replace("≥", ">")
-
-
-def _lines(boot: PointReplicates, head: str) -> Sequence[Line]:
-    return lines_of(boot.points[boot.points["head"] == head])

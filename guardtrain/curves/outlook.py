@@ -56,13 +56,13 @@ def outlooks(boot: PointReplicates) -> list[Outlook]:
     lines = lines_of(boot.points)
     real = next((line for line in lines if line.control == "none"), None)
     out: list[Outlook] = []
-    for head in dict.fromkeys(boot.points["head"]):
-        own = lines_of(boot.points[boot.points["head"] == head])
+    for head in boot.heads:
+        own = boot.lines(head)
         if real is None or real not in own:
             continue
         baseline = LineReplicates.of(boot, real, head)
         for line in (line for line in own if line.control == "paired"):
-            made = _outlook(boot, str(head), line, baseline)
+            made = _outlook(boot, head, line, baseline)
             out += [] if made is None else [made]
     return out
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from guardtrain.curves.comparisons import rows_of
+from guardtrain.curves.comparisons import sides_of
 from guardtrain.curves.families import Errors, freedom_of
 from guardtrain.curves.results import CONTROL_NAMES, METRICS
-from guardtrain.curves.statistics import CONFIDENCE, lines_of, number_text
+from guardtrain.curves.statistics import CONFIDENCE, number_text
 
 if TYPE_CHECKING:
     from guardtrain.curves.bootstrap import PointReplicates
@@ -139,30 +139,23 @@ def pilots(boot: PointReplicates, groups: int) -> list[Pilot]:
         groups: of the test set.
     """
     out: list[Pilot] = []
-    for head in dict.fromkeys(boot.points["head"]):
-        lines = lines_of(boot.points[boot.points["head"] == head])
+    for head in boot.heads:
         for kind in ("none", *CONTROL_NAMES):
-            sides = []
-            for line in (line for line in lines if line.control == "paired"):
-                for other in lines:
-                    if other.control == kind and (kind == "none" or (other.arm, other.ratio) == (line.arm, line.ratio)):
-                        a, b = rows_of(boot, str(head), line), rows_of(boot, str(head), other)
-                        if budgets := [n for n in a if n in b]:
-                            sides.append((f"{line.label()} − {other.label()}", budgets, a, b))
+            sides = sides_of(boot, head, kind)
             if not sides:
                 continue
-            ours = [a[n] for _, budgets, a, _ in sides for n in budgets]
-            theirs = [b[n] for _, budgets, _, b in sides for n in budgets]
+            ours, theirs = [row for side in sides for row in side.ours], [row for side in sides for row in side.theirs]
             errors = Errors.of(boot.by_seed[ours] - boot.by_seed[theirs])
             if errors.n_seeds.min() < 2:
                 continue
-            which = np.concatenate([np.full(len(side[1]), k) for k, side in enumerate(sides)])
-            n = np.concatenate([np.array(side[1], dtype=float) for side in sides])
+            which = np.concatenate([np.full(len(side.budgets), k) for k, side in enumerate(sides)])
+            n = np.concatenate([np.array(side.budgets, dtype=float) for side in sides])
             variance, freedom = moderated(errors.seed**2 * errors.n_seeds, errors.n_seeds.min() - 1, np.log2(n), which)
-            for k, (name, budgets, _, _) in enumerate(sides):
-                own = which == k
+            for k, side in enumerate(sides):
+                assert side.other is not None
+                own, name = which == k, f"{side.line.label()} − {side.other.label()}"
                 values = tuple(np.sqrt(variance[own]).tolist()), tuple(errors.image[own].tolist())
-                out.append(Pilot(str(head), name, tuple(budgets), *values, groups, freedom))
+                out.append(Pilot(head, name, tuple(side.budgets), *values, groups, freedom))
     return out
 
 

@@ -241,17 +241,7 @@ def seed_replicates(
     Raises:
         DataError: an unknown test set or metric, or points that mix experiments.
     """
-    import pandas as pd
-
-    from guardtrain.curves.bootstrap import (
-        PointReplicates,
-        interval,
-        over_seeds,
-        point_groups,
-        seed_draws,
-    )
-    from guardtrain.curves.families import Errors
-    from guardtrain.curves.statistics import POINT_COLUMNS
+    from guardtrain.curves.bootstrap import PointReplicates
 
     check_metric(frame, metric)
     rows = one_baseline(frame[(frame["test"] == test) & (frame["slice_kind"] == "all")])
@@ -259,24 +249,9 @@ def seed_replicates(
     if rows.empty:
         raise DataError(f"The results have no {METRICS[metric]} on a test set '{test}'.")
     summarise(rows, metric)  # refuses mixed experiments
-    names, place = np.unique(rows["seed"], return_inverse=True)
-    draws = seed_draws(len(names), replicates, np.random.default_rng(seed))
-    made, drawn, alone = [], [], []
-    for name, own in point_groups(rows.assign(place=place)):
-        values = own[metric].to_numpy(float)
-        alone.append(np.full(len(names), np.nan))
-        alone[-1][own["place"].to_numpy()] = values
-        every = np.broadcast_to(values[:, None], (len(values), replicates))
-        drawn.append(over_seeds(every, values, draws[own["place"].to_numpy()], confidence))
-        sizes: dict[str, Any] = dict(own[["n_real", "n_pair_images", "n_images"]].mean())
-        made.append(
-            dict(zip(POINT_COLUMNS, name, strict=True)) | sizes | {"n_seeds": len(own), "mean": float(values.mean())}
-        )
-    low, high = interval(np.stack(drawn), confidence)
-    by_seed = np.stack(alone)[..., None]
-    width = Errors.of(by_seed).half_width(confidence)
-    points = pd.DataFrame(made).assign(low=low, high=high, half_width=width)
-    return PointReplicates(points, np.stack(drawn), test, metric, confidence, by_seed)
+    values = rows[metric].to_numpy(float)[:, None]
+    rng = np.random.default_rng(seed)
+    return PointReplicates.over(rows, values, test, metric, replicates, rng, confidence)
 
 
 def _result_rows(entries: Sequence[_Run], published: Published, design: str) -> list[ResultRow]:

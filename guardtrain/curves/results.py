@@ -50,6 +50,8 @@ METRICS = {
     "pair_margin": "Mean pair margin",
 }
 
+LOWER_IS_BETTER = tuple(metric for metric, name in METRICS.items() if "lower is better" in name)
+
 ROW_KEY = ("run", "test", "slice_kind", "slice")
 
 

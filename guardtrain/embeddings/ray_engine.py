@@ -30,7 +30,6 @@ from guardtrain.errors import EngineError, GuardtrainError
 from guardtrain.installing import install_line
 from guardtrain.own_code import own_modules
 
-RAY_FAULTS = (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError)  # of starting or finding it
 DEATHS_A_SHARD = 3  # more, and it is the shard that kills its workers
 _AHEAD = 2  # shards an actor has: the one it embeds and the next, so that it need not wait for the driver
 _LOOK_SECONDS = 0.5  # how often progress is asked for
@@ -83,11 +82,7 @@ class RayEngine:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self.address is None:
             options |= {"num_cpus": processors(), "include_dashboard": False}
-        try:
-            ray.init(self.address or "local", **options)
-        except RAY_FAULTS as error:
-            where = "here" if self.address is None else f"at engine.address={self.address}"
-            raise EngineError(f"Ray cannot be had {where}: {_first_line(error)}") from None
+        start(ray, self.address, "engine.address", address=self.address or "local", **options)
 
     def _size(self, ray: Any) -> int:
         """How many actors there are to be: as many as are asked for, else as the machines hold at once."""
@@ -100,6 +95,24 @@ class RayEngine:
             raise EngineError(f"{lacking} Set {settings}, or engine.address.")
         print(f"{lacking} It is waited for until one comes; {settings} ask for less.", file=sys.stderr, flush=True)
         return self.actors or 1  # a cluster may grow
+
+
+def start(ray: Any, address: str | None, setting: str, /, **options: Any) -> None:
+    """Start a Ray on this machine, or find the one at `address`, which the user gives by `setting`.
+
+    Args:
+        ray: the module.
+        address, setting: for the error; None where it is started here.
+        options: of `ray.init`.
+
+    Raises:
+        EngineError: it cannot be had.
+    """
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError) as error:
+        where = "here" if address is None else f"at {setting}={address}"
+        raise EngineError(f"Ray cannot be had {where}: {_first_line(error)}") from None
 
 
 def room(ray: Any, cpus: float, gpus: float) -> int:

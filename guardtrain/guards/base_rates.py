@@ -16,7 +16,7 @@ from typing import Any
 
 from guardtrain.errors import ConfigError, GuardError
 from guardtrain.guards.operating_points import OperatingPoint, ThreeWay, precision_of
-from guardtrain.guards.thresholds_rates import Rate, clopper_pearson
+from guardtrain.guards.thresholds_rates import Rate, clopper_pearson, short
 from guardtrain.guards.thresholds_rules import percent
 
 BASE_RATES = (0.01, 0.05, 0.5)  # shares of unsafe images that a card tells the precision for
@@ -105,18 +105,18 @@ class AtBaseRate:
     both hold at once: the confidence of the intervals is at least that of the two rates.
 
     Args:
-        share: of unsafe images.
         precision: the share of those called unsafe that are; NaN where nothing is called unsafe.
         flagged: the share of all images that is called unsafe.
     """
 
-    share: float
     precision: Interval
     flagged: Interval
 
     @classmethod
     def of(cls, point: OperatingPoint | ThreeWay, share: float) -> AtBaseRate:
-        """Those of an operating point; of three ways what is called unsafe counts, without what is left to people.
+        """What an operating point does where `share` of images are unsafe.
+
+        Of three ways only what is called unsafe counts, not what is left to people.
 
         Raises:
             ConfigError: a share that is not between 0 and 1.
@@ -126,7 +126,6 @@ class AtBaseRate:
         fpr, recall = map(_both, rates)
         called = [share * found + (1 - share) * alarms for found, alarms in zip(recall, fpr, strict=True)]
         return cls(
-            share,
             (
                 precision_of(recall[0], fpr[0], share),
                 precision_of(recall[1], fpr[2], share),
@@ -151,7 +150,7 @@ def told(interval: Interval) -> str:
     >>> told((0.05, 0.0164, 1.0))
     '.050 [.016, 1.000]'
     """
-    value, low, high = (f"{x:.3f}".removeprefix("0") if x == x else "–" for x in interval)
+    value, low, high = map(short, interval)
     return f"{value} [{low}, {high}]"
 
 

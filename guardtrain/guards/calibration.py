@@ -33,8 +33,8 @@ class Calibrator(ABC):
     def moved(self, by: float) -> Calibrator:
         """The calibrator whose probabilities have log-odds that are higher by `by`, see `guardtrain.guards.base_rates`.
 
-        It is the one that the same images would have led to, had each class counted as much as it does in the other
-        population: of the isotonic map the steps are those of a fit with such weights, and between them it is straight.
+        An isotonic map's corners are moved, and between them it stays straight; its steps are then those of a fit in
+        which each class counts as much as it does in the other population.
         """
 
     @classmethod

@@ -62,7 +62,7 @@ class DescribedGuard:
         return cls(folder, spec, calibration, points, category_points, config)
 
     def at(self, prior: float | None) -> DescribedGuard:
-        """The same with probabilities for another share of unsafe images; its thresholds, which are logits, stay.
+        """The guard with probabilities for another share of unsafe images; its thresholds, which are logits, stay.
 
         Args:
             prior: the share where it works; None for the one it was made for.

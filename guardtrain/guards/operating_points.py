@@ -146,14 +146,15 @@ class ThreeWay:
 
     @property
     def chosen_for(self) -> str:
-        """Both rules in words; see `OperatingPoint.chosen_for`."""
+        """Both rules in words; each is called guaranteed only where it is, else the labels that lack are told."""
+
+        def firm(rule: Rule, images: str) -> str:
+            lacking = [warning for warning in self.warnings if warning.images == images]
+            return _firmness(rule, not lacking, lacking)
+
         alarms, misses = f"{self.unsafe_rule.target:g}", f"{1 - self.safe_rule.target:g}"
-        lacking = {label: [w for w in self.warnings if w.images == label] for label in ("safe", "unsafe")}
-        firm = {
-            label: _firmness(rule, not lacking[label], lacking[label])
-            for label, rule in (("safe", self.unsafe_rule), ("unsafe", self.safe_rule))
-        }
-        return f"safe called unsafe ≤ {alarms}{firm['safe']}, unsafe called safe ≤ {misses}{firm['unsafe']}"
+        alarms, misses = alarms + firm(self.unsafe_rule, "safe"), misses + firm(self.safe_rule, "unsafe")
+        return f"safe called unsafe ≤ {alarms}, unsafe called safe ≤ {misses}"
 
     @property
     def line(self) -> str:

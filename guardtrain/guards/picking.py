@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from guardtrain.curves.engine import Run
-from guardtrain.curves.results import METRICS, NO_CONTROLS
+from guardtrain.curves.results import LOWER_IS_BETTER, METRICS, NO_CONTROLS
 from guardtrain.curves.statistics import number_text
 from guardtrain.errors import ConfigError
 from guardtrain.guards.pick_values import Values, error_of, mean_of, on_tests, on_validation
@@ -149,6 +149,8 @@ def pick_run(results: pd.DataFrame, pools: Pools, runs: Mapping[str, Run], folde
     else:
         judges, nobody = on_validation(pools, [runs[key] for key in keys], folder)
         shown = judges
+    heads = dict(zip(keys, left["head"], strict=True)) if len(set(left["head"])) > 1 else {}
+    short = {key: _short(runs[key], heads.get(key)) for key in keys}  # the best by another metric may be any of them
     own = [one for one in judges if one.has_pairs or not metric.startswith("pair_")]
     if not own:
         raise ConfigError(f"{metric} needs pairs, and there are none to judge the runs by. Pick by another metric.")
@@ -157,7 +159,7 @@ def pick_run(results: pd.DataFrame, pools: Pools, runs: Mapping[str, Run], folde
     left = left.assign(error=error_of(judges)).dropna(subset=["value", "auroc"])
     if left.empty:
         raise ConfigError(f"{metric} is not defined on {on} for any run; pick by another metric.")
-    lowest = "lower is better" in METRICS[metric]
+    lowest = metric in LOWER_IS_BETTER
     if pick.best == "setting":
         means = left.groupby(_SETTING, sort=False)[["value", "auroc", "error"]].mean()
         best, near = _best(means, lowest)
@@ -166,8 +168,7 @@ def pick_run(results: pd.DataFrame, pools: Pools, runs: Mapping[str, Run], folde
     else:
         (run, near), settings = _best(left, lowest), 0
     value = float(left["value"][run])
-    heads = left["head"].to_dict() if len(set(left["head"])) > 1 else {}
-    beside, behind = _beside(shown, run, {key: _short(runs[key], heads.get(key)) for key in left.index})
+    beside, behind = _beside(shown, run, short)
     is_test = pick.on == PICK_TEST
     return Picked(run, len(left), metric, value, on, is_test, settings, near, controls, beside, behind)
 
@@ -230,7 +231,7 @@ def _beside(values: Sequence[Values], run: str, short: Mapping[str, str]) -> tup
             if run not in column:
                 cells += ["–", "–", ""]
                 continue
-            best = str(column.idxmin() if "lower is better" in name else column.idxmax())
+            best = str(column.idxmin() if metric in LOWER_IS_BETTER else column.idxmax())
             cells += [number_text(column[run]), number_text(column[best]), "" if best == run else short[best]]
             if metric == _RIGHT and (text := _far_behind(one, run, best, short)):
                 behind.append(text)

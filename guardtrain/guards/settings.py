@@ -39,7 +39,7 @@ class PointSettings:
     prevalence: float | None = None
 
     def rule(self, prior: float | None = None) -> Rule:
-        """The same, checked, with `prior` for a prevalence that is not said; raises ConfigError."""
+        """The checked rule of these settings, with `prior` for a prevalence that is not said; raises ConfigError."""
         prevalence = self.prevalence
         if prevalence is None and self.kind in ("precision", "cost"):
             prevalence = prior
@@ -115,8 +115,8 @@ class PickSettings:
             both pools, and the mean of the two counts. Or `test`, a test set, whose figures are then no longer those
             of images that nothing was chosen on.
         test: which test set; for `on: test` alone.
-        best: `run`: the best one; `setting`: the best budget, ratio, arm and control by the mean over seeds, then the
-            best of its seeds.
+        best: `run`: the best one; `setting`: the best head, budget, ratio, arm and control by the mean over seeds, then
+            the best of its seeds.
         head, run, budget, ratio, arm, seed: only runs with this value (a head by its own name, `mlp`); null for all.
         control: only runs of this control; null for the runs that are none: real images alone, and whole pairs.
     """

@@ -33,14 +33,16 @@ def summary_text(guard: Guard) -> str:
         unsafe = f"{said['images']:,} images, {said['unsafe']:,} of them unsafe"
         facts.append(f"calibration and thresholds on {unsafe}: {said['origin']}")
     lines = [f"guard {guard.name}", *map(_wrapped, facts), f"calibration: {guard.calibration.kind}"]
-    lines += _table(_reliability(guard.calibration)) if said["images"] else [_wrapped(_UNMEASURED)]
+    share = said["unsafe"] / said["images"] if said["images"] else float("nan")
     if said["images"]:
-        lines.append(_wrapped(_holding(guard.prior, _share(said))))
+        lines += [*_table(_reliability(guard.calibration)), _wrapped(_holding(guard.prior, share))]
+    else:
+        lines.append(_wrapped(_UNMEASURED))
     lines += ["operating points", *_table(_two_way(guard.points, guard.calibrator, bool(said["images"])))]
     lines += [_wrapped(point.line) for point in guard.points.points if isinstance(point, ThreeWay)]
     if said["images"]:
         title = "precision where so many images are unsafe"
-        lines += [title, *_table(_elsewhere(guard.points, other_rates(guard.prior, _share(said))))]
+        lines += [title, *_table(_elsewhere(guard.points, other_rates(guard.prior, share)))]
     for one in (Beside.from_dict(data) for data in said.get("beside", ())):
         lines += [_wrapped(f"beside, on {one.images:,} images, {one.unsafe:,} of them unsafe: {one.origin}")]
         lines += _table(_beside(one))
@@ -99,10 +101,6 @@ def _two_way(points: OperatingPoints, calibrator: Calibrator, measured: bool) ->
             rule = point.chosen_for.replace("false-positive rate", "fpr") if measured else "–"
             rows.append([f"{mark} {point.name}", rule, f"{point.threshold:.3f}", f"{at:.3f}".removeprefix("0"), *rates])
     return rows
-
-
-def _share(validation: Mapping[str, Any]) -> float:
-    return float(validation["unsafe"] / validation["images"])
 
 
 def _elsewhere(points: OperatingPoints, rates: Sequence[float]) -> list[list[str]]:

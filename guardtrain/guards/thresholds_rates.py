@@ -118,8 +118,8 @@ class Rate:
         return cls(**checked_fields(cls, data, extra=["value"]))
 
     def __str__(self) -> str:
-        ends = ", ".join(_short(end) for end in (self.low, self.high))
-        return f"{_short(self.value) if self.of else '–'} [{ends}]"
+        ends = ", ".join(map(short, (self.low, self.high)))
+        return f"{short(self.value)} [{ends}]"
 
 
 def clopper_pearson(
@@ -172,5 +172,6 @@ def _beta_binomial_quantile(q: float, n: int, a: float, b: float) -> float:
     return min(float(n), float(np.searchsorted(cumulative, q - 1e-12)))
 
 
-def _short(value: float) -> str:
-    return f"{value:.3f}".removeprefix("0")
+def short(value: float) -> str:
+    """A rate as it is written, without the 0 before the point; a dash for NaN."""
+    return "–" if value != value else f"{value:.3f}".removeprefix("0")

@@ -85,7 +85,7 @@ class Rule:
 def percent(share: float) -> str:
     """A share for people.
 
-    >>> percent(0.5), percent(0.0213), percent(0.002)
-    ('50 %', '2.1 %', '0.2 %')
+    >>> percent(0.5), percent(0.0213), percent(0.002), percent(0.996)
+    ('50 %', '2.1 %', '0.2 %', '100 %')
     """
-    return f"{100 * share:.2g} %"
+    return f"{float(f'{100 * share:.2g}'):g} %"

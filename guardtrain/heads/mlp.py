@@ -161,20 +161,10 @@ class MLPBank(HeadBank):
         """For each hidden layer: neighbouring heads of one seed and their mask `(B, H)`, 0 or 1 / (1 - dropout)."""
         if step is None or self.dropout == 0:
             return []
-        masks = []
-        for layer, bias in enumerate(self.biases[:-1]):
-            shape = x.shape[-2], bias.shape[1]
-            drawn: dict[int, Tensor] = {}
-            groups: list[tuple[slice, Tensor]] = []
-            start = 0
-            for seed, same in itertools.groupby(self.seeds):
-                stop = start + len(list(same))
-                if seed not in drawn:
-                    drawn[seed] = dropout_mask(self.dropout, (seed, step, layer), shape).to(x.device)
-                groups.append((slice(start, stop), drawn[seed]))
-                start = stop
-            masks.append(groups)
-        return masks
+        return [
+            dropout_masks(self.dropout, self.seeds, step, layer, (x.shape[-2], bias.shape[1]), x.device)
+            for layer, bias in enumerate(self.biases[:-1])
+        ]
 
     def _accumulate(self, name: str, parameter: Tensor, product: Any) -> None:
         """Let `product(out=...)` write a parameter's gradient, or add to the one that is there."""
@@ -353,7 +343,23 @@ def _versions(tensors: Sequence[Tensor]) -> tuple[int, ...]:
     return tuple(tensor._version for tensor in tensors)
 
 
-def dropout_mask(dropout: float, key: tuple[int, ...], shape: tuple[int, int]) -> Tensor:
+def dropout_masks(
+    dropout: float, seeds: Sequence[int], step: int, layer: int, shape: tuple[int, int], device: torch.device
+) -> list[tuple[slice, Tensor]]:
+    """Neighbouring heads of one seed, and the mask `(B, H)` of a layer in a step, see `_dropout_mask`."""
+    drawn: dict[int, Tensor] = {}
+    groups: list[tuple[slice, Tensor]] = []
+    start = 0
+    for seed, same in itertools.groupby(seeds):
+        stop = start + len(list(same))
+        if seed not in drawn:
+            drawn[seed] = _dropout_mask(dropout, (seed, step, layer), shape).to(device)
+        groups.append((slice(start, stop), drawn[seed]))
+        start = stop
+    return groups
+
+
+def _dropout_mask(dropout: float, key: tuple[int, ...], shape: tuple[int, int]) -> Tensor:
     """A mask `(B, H)` drawn from `key`: 1 / (1 - dropout) with probability 1 - dropout (to 1/65536), else 0.
 
     Sixteen bits decide about a unit; a mask of fewer rows is the beginning of one of more.

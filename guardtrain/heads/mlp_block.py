@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from guardtrain.heads.mlp import MLPBank, dropout_mask
+from guardtrain.heads.mlp import MLPBank, dropout_masks
 from guardtrain.heads.products import product_dtype
 
 
@@ -91,7 +88,8 @@ class MLPBlock:
                 torch.sub(after[:, self.images :: 2], after[:, self.images + 1 :: 2], out=self._along)
             after.relu_()
             if self.bank.dropout:
-                for some, mask in self._masks(step, layer, after.shape[1], after.shape[2]):
+                seeds, shape = self.bank.seeds[self.heads], (after.shape[1], after.shape[2])
+                for some, mask in dropout_masks(self.bank.dropout, seeds, step, layer, shape, after.device):
                     after[some].mul_(mask)
             torch.sign(after, out=self._passed[layer])  # 1 where a unit passes a slope on, 0 where not
             below = after
@@ -186,15 +184,6 @@ class MLPBlock:
     def _pairwise(rows: Tensor) -> Tensor:
         """`(k, halves, H)` as `(k, halves / 2, 2, H)`."""
         return rows.view(len(rows), -1, 2, rows.shape[2])
-
-    def _masks(self, step: int, layer: int, rows: int, width: int) -> Sequence[tuple[slice, Tensor]]:
-        """The dropout of a layer: neighbouring heads of one seed, and their mask `(rows, width)`."""
-        found, start = [], 0
-        for seed, same in itertools.groupby(self.bank.seeds[self.heads]):
-            stop = start + len(list(same))
-            found.append((slice(start, stop), dropout_mask(self.bank.dropout, (seed, step, layer), (rows, width))))
-            start = stop
-        return found
 
     def _weight(self, layer: int) -> Tensor:
         """The weights of a layer, as products take them."""

@@ -77,7 +77,7 @@ class Mixer:
         self.real = real
         self.pairs = pairs
         self._orders: dict[tuple[str, int], np.ndarray] = {}
-        self._folds: dict[tuple[int, int, bool], tuple[np.ndarray, np.ndarray]] = {}
+        self._folds: dict[tuple[int, int, str], tuple[np.ndarray, np.ndarray]] = {}
 
     @property
     def supply(self) -> Supply:
@@ -98,9 +98,9 @@ class Mixer:
 
         For one seed, the real rows of any two mixtures are prefixes of one ordering (`order_real`), but for the control
         `balanced`, and so are the pair rows of any two with the same control (`order_pairs`, also for `shuffled`, or
-        `order_unpaired`). With `exact` rounding both
-        numbers grow with the budget, so a smaller budget's images are a subset of a larger one's; with `nearest`
-        the number of real images in `replace` may fall by up to 2 from one budget to the next.
+        `order_unpaired`). With `exact` rounding both numbers grow with the budget, so a smaller budget's images are a
+        subset of a larger one's; with `nearest` the number of real images in `replace` may fall by up to 2 from one
+        budget to the next.
         Every mixture holds both classes.
 
         Raises:
@@ -191,7 +191,7 @@ class Mixer:
     def _dealt(self, mixture: Mixture, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The folds of all of the real and of the pair pool, along the orderings of the mixture's seed and control."""
         ordering = _ordering(mixture.control)
-        key = (mixture.seed, k, ordering == "unpaired")
+        key = (mixture.seed, k, ordering)
         if key not in self._folds:
             pools = [(self.real, self._order("real", mixture.seed))]
             if self.pairs is not None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 from PIL import Image
@@ -109,7 +110,11 @@ class SceneSource:
         return DEFAULT_ARTEFACT[self.pool] if self.edit_artefact is None else self.edit_artefact
 
     def records(self) -> Records:
-        """The record table of the pool: `image` is null, and a further column `context` names each background."""
+        """The record table of the pool, made once: `image` is null; a column `context` names each background."""
+        return self._records
+
+    @cached_property
+    def _records(self) -> Records:
         rows = [self._plan(i) for i in range(self.n)]
         contexts = {row.scene: row for row in reversed(rows)}  # of a pair the first half
         scenes = {scene: render.sample_context(*self._thrown(row)).name for scene, row in contexts.items()}

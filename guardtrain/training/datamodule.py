@@ -110,7 +110,7 @@ class EmbeddingDataModule(L.LightningDataModule):
         for plan in plans:
             self.is_pair[torch.from_numpy(np.concatenate([plan.train[:0], *plan.parts[1:]]))] = True
         self.lift, self.share = self._pair_masses()
-        self.pair_stream, self.pair_rows = self._whole_pairs(batch_size if all_pairs else pairs_a_step(batch_size))
+        self._pair_stream, self._pair_rows = self._whole_pairs(batch_size if all_pairs else pairs_a_step(batch_size))
         self._same: BankBatch | None = None  # where every step sees the same rows
 
     def setup(self, stage: str) -> None:
@@ -119,7 +119,7 @@ class EmbeddingDataModule(L.LightningDataModule):
             self.embeddings, self.labels = self.embeddings.to(device), self.labels.to(device)
             self.class_weights = self.class_weights.to(device)
             self.is_pair, self.lift = self.is_pair.to(device), self.lift.to(device)
-            self.share, self.pair_rows = self.share.to(device), self.pair_rows.to(device)
+            self.share, self._pair_rows = self.share.to(device), self._pair_rows.to(device)
             self._same = None
 
     def teardown(self, stage: str) -> None:
@@ -143,7 +143,7 @@ class EmbeddingDataModule(L.LightningDataModule):
         """The rows of optimisation step `step` (from 0); the same tensors where all steps see the same rows."""
         if self._same is None:
             batch = self._bank_batch(self.stream.batch(step))
-            if not self.stream.constant or self.pair_stream is not None:
+            if not self.stream.constant or self._pair_stream is not None:
                 return batch
             self._same, self._rows = batch, None  # its rows are its own now
         return self._same._replace(step=step)
@@ -158,9 +158,9 @@ class EmbeddingDataModule(L.LightningDataModule):
         weights = batch.weight.to(self.labels.device) * self.class_weights.gather(1, labels.long())
         weights = torch.where(self.is_pair[index], weights * self.lift[:, None], weights)
         pair_weights = weights.new_zeros(len(index), 0)
-        if self.pair_stream is not None and steps:
-            chosen = self.pair_stream.batch(batch.step)
-            halves = self.pair_rows.gather(1, chosen.index.to(index.device)[:, :, None].expand(-1, -1, 2))  # (R, P, 2)
+        if self._pair_stream is not None and steps:
+            chosen = self._pair_stream.batch(batch.step)
+            halves = self._pair_rows.gather(1, chosen.index.to(index.device)[:, :, None].expand(-1, -1, 2))  # (R, P, 2)
             index = torch.cat([index, halves.flatten(1)], dim=1)
             pair_weights = chosen.weight.to(index.device)
             pair_weights = pair_weights / pair_weights.sum(1, keepdim=True).clamp_min(1) * self.share[:, None]

@@ -29,6 +29,7 @@ class GuardModule(L.LightningModule):
             stops.
         seed: seeds dropout.
         noise: what is added to the rows of a step; None adds nothing.
+        in_blocks: whether `BlockwiseSteps` trains the bank, a few heads at a time.
 
     Attributes:
         head_losses: `(R,)` penalised training losses of the last evaluation.
@@ -46,11 +47,12 @@ class GuardModule(L.LightningModule):
         patience: int | None = None,
         seed: int = 0,
         noise: RowNoise | None = None,
+        in_blocks: bool = False,
     ) -> None:
         super().__init__()
         self.bank, self.make_optimizer = bank, optimizer
         self.register_buffer("penalty", penalty, persistent=False)
-        self.patience, self.seed, self.noise = patience, seed, noise
+        self.patience, self.seed, self.noise, self.in_blocks = patience, seed, noise, in_blocks
         self.head_losses = torch.empty(0)
         self.held_out_curve: list[Tensor] = []
         self._blocks: BlockwiseSteps | None = None
@@ -61,8 +63,9 @@ class GuardModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Let heads that are trained a few at a time be so."""
-        optimizer, data = self._optimizer(), self.trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(optimizer, BankAdamW) and type(self.bank) is MLPBank and self.device.type == "cpu":
+        if self.in_blocks:
+            optimizer, data = self._optimizer(), self.trainer.datamodule  # type: ignore[attr-defined]
+            assert isinstance(optimizer, BankAdamW) and isinstance(self.bank, MLPBank)
             self._blocks = BlockwiseSteps(self.bank, optimizer, data, self.noise)
 
     def training_step(self, batch: StepRange, batch_idx: int) -> Tensor | None:

@@ -95,7 +95,7 @@ class LinearOptimum:
         )
         dim, count = embeddings.shape[1], len(heads)
         if held_out:
-            self._judged = [_judged(compact[head.plan], head.left_out).to(device) for head in heads]
+            self._left_out = [_left_out(compact[head.plan], head.left_out).to(device) for head in heads]
             self._x, self._labels = self.basis.project(rows), labels.to(device)[torch.from_numpy(used).to(device)]
         self._mean, square = self.loss.moments(dim)
         spread = (square - self._mean.square().sum(1)) / dim
@@ -249,7 +249,7 @@ class LinearOptimum:
         """`(R,)` 1 - AUROC of the heads on the images they leave out: an intercept changes nothing of that."""
         weights = self.points[:, : self._x.shape[1]].to(self._x.dtype)
         found = []
-        for weight, rows in zip(weights, self._judged, strict=True):
+        for weight, rows in zip(weights, self._left_out, strict=True):
             found.append(1 - auroc_of(rank((self._x[rows] @ weight)[None].nan_to_num(), self._labels[rows])))
         return torch.cat(found)
 
@@ -284,7 +284,7 @@ class LinearOptimum:
         self._solver = None
 
 
-def _judged(plan: RunPlan, fold: int) -> Tensor:
+def _left_out(plan: RunPlan, fold: int) -> Tensor:
     """`(m,)` int64 rows of a plan's images in one of its folds."""
     assert plan.folds is not None, "a head that is judged leaves a fold out"
     return torch.from_numpy(plan.train[plan.folds == fold])

@@ -130,6 +130,7 @@ def _run_steps(work: Work, plans: Sequence[RunPlan], hyper: Candidates, title: s
         patience=selection.patience if evaluates else None,
         seed=plans[0].seed,
         noise=RowNoise(recipe.optimizer.noise, embeddings, plans) if recipe.optimizer.noise else None,
+        in_blocks=_in_blocks(recipe, bank),
     )
     every = trainer_settings.checkpoint_every
     data = EmbeddingDataModule(

@@ -118,6 +118,20 @@ def test_pair_metrics_are_of_pairs_that_no_candidate_saw(curve: Curve) -> None:
     assert picked.value == pytest.approx(right[picked.run]) == pytest.approx(max(right.values()))
 
 
+def test_the_best_by_another_set_may_be_a_run_that_the_judging_set_lacks(curve: Curve) -> None:
+    (test,) = set(curve.frame["test"])
+    absent = curve.frame["run"].iloc[-1]
+    other = curve.frame.assign(test="other", auroc=0.5)
+    other.loc[other["run"] == absent, "auroc"] = 1.0
+    frame = pd.concat([curve.frame[curve.frame["run"] != absent], other], ignore_index=True)
+    picked = pick_run(
+        frame, curve.pools, curve.runs, curve.folder, PickSettings(metric="auroc", on="test", test=str(test))
+    )
+    assert picked.run != absent
+    point = curve.runs[absent].point
+    assert any(f"n {point.budget:,}, ρ {point.ratio:g}, seed {point.seed}" in line for line in picked.beside)
+
+
 def test_what_is_seen_or_a_test_set_is_never_asked(curve: Curve) -> None:
     with pytest.raises(DataError, match=r"of seed 0 there are 4 and 4: .*pick\.budget=.*split: val.*pick\.on=test"):
         curve.pick(metric="auroc")

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtri
 
-from guardtrain.curves.audit.permuting import family_p_values, moved_rows
-from guardtrain.curves.bootstrap import group_draws, interval, weighted_metric
+from guardtrain.curves.audit.permuting import ALPHA, family_p_values, moved_rows
+from guardtrain.curves.bootstrap import NO_PAIRS, group_draws, group_index, interval, weighted_metric
 from guardtrain.curves.scores import Scores
 
-MEASURES = ("recall", "fpr", "auroc")
-ALPHA = 0.05
+_LABELS_OF = {"recall": (1,), "fpr": (0,), "auroc": (0, 1)}  # labels of the images that a measure is of
+MEASURES = tuple(_LABELS_OF)
 FPR = 0.05  # of each part, at the threshold that recall and false positive rate are read at
 PERMUTATIONS = 499
 _LEAST = 10  # images of a label with a value
@@ -55,7 +55,7 @@ class AttributeScores:
     """What is known of n images of a part.
 
     Args:
-        logits, labels, groups, values: `(n,)` each; a value is a name or None.
+        logits, labels, groups, values: `(n,)` each; a value is anything, or None.
     """
 
     logits: np.ndarray
@@ -96,7 +96,8 @@ def _of_part(
 ) -> list[tuple[Gap, np.ndarray]]:
     order = np.argsort(part.logits, kind="stable")
     logits, labels = part.logits[order], part.labels[order].astype(np.int64)
-    group = np.unique(part.groups.astype(str), return_inverse=True)[1][order]
+    group, n_groups = group_index(part.groups)
+    group = group[order]
     texts = np.array(["" if value is None else str(value) for value in part.values], dtype=object)[order].astype(str)
     names, counts = np.unique(texts[texts != ""], return_counts=True)
     names = names[np.argsort(-counts, kind="stable")][:_MOST_VALUES]
@@ -116,12 +117,12 @@ def _of_part(
             for row, (of, measure) in enumerate(asked):
                 if of == i:
                     null[row, start : start + width] = np.abs(differences[measure])
-    draws = group_draws(int(group.max()) + 1, replicates, rng)
+    draws = group_draws(n_groups, replicates, rng)
     out = []
     for row, (i, measure) in enumerate(asked):
         own = codes == i
         figure, rest = (float(_figures(mask[:, None], labels, above)[measure][0]) for mask in (own, ~own))
-        counted = own & (labels == {"recall": 1, "fpr": 0}[measure]) if measure != "auroc" else own
+        counted = own & np.isin(labels, _LABELS_OF[measure])
         low, high = (
             _of_auroc(logits[own], labels[own], group[own], draws)
             if measure == "auroc"
@@ -149,8 +150,7 @@ def _threshold(safe: np.ndarray) -> float:
 
 
 def _enough(own: np.ndarray, labels: np.ndarray, measure: str) -> bool:
-    needed = {"recall": (1,), "fpr": (0,), "auroc": (0, 1)}[measure]
-    return all(int((side & (labels == label)).sum()) >= _LEAST for side in (own, ~own) for label in needed)
+    return all(int((side & (labels == label)).sum()) >= _LEAST for side in (own, ~own) for label in _LABELS_OF[measure])
 
 
 def _differences(own: np.ndarray, labels: np.ndarray, above: np.ndarray) -> dict[str, np.ndarray]:
@@ -173,7 +173,6 @@ def _figures(mask: np.ndarray, labels: np.ndarray, above: np.ndarray) -> dict[st
 
 
 def _of_auroc(logits: np.ndarray, labels: np.ndarray, group: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
-    none = np.zeros(0, dtype=np.int64)
-    values = weighted_metric(Scores.of_logits(logits[None]), labels, (none, none), group, draws, "auroc")[0]
+    values = weighted_metric(Scores.of_logits(logits[None]), labels, NO_PAIRS, group, draws, "auroc")[0]
     low, high = interval(values)
     return float(low), float(high)

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.sparse import csr_array
 
-from guardtrain.curves.audit.permuting import family_p_values, shuffled_labels
-from guardtrain.curves.bootstrap import group_draws, interval
+from guardtrain.curves.audit.permuting import ALPHA, family_p_values, shuffled_labels
+from guardtrain.curves.bootstrap import group_draws, group_index, interval
 
 ROW_ORDER = "row order"
+SAME = "the same in all"  # what the reason of such a property begins with
 PERMUTATIONS = 999
 STOP = 0.75  # AUROC from which on a clue is a stop sign
-ALPHA = 0.05
 _LEAST = 10  # images of either label
 _MOST_VALUES = 24  # told apart; of names the rarer ones are one
 _BINS = 16
@@ -129,8 +129,7 @@ def _of_part(
     labels = np.asarray(part.labels).astype(np.int64)
     n_safe, n_unsafe = int((labels == 0).sum()), int((labels == 1).sum())
     few = min(n_safe, n_unsafe) < _LEAST
-    group = np.unique(np.asarray(part.groups).astype(str), return_inverse=True)[1]
-    n_groups = int(group.max(initial=-1)) + 1
+    group, n_groups = group_index(part.groups)
     fold = (rng.permutation(n_groups) % folds)[group]
     draws = group_draws(n_groups, replicates, rng).astype(np.float32)
     moved = shuffled_labels(labels, group, PERMUTATIONS, rng).T.astype(np.float32)
@@ -139,7 +138,7 @@ def _of_part(
         clue = Clue(name, property_name, n_safe=n_safe, n_unsafe=n_unsafe)
         codes, names = coded(values)
         if len(names) < 2:
-            out.append((replace(clue, reason=f"the same in all: {names[0]}" if names else "there are none"), None))
+            out.append((replace(clue, reason=f"{SAME}: {names[0]}" if names else "there are none"), None))
             continue
         if few:
             out.append((replace(clue, reason=f"{_LEAST} images of either label are needed"), None))
@@ -192,7 +191,7 @@ def coded(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 def _coded_names(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """The same of names: the rarer ones are one where there are many."""
+    """`(N,)` numbers of names, and what each is called; where there are many, the rarer ones are one: others."""
     texts = np.array(["none" if value is None else str(value) for value in values], dtype=object)
     names, index, counts = np.unique(texts.astype(str), return_inverse=True, return_counts=True)
     if len(names) <= _MOST_VALUES:
@@ -228,10 +227,10 @@ class _Cells:
 
     def __init__(self, codes: np.ndarray, fold: np.ndarray, values: int, folds: int) -> None:
         self.shape = (folds, values)
-        self.cell = fold * values + codes
+        cell = fold * values + codes
         ones = np.ones(len(codes), dtype=np.float32)
-        self.by_cell = csr_array((ones, (self.cell, np.arange(len(codes)))), shape=(folds * values, len(codes)))
-        self.total = np.bincount(self.cell, minlength=folds * values).reshape(self.shape)
+        self.by_cell = csr_array((ones, (cell, np.arange(len(codes)))), shape=(folds * values, len(codes)))
+        self.total = np.bincount(cell, minlength=folds * values).reshape(self.shape)
 
     def auroc(self, labels: np.ndarray) -> np.ndarray:
         """`(P,)` of labels `(N, P)`, each voting with its own shares."""

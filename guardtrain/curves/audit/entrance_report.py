@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from guardtrain.curves.audit.attributes import FPR, Gap
-from guardtrain.curves.audit.clues import ROW_ORDER, STOP, Clue
+from guardtrain.curves.audit.attributes import FPR, MEASURES, Gap
+from guardtrain.curves.audit.clues import ROW_ORDER, SAME, STOP, Clue
 from guardtrain.curves.audit.files import NO_FILES
 from guardtrain.curves.audit.labels import Inverted, LabelCheck
 from guardtrain.curves.audit.measure import LABELS, Audit
@@ -38,7 +38,7 @@ def clue_table(audit: Audit) -> str:
             rows.append([f"  {clue.name}", *values, _flag(clue)])
         if same := _same(own):
             rows.append([f"  the same in all: {same}"])
-        if few := [clue for clue in own if clue.reason and not clue.reason.startswith(_SAME)]:
+        if few := [clue for clue in own if clue.reason and not clue.reason.startswith(SAME)]:
             rows.append([f"  {', '.join(clue.name for clue in few)}: {few[0].reason}"])
     note = (
         "How well each alone tells the label of images left out (AUROC: .5 or less is guessing, 1 always right), with "
@@ -73,7 +73,7 @@ def label_table(audit: Audit) -> str:
             about = "–" if np.isnan(check.pairs_expected) else f"{check.pairs_expected:,.0f}"
             values = [f"{check.n_pairs:,}", f"{len(check.pairs):,}", f"{check.sometimes:,}", about]
             rows.append([named(check.part), *values, p_text(check.pairs_p_value)])
-        blocks.append(table("", rows).removeprefix("\n"))
+        blocks.append(table("", rows))
         for check in paired:
             blocks += [clipped(_pair_line(pair)) for pair in check.pairs[:_SHOWN] if check.swapped]
     note = (
@@ -95,8 +95,7 @@ def gap_table(audit: Audit) -> str:
         own = [gap for gap in audit.gaps if gap.part == part]
         for value in dict.fromkeys(gap.value for gap in own):
             of = {gap.measure: gap for gap in own if gap.value == value}
-            short = value if len(value) <= _LONGEST else f"{value[: _LONGEST - 1]}…"
-            rows.append([f"  {short}", *(_gap_cell(of.get(measure)) for measure in ("recall", "fpr", "auroc"))])
+            rows.append([f"  {clipped(value, _LONGEST)}", *(_gap_cell(of.get(measure)) for measure in MEASURES)])
     note = (
         f"As the readers' scores have it, at the threshold of {100 * FPR:.0f} % false positives in the part; brackets: "
         "95 %. !: another figure than all other images of the part have, all lines considered (p ≤ .05)."
@@ -127,7 +126,7 @@ def entrance_findings(audit: Audit) -> tuple[list[str], list[str]]:
 
 
 def entrance_rows(audit: Audit) -> list[dict[str, Any]]:
-    """Every figure as a row of `audit_rows`."""
+    """Rows for `audit_rows` of the clues, the checked labels and the gaps; columns that are empty are left out."""
     rows: list[dict[str, Any]] = []
     for clue in audit.clues:
         about: dict[str, Any] = {"section": "unseen", "part": clue.part, "property": clue.name}
@@ -165,12 +164,10 @@ def suspect_rows(audit: Audit) -> list[dict[str, Any]]:
                     "kind": "image",
                     "part": check.part,
                     "id": doubt.id,
-                    "pair_id": "",
                     "label": LABELS[doubt.label],
                     "read_as_unsafe": round(doubt.unsafe, 4),
-                    "margin": "",
                     "probably_wrong": round(doubt.wrong, 4),
-                    "image": doubt.image or "",
+                    "image": doubt.image,
                 }
             )
         for pair in check.pairs:
@@ -182,10 +179,8 @@ def suspect_rows(audit: Audit) -> list[dict[str, Any]]:
                         "id": record,
                         "pair_id": pair.pair_id,
                         "label": label,
-                        "read_as_unsafe": "",
                         "margin": round(pair.margin, 4),
-                        "probably_wrong": "" if np.isnan(pair.wrong) else round(pair.wrong, 4),
-                        "image": "",
+                        "probably_wrong": round(pair.wrong, 4),
                     }
                 )
     return rows
@@ -194,13 +189,12 @@ def suspect_rows(audit: Audit) -> list[dict[str, Any]]:
 SUSPECT_COLUMNS = (
     "kind", "part", "id", "pair_id", "label", "read_as_unsafe", "margin", "probably_wrong", "image",
 )  # fmt: skip
-_SAME = "the same in all"
 
 
 def _same(clues: list[Clue]) -> str:
     """The properties that are the same in all images, with their values."""
-    same = [clue for clue in clues if clue.reason.startswith(_SAME)]
-    return ", ".join(f"{clue.name} ({clue.reason.removeprefix(_SAME).removeprefix(': ')})" for clue in same)
+    same = [clue for clue in clues if clue.reason.startswith(SAME)]
+    return ", ".join(f"{clue.name} ({clue.reason.removeprefix(SAME).removeprefix(': ')})" for clue in same)
 
 
 def _flag(clue: Clue) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from guardtrain.curves.audit.clues import ROW_ORDER, PartClues
+from guardtrain.curves.audit.permuting import whole_groups
 from guardtrain.embeddings import Embeddings
 from guardtrain.errors import DataError
 from guardtrain.file_names import path_on_disk
@@ -18,7 +19,6 @@ from guardtrain.records import Records
 from guardtrain.sources.file_facts import FileFacts, file_facts
 from guardtrain.sources.images import is_url, read_encoded
 
-FILE_PROPERTIES = ("format", "bytes", "width", "height", "aspect", "bytes per pixel", "JPEG tables", "mode", "EXIF")
 NO_FILES = "embeddings alone: there are no image files to look at"
 DRAWN = "the images are drawn: there are no files to look at"
 NOT_FOUND = "the image files are not there: nothing of them could be looked at"
@@ -54,7 +54,8 @@ def look(part: Embeddings, source: Any | None, *, most: int = 2000, seed: int = 
     Returns:
         Their properties, those of files where there are any; and how far files could be looked at.
     """
-    rows = _drawn(part.records, most, seed)
+    order = np.argsort(part.records.ids.astype(str), kind="stable")
+    rows = order[whole_groups(part.records.groups[order].astype(str), most, np.random.default_rng(seed))]
     records = part.records.take(rows)
     columns: dict[str, np.ndarray] = {}
     reason, unreadable = NO_FILES, 0
@@ -64,10 +65,9 @@ def look(part: Embeddings, source: Any | None, *, most: int = 2000, seed: int = 
         reader, reason = _reader(source, records, at)
         if reader is not None:
             facts = _read(reader, np.argsort(at, kind="stable"))
-            unreadable = sum(isinstance(fact, OSError) for fact in facts)
-            known = [fact if isinstance(fact, FileFacts) else None for fact in facts]
-            columns = _columns(known) if any(known) else {}
-            reason = "" if any(known) else NOT_FOUND
+            unreadable = facts.count(None)
+            columns = _columns(facts) if any(facts) else {}
+            reason = "" if any(facts) else NOT_FOUND
     columns["source"] = records.sources
     if source is not None:
         columns[ROW_ORDER] = at.astype(np.float64)
@@ -88,16 +88,17 @@ def _reader(source: Any, records: Records, at: np.ndarray) -> tuple[Callable[[in
     return lambda i: read_encoded(str(uris[i])), ""
 
 
-def _read(reader: Callable[[int], bytes], order: np.ndarray) -> list[FileFacts | OSError]:
-    """The facts of every file, read in `order` (n,), that of the source: going back in a Parquet file is slow."""
+def _read(reader: Callable[[int], bytes], order: np.ndarray) -> list[FileFacts | None]:
+    """The facts of every file, None where there are none; read in `order` (n,), that of the source.
 
-    def fact(i: int) -> FileFacts | OSError:
+    Going back in a Parquet file is slow.
+    """
+
+    def fact(i: int) -> FileFacts | None:
         try:
             return file_facts(reader(i))
-        except OSError as error:
-            return error
-        except DataError as error:  # a record of the source without an image
-            return OSError(str(error))
+        except (OSError, DataError):  # no image, or a record of the source without one
+            return None
 
     with ThreadPoolExecutor(_THREADS) as threads:
         found = dict(zip(order.tolist(), threads.map(fact, order.tolist()), strict=True))
@@ -105,7 +106,7 @@ def _read(reader: Callable[[int], bytes], order: np.ndarray) -> list[FileFacts |
 
 
 def _columns(facts: list[FileFacts | None]) -> dict[str, np.ndarray]:
-    """`FILE_PROPERTIES` of facts; of a file that cannot be read there is none."""
+    """The properties of files by name; of a file that cannot be read there is none."""
 
     def numbers(get: Callable[[FileFacts], float | None]) -> np.ndarray:
         values = [None if fact is None else get(fact) for fact in facts]
@@ -145,13 +146,3 @@ def _tables(tables: list[tuple[int, ...]], quality: np.ndarray) -> np.ndarray:
 
 
 _LETTERS = "bcdefghijklmnopqrstuvw"
-
-
-def _drawn(records: Records, most: int, seed: int) -> np.ndarray:
-    """Rows of at most about `most` images in whole groups, in the order of their ids."""
-    order = np.argsort(records.ids.astype(str), kind="stable")
-    if len(order) <= most:
-        return order
-    _, index, sizes = np.unique(records.groups[order].astype(str), return_inverse=True, return_counts=True)
-    drawn = np.random.default_rng(seed).permutation(len(sizes))
-    return order[np.isin(index, drawn[np.cumsum(sizes[drawn]) <= most])]

@@ -9,13 +9,12 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from guardtrain.curves.audit.noise import NoiseFit, confident_issues, fit_noise
-from guardtrain.curves.audit.permuting import holm
+from guardtrain.curves.audit.permuting import ALPHA, holm, whole_groups
 from guardtrain.curves.audit.readers import out_of_fold
 from guardtrain.curves.audit.stacked import StackedRows
 from guardtrain.embeddings import Embeddings
 from guardtrain.metrics import record_pairs
 
-ALPHA = 0.05
 _LEAST = 20  # images of either label, or pairs, for a fit
 
 
@@ -123,7 +122,7 @@ def check_labels(
     groups = np.concatenate([part.records.groups for part in parts.values()]).astype(str)
     labels = np.concatenate([part.records.labels for part in parts.values()]).astype(np.int64)
     rng = np.random.default_rng(seed)
-    rows = _drawn(groups, most, rng)
+    rows = whole_groups(groups, most, rng)
     ends = np.cumsum([len(part) for part in parts.values()])
     part_of = np.searchsorted(ends, rows, side="right")
     scores = np.zeros((0, len(rows), 2))
@@ -147,16 +146,17 @@ def check_labels(
 
 def _checked(name: str, part: Embeddings, rows: np.ndarray, scores: np.ndarray, fit: NoiseFit) -> LabelCheck:
     """One part's answers, of its `rows` (n,) and what the readers say of them (S, n, 2)."""
-    labels = part.records.labels[rows].astype(np.int64)
-    check = LabelCheck(name, len(rows), len(part))
-    ids, uris = part.records.ids, part.records.take(rows).image_uris()
-    unsafe = fit.probability
+    labels, unsafe = part.records.labels[rows].astype(np.int64), fit.probability
+    issues = confident_issues(unsafe, labels)
+    doubted = part.records.take(rows[issues])
     images = tuple(
-        Doubt(str(ids[rows[i]]), uris[i], int(labels[i]), float(unsafe[i]), float(fit.wrong[i]))
-        for i in confident_issues(unsafe, labels).tolist()
+        Doubt(str(one), uri, int(labels[i]), float(unsafe[i]), float(fit.wrong[i]))
+        for one, uri, i in zip(doubted.ids, doubted.image_uris(), issues.tolist(), strict=True)
     )
-    check = replace(
-        check,
+    check = LabelCheck(
+        name,
+        len(rows),
+        len(part),
         agreement=float(roc_auc_score(labels, fit.logits)),
         expected=fit.expected,
         p_value=fit.p_value,
@@ -199,13 +199,3 @@ def _corrected(checks: list[LabelCheck]) -> list[LabelCheck]:
         replace(check, p_value=float(own[0]), pairs_p_value=float(own[1]))
         for check, own in zip(checks, adjusted, strict=True)
     ]
-
-
-def _drawn(groups: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """About `most` rows in whole groups, ascending; all where there are no more."""
-    if len(groups) <= most:
-        return np.arange(len(groups))
-    _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    order = rng.permutation(len(sizes))
-    kept = order[np.cumsum(sizes[order]) <= most]
-    return np.flatnonzero(np.isin(index, kept))

@@ -188,8 +188,7 @@ def _gaps(parts: Mapping[str, Embeddings], readings: Mapping[str, Reading], sett
         records = parts[name].records
         if settings.attribute in records.table.column_names:
             own = records.take(reading.rows)
-            values = np.array([None if v is None else str(v) for v in own.column(settings.attribute)], dtype=object)
-            scored[name] = AttributeScores(reading.logits, own.labels, own.groups, values)
+            scored[name] = AttributeScores(reading.logits, own.labels, own.groups, own.column(settings.attribute))
     return gaps(scored, replicates=settings.replicates, seed=settings.seed)
 
 
@@ -231,7 +230,7 @@ def _questions(parts: dict[str, Embeddings], settings: AuditSettings) -> list[Qu
     for name in largest:
         words = (f"from {name}", f"not from {name}")
         asked.append(("source", f"source '{name}'", np.asarray(sources == name, dtype=bool), known, words))
-    out: list[Question] = []
+    out, readouts = list[Question](), dict[tuple[int, str], Readout]()
     for label in LABELS:
         divided: dict[bytes, str] = {}
         for kind, name, has, counted, words in asked:
@@ -240,11 +239,10 @@ def _questions(parts: dict[str, Embeddings], settings: AuditSettings) -> list[Qu
             canonical = own if not len(own) or own[0] else ~own
             key = rows.tobytes() + canonical.tobytes()
             if key in divided and own.any() and not own.all():
-                earlier = next(q for q in out if q.label == label and q.name == divided[key])
-                out.append(Question(kind, name, label, earlier.readout, earlier.name))
+                out.append(Question(kind, name, label, readouts[label, divided[key]], divided[key]))
                 continue
             divided[key] = name
-            readout = readability(
+            readouts[label, name] = readability(
                 x.take(rows),
                 own,
                 groups[rows],
@@ -255,12 +253,8 @@ def _questions(parts: dict[str, Embeddings], settings: AuditSettings) -> list[Qu
                 seed=[settings.seed, label, zlib.crc32(name.encode())],
                 words=words,
             )
-            out.append(Question(kind, name, label, readout))
-    asked_once = [question for question in out if not question.same_as]
-    judged = {
-        (question.label, question.name): readout
-        for question, readout in zip(asked_once, corrected([question.readout for question in asked_once]), strict=True)
-    }
+            out.append(Question(kind, name, label, readouts[label, name]))
+    judged = dict(zip(readouts, corrected(list(readouts.values())), strict=True))
     return [replace(question, readout=judged[question.label, question.same_as or question.name]) for question in out]
 
 

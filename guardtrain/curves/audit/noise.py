@@ -22,16 +22,12 @@ class NoiseFit:
         logits: `(N,)` of being unsafe, by a logistic regression on the scores that takes all labels for right.
         weights: `(K,)` of the scores in it.
         wrong: `(N,)` probability that the image's label is wrong.
-        share_unsafe: estimated share of images that are safe and labelled unsafe, of all safe ones; `share_safe` the
-            reverse.
         p_value: of all labels being right.
     """
 
     logits: np.ndarray
     weights: np.ndarray
     wrong: np.ndarray
-    share_unsafe: float
-    share_safe: float
     p_value: float
 
     @property
@@ -114,7 +110,7 @@ def fit_noise(scores: np.ndarray, labels: np.ndarray, *, symmetric: bool = False
     whole = np.where(y == 1, told + (1 - b) * right, told + (1 - a) * (1 - right))
     wrong = told / np.maximum(whole, 1e-12)
     weights = clean.x[: scores.shape[1]] / scale
-    return NoiseFit(x @ clean.x, weights, wrong, a, b, float(chi2.sf(gain, n_shares)))
+    return NoiseFit(x @ clean.x, weights, wrong, float(chi2.sf(gain, n_shares)))
 
 
 def confident_issues(probability: np.ndarray, labels: np.ndarray) -> np.ndarray:

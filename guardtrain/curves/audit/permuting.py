@@ -4,6 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+ALPHA = 0.05  # below which a p-value says something
+
+
+def whole_groups(groups: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """About `most` rows in whole groups, ascending; all where there are no more."""
+    if len(groups) <= most:
+        return np.arange(len(groups))
+    _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = rng.permutation(len(sizes))
+    kept = order[np.cumsum(sizes[order]) <= most]
+    return np.flatnonzero(np.isin(index, kept))
+
 
 def moved_rows(group: np.ndarray, count: int, rng: np.random.Generator, labels: np.ndarray | None = None) -> np.ndarray:
     """Which row each row's value comes from when whole groups change places with others of their size, `count` times.

@@ -11,6 +11,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from guardtrain.curves.audit.geometry import unit
 from guardtrain.curves.audit.stacked import StackedRows
+from guardtrain.curves.bootstrap import group_index
 
 SEEDS = 5  # divisions into folds
 NEIGHBOURS = 20
@@ -52,9 +53,9 @@ def out_of_fold(
     True
     """
     x = np.asarray(embeddings, dtype=np.float32)
-    group = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
+    group, n_groups = group_index(groups)
     rng = np.random.default_rng(seed)
-    fold = np.stack([(rng.permutation(int(group.max()) + 1) % folds)[group] for _ in range(seeds)])
+    fold = np.stack([(rng.permutation(n_groups) % folds)[group] for _ in range(seeds)])
     nearest = _nearest(unit(x), group)
     return np.stack([_linear(x, labels, fold), _voted(nearest, labels, fold)], axis=2)
 

@@ -20,15 +20,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from guardtrain.blas import one_thread
-from guardtrain.curves.audit.permuting import holm, moved_rows
+from guardtrain.curves.audit.permuting import ALPHA, holm, moved_rows
 from guardtrain.curves.audit.stacked import StackedRows
-from guardtrain.curves.bootstrap import group_draws, group_index, interval, weighted_metric
+from guardtrain.curves.bootstrap import NO_PAIRS, group_draws, group_index, interval, weighted_metric
 from guardtrain.curves.scores import Scores
 from guardtrain.curves.statistics import CONFIDENCE
 from guardtrain.errors import DataError
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, on features of unit mean square
-ALPHA = 0.05
 _INNER_FOLDS = 3
 _MOST_ITERATIONS = 200
 _TOLERANCE = 1e-3  # an AUROC asks for directions, not for digits
@@ -131,8 +130,7 @@ def readability(
     has = np.asarray(has).astype(bool)
     if matrix.ndim != 2 or has.shape != (len(matrix),) or np.shape(groups) != (len(matrix),):
         raise DataError(f"A readout takes (N, D), (N,), (N,); it got {matrix.shape}, {has.shape}, {np.shape(groups)}.")
-    none = np.zeros(0, dtype=np.int64)
-    group, count = group_index(np.asarray(groups), (none, none))
+    group, count = group_index(np.asarray(groups))
     sides = [len(np.unique(group[has == side])) for side in (True, False)]
     if min(sides) < 2 * folds:
         n = (int(has.sum()), int((~has).sum()))
@@ -272,13 +270,10 @@ def _resampled(
 ) -> np.ndarray:
     """(B,) what `_within_folds` is on resampled groups."""
     draws = group_draws(int(group.max()) + 1, replicates, rng)
-    none = np.zeros(0, dtype=np.int64)
     total, weight = np.zeros(replicates), np.zeros(replicates)
     for _, test in splits:
         labels = has[test].astype(np.int64)
-        values = weighted_metric(
-            Scores.of_logits(scores[None, test]), labels, (none, none), group[test], draws, "auroc"
-        )[0]
+        values = weighted_metric(Scores.of_logits(scores[None, test]), labels, NO_PAIRS, group[test], draws, "auroc")[0]
         drawn = draws[group[test]].astype(np.float64)
         couples = drawn[has[test]].sum(axis=0) * drawn[~has[test]].sum(axis=0)
         total += np.where(couples > 0, values, 0) * couples

@@ -211,7 +211,7 @@ def _geometry_of(audit: Audit, parts: Sequence[str]) -> str:
         rows.append(["  of one category", *(number_text(g.same_category) for g in every)])
     rows.append(["  of halves that are no pairs", *(number_text(g.unpaired) for g in every)])
     rows.append(["mean difference and real data's", *(number_text(g.with_real) for g in every)])
-    return table("", rows).removeprefix("\n")
+    return table("", rows)
 
 
 def _on_edits(audit: Audit) -> list[str]:

@@ -14,7 +14,7 @@ def table(title: str, rows: Sequence[Sequence[str]], left: int = 1, words: bool 
     """Columns as wide as they need; the first `left` flush left. A short row's last cell may run over.
 
     Args:
-        title: the line above.
+        title: the line above; "" for none.
         rows: the first is the head.
         left: columns flush left.
         words: the last column is flush left, too, and what is too long of it is cut off.
@@ -32,12 +32,12 @@ def table(title: str, rows: Sequence[Sequence[str]], left: int = 1, words: bool 
         line = ("  " + "   ".join(cells)).rstrip()
         lines.append(clipped(line) if words else line)
     rule = "  " + "─" * (max(map(len, lines)) - 2)
-    return "\n".join([title, lines[0], rule, *lines[1:]])
+    return "\n".join([*([title] if title else []), lines[0], rule, *lines[1:]])
 
 
-def clipped(line: str) -> str:
-    """A line that is no wider than the page."""
-    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
+def clipped(line: str, width: int = WIDTH) -> str:
+    """A line that is no wider than the page, or than `width` characters."""
+    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def wrapped(text: str) -> str:

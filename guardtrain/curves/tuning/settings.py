@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from guardtrain.curves.results import METRICS
+from guardtrain.curves.results import LOWER_IS_BETTER, METRICS
 from guardtrain.errors import ConfigError
 
 LOG_LOSS = "log_loss"
@@ -69,4 +69,4 @@ class TuneSettings:
 
 def lower_is_better(metric: str) -> bool:
     """Whether a search for `metric` goes down."""
-    return metric == LOG_LOSS or "lower is better" in METRICS[metric]
+    return metric == LOG_LOSS or metric in LOWER_IS_BETTER
