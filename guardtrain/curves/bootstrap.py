@@ -43,7 +43,8 @@ BOOTSTRAP_METRICS = ("auroc", "accuracy", "brier", *_PAIR_TERMS)
 _COMPUTED_OF = {"auroc": "ranked", "pair_ranking": "ranked", "pair_margin": "log_odds"}  # the rest: probabilities
 
 _RUNS_AT_ONCE = 64
-_BLOCK_BYTES = 64 << 20  # of the weights (images × replicates) and the scores held at once
+_BLOCK_BYTES = 64 << 20  # of the weights (groups × replicates) held at once where they go into one matrix product
+_CACHE_BYTES = 1 << 19  # of the same where they are gone over again and again: a core's own cache holds that
 
 PairColumns = tuple[np.ndarray, np.ndarray]
 NO_PAIRS: PairColumns = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
@@ -194,11 +195,10 @@ def weighted_metric(
             f"{len(labels)} images and go up to {group.max() if len(group) else '–'}."
         )
     out = np.full((len(values), draws.shape[1]), np.nan)
-    width = max(1, _BLOCK_BYTES // (8 * max(1, len(group))))
     for first in range(0, len(values), _RUNS_AT_ONCE):
         rows = slice(first, first + _RUNS_AT_ONCE)
         if metric == "auroc":
-            _auroc(values[rows].numpy(), truth.numpy(), group, draws, width, out[rows])
+            _auroc(values[rows].numpy(), truth.numpy(), group, draws, out[rows])
             continue
         if metric in _PAIR_TERMS:
             terms, unit = _PAIR_TERMS[metric](values[rows][:, safe], values[rows][:, unsafe]), group[safe.numpy()]
@@ -402,12 +402,16 @@ def _means(terms: np.ndarray, unit: np.ndarray, draws: np.ndarray, out: np.ndarr
         out[:, first : first + width] = by_group @ weights / np.where(total > 0, total, np.nan)
 
 
-def _auroc(
-    scores: np.ndarray, labels: np.ndarray, group: np.ndarray, draws: np.ndarray, width: int, out: np.ndarray
-) -> None:
-    """Weighted AUROC of (R, N) `scores` into (R, B) `out`, `width` replicates at a time."""
+def _auroc(scores: np.ndarray, labels: np.ndarray, group: np.ndarray, draws: np.ndarray, out: np.ndarray) -> None:
+    """Weighted AUROC of (R, N) `scores` into (R, B) `out`, as many replicates at a time as the cache holds."""
     safe, unsafe = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
     orders = np.argsort(scores[:, safe], axis=1)
+    less, up_to = (np.empty((len(scores), len(unsafe)), dtype=np.intp) for _ in range(2))
+    for run, order in enumerate(orders):
+        for places, side in ((less, "left"), (up_to, "right")):
+            places[run] = np.searchsorted(scores[run, safe[order]], scores[run, unsafe], side)
+    tied = [np.flatnonzero(high > low) for low, high in zip(less, up_to, strict=True)]
+    width = max(16, _CACHE_BYTES // (8 * max(1, len(safe))))
     for first in range(0, draws.shape[1], width):
         block = draws[:, first : first + width].astype(np.float64)
         of_safe, of_unsafe = block[group[safe]], block[group[unsafe]]
@@ -415,9 +419,8 @@ def _auroc(
         below = np.zeros((len(safe) + 1, block.shape[1]))  # weight of the k lowest safe images, (K + 1, B)
         for run, order in enumerate(orders):
             np.cumsum(of_safe[order], axis=0, out=below[1:])
-            ascending = scores[run, safe[order]]
-            less, up_to = (np.searchsorted(ascending, scores[run, unsafe], side) for side in ("left", "right"))
-            won = np.einsum("ib,ib->b", of_unsafe, below[less])
-            if tied := np.flatnonzero(up_to > less).tolist():
-                won += np.einsum("ib,ib->b", of_unsafe[tied], below[up_to[tied]] - below[less[tied]]) / 2
+            won = np.einsum("ib,ib->b", of_unsafe, below[less[run]])
+            if len(equal := tied[run]):
+                more = below[up_to[run, equal]] - below[less[run, equal]]
+                won += np.einsum("ib,ib->b", of_unsafe[equal], more) / 2
             out[run, first : first + width] = won / np.where(couples > 0, couples, np.nan)
