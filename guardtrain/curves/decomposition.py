@@ -20,6 +20,7 @@ from guardtrain.curves.families import Family, family
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.statistics import CONFIDENCE, Line, number_text
 from guardtrain.errors import DataError
+from guardtrain.training.recipe import PAIR_AWARE
 
 if TYPE_CHECKING:
     from guardtrain.curves.report import KeptConfig
@@ -192,8 +193,9 @@ def _taken_apart(
             first = steps.index(ran[k - 1]) + 1 if ran[k - 1] in steps else 0
             between = steps[first : steps.index(ran[k]) + 1]
             sides.append((line, " + ".join(names[control] for control in between), budgets, values[k] - values[k - 1]))
-        if plain is not None and plain.by_seed.shape[1:] == boot.by_seed.shape[1:]:
-            bare = plain.rows(head, line)
+        knows = head.endswith(PAIR_AWARE)
+        if knows and plain is not None and plain.by_seed.shape[1:] == boot.by_seed.shape[1:]:
+            bare = plain.rows(head.removesuffix(PAIR_AWARE), line)
             if common := [n for n in budgets if n in bare]:
                 change = values[-1][[budgets.index(n) for n in common]] - plain.by_seed[[bare[n] for n in common]]
                 sides.append((line, LOSS, common, change))
@@ -250,7 +252,8 @@ def missing_lines(found: Sequence[Decomposition], kept: KeptConfig | None, folde
         names = ", ".join(STEPS[control] for control in absent)
         command = _command([*_without(typed, "grid.controls"), _WITH_ALL, f"out={folder}"])
         out += [f"  Not told apart: {names}, for no such control was run. This adds it:", f"    {command}"]
-    if not any(part.name == LOSS for one in found for part in one.parts):
+    told = any(part.name == LOSS for one in found for part in one.parts)
+    if not told and any(one.head.endswith(PAIR_AWARE) for one in found):  # the others have no other loss to try
         rest = _without(typed, "loss", "grid.controls", "plot.figures")
         plain = _command([*rest, f"loss={PLAIN}", "grid.controls=[paired]", "plot.figures=[]", f"out={folder}"])
         again = _command([*typed, f"out={folder}"])

@@ -290,6 +290,7 @@ def metric_column(metric: str) -> str:
 def _rows(
     runs: Sequence[Run], fitted: FittedBank, scored: Mapping[str, Scores], pools: Pools, head: str
 ) -> Iterator[ResultRow]:
+    encoder = pools.spec.fingerprint
     for test, part in pools.tests.items():
         records = part.records
         safe, unsafe = record_pairs(records)
@@ -322,7 +323,7 @@ def _rows(
                     l2=float(fitted.l2[r]),
                     steps=int(fitted.steps[r]),
                     seconds=fitted.seconds / len(runs),
-                    encoder=pools.spec.fingerprint,
+                    encoder=encoder,
                     data=pools.name,
                     **{metric_column(metric): float(column[place]) for metric, column in values.items()},
                 )

@@ -76,11 +76,10 @@ class NeighboursBank(ExampleBank):
         return torch.stack([self._logits(x if x.ndim == 2 else x[r], r) for r in range(self.heads)])
 
     def _logits(self, x: Tensor, r: int) -> Tensor:
-        present = (self.mass[r] != 0).flatten()
-        cosines = self.similarities(x, r).flatten(1).masked_fill(~present, -torch.inf)
+        present = self.mass[r] != 0  # (2, M); what is not is padding, or counts nothing
+        masses, unsafe = self.mass[r][present], present.nonzero()[:, 0]
         k = int(self.neighbours[r])
-        nearest, which = cosines.topk(k, dim=1)
-        votes = ((nearest - nearest[:, :1]) / self.temperature).exp() * self.mass[r].flatten()[which]
-        unsafe = which >= cosines.shape[1] // 2
-        share = k * (votes * unsafe).sum(1) / votes.sum(1)
+        nearest, which = (x @ self.keys[r][present].T).topk(k, dim=1)
+        votes = ((nearest - nearest[:, :1]) / self.temperature).exp() * masses[which]
+        share = k * (votes * unsafe[which]).sum(1) / votes.sum(1)
         return torch.log((share + 0.5) / (k - share + 0.5))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -42,6 +44,16 @@ def plain(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Path:
 def _rows(out: str | Path) -> pd.DataFrame:
     frame = ResultsTable(Path(out) / "results.parquet").read()
     return frame.drop(columns="seconds").sort_values(["run", "test", "slice_kind", "slice"]).reset_index(drop=True)
+
+
+def test_the_two_commands_that_add_the_loss_add_it(run) -> None:
+    """What the hint says is pasted, as a reader would."""
+    *_, loss = run(*PLAIN, "head=linear").partition("  Not measured: the loss. These two commands add it:\n")
+    missing = [line for line in loss.splitlines()[:2] if line.startswith("    guardtrain curve ")]
+    assert len(missing) == 2 and "loss=bce" in missing[0]
+    for line in missing:
+        text = run(*shlex.split(line)[1:])
+    assert re.search(r"^    loss +[+−]", text, re.MULTILINE) and "Not measured" not in text
 
 
 def test_the_main_job_end_to_end(run) -> None:

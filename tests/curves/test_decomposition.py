@@ -26,6 +26,7 @@ from guardtrain.curves.published import seed_replicates
 from guardtrain.curves.report import KeptConfig
 from guardtrain.curves.statistics import whole_slices
 from guardtrain.errors import DataError
+from guardtrain.training.recipe import PAIR_AWARE
 from guardtrain.training.settings import LossSettings, PairSettings
 from tests.curves.scored_curve import scored_curve
 
@@ -66,6 +67,7 @@ def test_the_parts_are_the_steps_from_control_to_control_and_add_up(curve: tuple
 
 def test_a_control_that_lacks_is_said_with_the_command_that_adds_it(curve: tuple[pd.DataFrame, Path]) -> None:
     frame = curve[0][(curve[0]["control"] != "unpaired") & (curve[0]["head"] == "linear")]
+    frame = frame.assign(head=f"linear{PAIR_AWARE}")
     found = decompositions(seed_replicates(frame, "pairs", "auroc", 1))
     assert [part.name for part in found[0].parts] == ["re-balancing", "domain + both halves", "partners"]
     kept = KeptConfig("grid: {controls: [paired, shuffled]}", ("data=masks", "grid.controls=[paired]", "loss.l2=1"))
@@ -77,7 +79,7 @@ def test_a_control_that_lacks_is_said_with_the_command_that_adds_it(curve: tuple
     assert (
         "guardtrain curve data=masks loss.l2=1 loss=bce 'grid.controls=[paired]' 'plot.figures=[]' out=out/here" in text
     )
-    assert "linear: pairs" not in text and "over real only, in all: +" in text
+    assert f"linear{PAIR_AWARE}: pairs" not in text and "over real only, in all: +" in text
 
 
 def test_a_control_that_would_change_nothing_is_no_part(curve: tuple[pd.DataFrame, Path]) -> None:
@@ -105,14 +107,18 @@ def test_where_training_looks_at_no_partner_pairs_add_both_halves(curve: tuple[p
 
 
 def test_the_loss_is_the_same_pairs_under_plain_cross_entropy(curve: tuple[pd.DataFrame, Path]) -> None:
-    frame = curve[0]
-    plain = frame[frame["control"] == "paired"].assign(auroc=frame["auroc"] - 0.02)
+    plain = curve[0][curve[0]["control"] == "paired"]
+    frame = curve[0].assign(head=curve[0]["head"].replace("mlp", "mlp" + PAIR_AWARE))
+    plain = plain.assign(auroc=plain["auroc"] - 0.02)
     found = decompositions(*(seed_replicates(rows, "pairs", "auroc", 1) for rows in (frame, plain)))
-    part = found[0].parts[-1]
+    assert found[0].head == "linear" and LOSS not in [part.name for part in found[0].parts], "it has no other loss"
+    part = found[1].parts[-1]
     assert part.name == LOSS and part.average == pytest.approx(0.02) and "+.020" in part.text()
     assert missing_lines(found, None, Path("x")) == []
     few = decompositions(*(seed_replicates(r, "pairs", "auroc", 1) for r in (frame, plain[plain["seed"] < 3])))
-    assert few[0].parts[-1].name != LOSS, "other seeds do not pair"
+    assert few[1].parts[-1].name != LOSS, "other seeds do not pair"
+    assert any("Not measured: the loss" in line for line in missing_lines(few, None, Path("x")))
+    assert missing_lines(few[:1], None, Path("x")) == [], "nor is another loss asked for"
 
 
 def test_the_folder_knows_the_runs_of_each_loss(tmp_path: Path) -> None:
