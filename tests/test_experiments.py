@@ -64,6 +64,7 @@ def test_commands_in_comments_name_experiments_that_exist() -> None:
     named = {name for path in FILES for name in re.findall(r"\bexperiment=(\w+)", path.read_text())}
     assert named <= {path.stem for path in FILES}
     assert {"safetypairs_sample_efficiency", "few_shot_heads", "few_shot_text_heads", "policy_transfer"} <= named
+    assert {"ratio_map", "encoders"} <= named & set(EMBEDDED)
     for path in Path(conf_dir() / "data").glob("*.yaml"):
         for name in re.findall(r"\bexperiment=(\w+)", path.read_text()):
             assert (conf_dir() / "experiment" / f"{name}.yaml").is_file()

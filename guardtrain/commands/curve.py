@@ -63,6 +63,10 @@ def run(config: DictConfig) -> None:
                 say=log.info,
             )
         keep_keys(folder, keys, loss_name(settings.loss))
+        if figures != folder:
+            keep_keys(
+                figures, keys
+            )  # in the table that a sweep's jobs share, nothing else tells whose settings a run has
         frame = ResultsTable(folder / RESULTS_FILE).read()
         frame = frame[frame["run"].isin(keys)]
         log.info("")

@@ -17,6 +17,7 @@ from guardtrain.files import note_drawn, replace_file
 if TYPE_CHECKING:
     import pandas as pd
 
+    from guardtrain.curves.best_ratios import RatioMap
     from guardtrain.curves.bootstrap import PointReplicates
     from guardtrain.curves.decomposition import Decomposition
     from guardtrain.curves.display_base import Display
@@ -58,6 +59,7 @@ def draw(
     """
     from guardtrain.curves.efficiency_summary import efficiency_test, efficiency_text
     from guardtrain.curves.summary import print_summary
+    from guardtrain.curves.tables import write_tables
 
     panels = _panels(plot)
     output = _Output(frame, plot, results, extrapolate)
@@ -72,17 +74,19 @@ def draw(
         print(f"\n{text}")
     if apart := output.decomposition_text():
         print(apart if text else f"\n{apart}")
+    if best := output.ratio_text():
+        print(best if text and not apart else f"\n{best}")
     displays = output.displays()
     files = [file for display in displays for file in display.save(folder, formats=plot.formats)]
     note_drawn(files)
     tables = output.tables() if plot.tables or plot.report else {}
-    files += _write_tables(tables, plot.tables, folder)
+    files += write_tables(tables, plot.tables, folder)
     if plot.report:
         from guardtrain.curves.report import REPORT_FILE
 
         output.tell_left_out()
         text = output.report(displays, [table for group in tables.values() for table in group])
-        replace_file(folder / REPORT_FILE, partial(_write, text))
+        replace_file(folder / REPORT_FILE, partial(Path.write_text, data=text, encoding="utf-8"))
         files.append(folder / REPORT_FILE)
     else:
         output.tell_left_out()
@@ -159,6 +163,7 @@ class _Output:
 
     def check(self) -> None:
         """Refuse what the results cannot have, before anything is printed or written."""
+        from guardtrain.curves.best_ratios import check_ratios
         from guardtrain.curves.point_scores import chosen_points
         from guardtrain.curves.statistics import whole_slices
         from guardtrain.curves.summary import check_panels
@@ -170,6 +175,8 @@ class _Output:
         check_panels(whole, [(plot.in_domain or known, "auroc")])
         if asked is None or {"reliability", "roc"} & set(asked):
             chosen_points(self.frame, plot.point)
+        if "ratio_map" in (asked or ()):
+            check_ratios(whole)
         if needy := [name for name in asked or [] if name in NEED_SCORES]:
             self._check_scores(", ".join(needy))
 
@@ -179,6 +186,7 @@ class _Output:
         makers: dict[str, Callable[[], Display]] = {
             "curve": self._curve,
             "decomposition": self._decomposition,
+            "ratio_map": self._ratio_map,
             "multiplier": self._multiplier,
             "categories": self._categories,
             "reliability": lambda: self._points("reliability"),
@@ -298,29 +306,23 @@ class _Output:
     @cached_property
     def decomposed(self) -> list[Decomposition]:
         """The gain of each mixture taken apart, on the test set that has pairs."""
-        from guardtrain.curves.decomposition import PLAIN, decompositions, needless_controls
+        from guardtrain.curves.decomposition import PLAIN, decompositions, needless_controls, replicates_like
         from guardtrain.curves.folder import RESULTS_FILE, kept_keys, keys_of_losses
-        from guardtrain.curves.published import seed_replicates
         from guardtrain.curves.repeats import Repeats
         from guardtrain.curves.results import ResultsTable
-        from guardtrain.curves.statistics import default_panels, whole_slices
+        from guardtrain.curves.statistics import telling_panel, whole_slices
 
         whole = whole_slices(self.frame)
         if Repeats.of(whole).published:
             return []
-        panels = _panels(self.plot) or default_panels(whole)
-        with_pairs = [
-            panel for panel in panels if whole.loc[whole["test"] == panel[0], "pair_both_right"].notna().any()
-        ]
-        test, metric = (with_pairs or panels)[0]
-        boots = self.shown_boots()
-        boot = boots.get((test, metric)) or seed_replicates(self.frame, test, metric, replicates=1)
+        test, metric = telling_panel(whole, _panels(self.plot))
+        boot = self._boot_of_all(test, metric)
         plain, losses = None, keys_of_losses(self.results)
         if PLAIN in losses and set(losses[PLAIN]) != (kept_keys(self.results) or set()):
             bare = ResultsTable(self.results / RESULTS_FILE).read()
             bare = bare[bare["run"].isin(losses[PLAIN]) & (bare["test"] == test) & (bare["control"] == "paired")]
             if set(bare["seed"]) == set(self.frame["seed"]):
-                plain = _resampled(bare, self.scores, boot)
+                plain = replicates_like(boot, bare, self.scores)
         return decompositions(boot, plain, needless_controls(boot, self.kept))
 
     def decomposition_text(self) -> str:
@@ -337,6 +339,37 @@ class _Output:
         from guardtrain.curves.display_decomposition import DecompositionDisplay
 
         return DecompositionDisplay.of(self.decomposed, title=self.plot.title, width=self.plot.width)
+
+    @cached_property
+    def mapped(self) -> list[RatioMap]:
+        """The maps of ratios over budgets, of each panel."""
+        from guardtrain.curves.best_ratios import maps_of
+
+        return maps_of(self.frame, _panels(self.plot), self._boot_of_all)
+
+    def ratio_text(self) -> str:
+        """The best share of pairs at each budget as text, where its figure is drawn."""
+        from guardtrain.curves.best_ratios import ratio_text
+        from guardtrain.curves.statistics import telling_panel, whole_slices
+
+        if self.plot.figures is not None and "ratio_map" not in self.plot.figures:
+            return ""
+        _, metric = telling_panel(whole_slices(self.frame), _panels(self.plot))
+        try:
+            return ratio_text([one for one in self.mapped if one.metric == metric])
+        except DataError:  # the figure is left out, with the reason
+            return ""
+
+    def _ratio_map(self) -> Display:
+        from guardtrain.curves.display_ratios import RatioDisplay
+
+        return RatioDisplay.of(self.mapped, title=self.plot.title, width=self.plot.width)
+
+    def _boot_of_all(self, test: str, metric: str) -> PointReplicates:
+        """A panel's points, over seeds and test groups where there are scores, else over seeds."""
+        from guardtrain.curves.published import seed_replicates
+
+        return self.shown_boots().get((test, metric)) or seed_replicates(self.frame, test, metric, replicates=1)
 
     def _multiplier(self) -> Display:
         from guardtrain.curves.display_multiplier import MultiplierDisplay
@@ -413,38 +446,5 @@ class _Output:
         self._left_out.clear()
 
 
-def _resampled(rows: pd.DataFrame, scores: Path, like: PointReplicates) -> PointReplicates | None:
-    """The bootstrap of other runs on the test images and seeds of `like`; None where they have no scores."""
-    from guardtrain.curves.bootstrap import bootstrap_points
-    from guardtrain.curves.published import seed_replicates
-
-    replicates = like.by_seed.shape[2] - 1
-    if rows.empty:
-        return None
-    if not replicates:
-        return seed_replicates(rows, like.test, like.metric, replicates=1)
-    try:
-        return bootstrap_points(rows, scores, like.test, like.metric, replicates)
-    except DataError:  # scores of these runs are gone
-        return None
-
-
 def _panels(plot: PlotSettings) -> list[tuple[str, str]] | None:
     return [(panel.test, panel.metric) for panel in plot.panels] or None
-
-
-def _write_tables(tables: dict[str, list[Table]], formats: list[str], folder: Path) -> list[Path]:
-    from guardtrain.curves.tables import latex, markdown
-
-    files = []
-    for name, group in tables.items():
-        for kind, write in (("md", markdown), ("tex", latex)):
-            if kind in formats and group:
-                text, path = write(group), folder / f"{name}.{kind}"
-                replace_file(path, partial(_write, text))
-                files.append(path)
-    return files
-
-
-def _write(text: str, path: Path) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -14,6 +14,7 @@ from guardtrain.commands.terminal import show
 from guardtrain.config_checks import plain, typed
 from guardtrain.curves.collecting.reading import NULL
 from guardtrain.curves.collecting.settings import CollectSettings
+from guardtrain.curves.results import METRICS
 from guardtrain.errors import DataError
 from guardtrain.files import replace_file
 from guardtrain.grammar import quoted
@@ -67,6 +68,22 @@ def run(config: DictConfig) -> None:
         if settings.out is not None and number == len(found) - 1:
             log.info("written   %s", settings.out)
         log.info(as_guard(ranking))
+    if len(found) == 1 and settings.slice == "all" and settings.metric in METRICS:
+        _tell_encoders(rows, found[0].test, settings.metric)
+
+
+def _tell_encoders(rows: pd.DataFrame, test: str, metric: str) -> None:
+    """What pairs are worth with each encoder, of curves that differ in it."""
+    from guardtrain.curves.collecting.encoders import encoder_gains, gains_text
+
+    try:
+        gains = encoder_gains(rows, test, metric)
+    except DataError as error:
+        log.info("left out  what pairs are worth with each encoder: %s", error)
+        return
+    if gains is not None:
+        log.info("")
+        show(gains_text(gains))
 
 
 def _tell(collected: Collected) -> None:

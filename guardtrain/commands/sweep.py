@@ -130,12 +130,19 @@ def _run(command: str, hydra: Hydra, config: DictConfig) -> int:
         print(f"W&B offline; send it with: wandb sync {shlex.quote(str(base))}/*/{_OFFLINE}")
     if command in COLLECTED and len(failed) < len(jobs):
         print(f"all of it in one table: guardtrain results {shlex.quote(str(base))}")
-        if command == "curve" and (base / RESULTS_FILE).is_file():  # its jobs share one
+        if command == "curve" and _of_one_encoder(base / RESULTS_FILE):  # its jobs share one
             print(f"in one figure: guardtrain plot {shlex.quote(setting('results', str(base)))} all_runs=true")
     if not failed:
         return 2 if left_out else 0
     mendable = (is_full(job.folder) if outcome is None else outcome.mendable for job, outcome in failed)
     return 2 if all(mendable) else 1
+
+
+def _of_one_encoder(table: Path) -> bool:
+    """Whether a results table is there and holds runs of one encoder: no figure mixes two."""
+    import pyarrow.parquet as pq
+
+    return table.is_file() and len(pq.read_table(table, columns=["encoder"])["encoder"].unique()) == 1
 
 
 def _given(config: DictConfig) -> list[str]:

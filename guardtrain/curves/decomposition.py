@@ -23,6 +23,8 @@ from guardtrain.errors import DataError
 from guardtrain.training.recipe import PAIR_AWARE
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from guardtrain.curves.report import KeptConfig
     from guardtrain.training.settings import LossSettings
 
@@ -274,6 +276,22 @@ def needless_controls(boot: PointReplicates, kept: KeptConfig | None) -> dict[st
     asked = [control for control in ("balanced", "shuffled") if control in (grid.get("controls") or ())]
     ran = boot.points.groupby("head")["control"].agg(set).to_dict()
     return {str(head): tuple(c for c in asked if c not in controls) for head, controls in ran.items()}
+
+
+def replicates_like(like: PointReplicates, rows: pd.DataFrame, scores: Path) -> PointReplicates | None:
+    """The bootstrap of other runs on the test images and seeds of `like`; None where they have no scores."""
+    from guardtrain.curves.bootstrap import bootstrap_points
+    from guardtrain.curves.published import seed_replicates
+
+    replicates = like.by_seed.shape[2] - 1
+    if rows.empty:
+        return None
+    if not replicates:
+        return seed_replicates(rows, like.test, like.metric, replicates=1)
+    try:
+        return bootstrap_points(rows, scores, like.test, like.metric, replicates)
+    except DataError:  # scores of these runs are gone
+        return None
 
 
 def _without(typed: Sequence[str], *names: str) -> list[str]:

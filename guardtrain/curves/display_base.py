@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
-FIGURES = ("curve", "decomposition", "multiplier", "categories", "reliability", "roc")
+FIGURES = ("curve", "decomposition", "ratio_map", "multiplier", "categories", "reliability", "roc")
 FORMATS = ("png", "svg", "pdf")
 
 _WIDE, _SINGLE = 7.0, 4.4  # inches: a page of two columns; one panel alone

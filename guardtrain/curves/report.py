@@ -27,6 +27,7 @@ _PLACES = ("out", "data_dir", "cache_dir")  # folders of the machine: no part of
 _HEADINGS = {
     "curve": "Data-efficiency curve",
     "decomposition": "Where the gain comes from",
+    "ratio_map": "Which share of pairs is best",
     "multiplier": "Data multiplier",
     "categories": "By category and source",
     "reliability": "Reliability",
@@ -167,7 +168,7 @@ def run_facts(frame: pd.DataFrame) -> list[tuple[str, str]]:
         ("Encoder (fingerprint)", listed("encoder")),
         ("Head", heads),
         ("Budgets n (labelled images)", listed("budget", lambda n: f"{n:,}")),
-        ("Shares of pair images ρ", listed("ratio", lambda ratio: share_text(ratio) if ratio else "0")),
+        ("Shares of pair images ρ", listed("ratio", share_text)),
         ("Arms", ", ".join(sorted(mixed["arm"].unique())) or "none"),
         ("Controls", ", ".join(controls) or "none"),
         ("Seeds of a point", repeats.count(counts.to_numpy())),

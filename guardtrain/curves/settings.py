@@ -28,8 +28,8 @@ class PlotSettings:
     """Figures, summary, tables and report.
 
     Args:
-        figures: of `curve`, `decomposition`, `multiplier`, `categories`, `reliability` and `roc`; null draws all that
-            the results allow.
+        figures: of `curve`, `decomposition`, `ratio_map` (which share of pairs is best, of four ratios and more),
+            `multiplier`, `categories`, `reliability` and `roc`; null draws all that the results allow.
         formats: of the figures' files: `png`, `svg`, `pdf`.
         panels: which metric on which test set; empty picks the telling ones.
         x: `auto`, `budget`, `n_pair_images`, or what was paid: `images`, `labels`, `contexts` (scenes) or `cost`. A

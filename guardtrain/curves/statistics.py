@@ -248,7 +248,9 @@ def line_points(points: pd.DataFrame, line: Line, with_baseline: bool = True) ->
 
 
 def share_text(ratio: float) -> str:
-    """A ratio the way people write it: ½, ⅓, .05."""
+    """A ratio the way people write it: ½, ⅓, .05, 0."""
+    if ratio == 0:
+        return "0"
     for value, text in _FRACTIONS.items():
         if abs(ratio - value) < 1e-3:
             return text
@@ -276,6 +278,18 @@ def default_panels(frame: pd.DataFrame) -> list[tuple[str, str]]:
         for test in tests
         if whole.loc[whole["test"] == test, metric].notna().any()
     ]
+
+
+def telling_panel(frame: pd.DataFrame, panels: Sequence[tuple[str, str]] | None = None) -> tuple[str, str]:
+    """The (test, metric) of which more is told than of others: the first of a test set with pairs, else the first.
+
+    Args:
+        frame: rows of slice `all` of a results table.
+        panels: to choose from; None for `default_panels`.
+    """
+    chosen = panels or default_panels(frame)
+    paired = set(frame.loc[frame["pair_both_right"].notna(), "test"])
+    return next((panel for panel in chosen if panel[0] in paired), chosen[0])
 
 
 def seeds_text(counts: np.ndarray | Sequence[int]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +26,7 @@ from guardtrain.curves.statistics import (
     with_test_images,
 )
 from guardtrain.curves.summary import check_panels, head_rows, heads_text, in_table_order, row_name
+from guardtrain.files import replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -396,3 +399,15 @@ def _of_data(data: str) -> str:
 
 def _label(*parts: str) -> str:
     return "tab:" + "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts if part)
+
+
+def write_tables(tables: Mapping[str, Sequence[Table]], formats: Collection[str], folder: Path) -> list[Path]:
+    """Write each group of tables as `<name>.<format>` into `folder`, in the formats of `TABLE_FORMATS` wanted."""
+    files = []
+    for name, group in tables.items():
+        for kind, write in (("md", markdown), ("tex", latex)):
+            if kind in formats and group:
+                text, path = write(group), folder / f"{name}.{kind}"
+                replace_file(path, partial(Path.write_text, data=text, encoding="utf-8"))
+                files.append(path)
+    return files

@@ -25,7 +25,7 @@ Run = Callable[..., str]
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
-    scored_curve(folder, seeds=3, budgets=(16, 64, 256))
+    scored_curve(folder, seeds=3, budgets=(16, 64, 256), ratios=(0.0, 0.25, 0.5, 1.0))
     return folder
 
 
@@ -86,7 +86,7 @@ def test_only_what_is_asked_for(run: Run, results: Path) -> None:
     [
         (
             "plot.figures=[pie]",
-            "plot.figures has 'pie'; allowed: curve, decomposition, multiplier, categories, reliability, roc",
+            "plot.figures has 'pie'; allowed: curve, decomposition, ratio_map, multiplier, categories, reliability",
         ),
         ("plot.formats=[gif]", "plot.formats has 'gif'; allowed: png, svg, pdf"),
         ("plot.tables=[csv]", "plot.tables has 'csv'; allowed: md, tex"),
@@ -111,7 +111,7 @@ def test_without_scores_the_figures_that_need_them_are_left_out_or_refused(run: 
     Path("bare").mkdir()
     shutil.copy(results / "results.parquet", "bare")
     text = run("plot", "results=bare", "plot.formats=[png]")
-    assert {p.stem for p in Path("bare").glob("*.png")} == {"curve", "decomposition", "categories"}
+    assert {p.stem for p in Path("bare").glob("*.png")} == {"curve", "decomposition", "ratio_map", "categories"}
     assert "left out  multiplier, reliability, roc, efficiency table: There are no test scores at bare/scores" in text
     assert text.count("There are no test scores") == 1, "one reason, told once"
     assert "Left out: multiplier, reliability, roc, efficiency table" in Path("bare/report.html").read_text()
@@ -154,8 +154,26 @@ def test_one_budget_has_no_multiplier(run: Run, results: Path) -> None:
     shutil.copytree(results / "scores", "one/scores")
     text = run("plot", "results=one", "plot.formats=[svg]", "plot.tables=[]", "plot.report=false")
     assert "left out  multiplier: The data multiplier compares" in text
-    assert {p.stem for p in Path("one").glob("*.svg")} == {"curve", "decomposition", "categories", "reliability", "roc"}
+    drawn = {"curve", "decomposition", "ratio_map", "categories", "reliability", "roc"}
+    assert {p.stem for p in Path("one").glob("*.svg")} == drawn
     assert "at two budgets or more" in run("plot", "results=one", "plot.figures=[multiplier]", code=2)
+
+
+def test_the_best_ratio_is_told_where_its_figure_is_drawn(run: Run, results: Path) -> None:
+    asked = run("plot", f"results={results}", "out=a", "plot=default", "plot.figures=[ratio_map]")
+    assert [p.stem for p in Path("a").glob("*.png")] == ["ratio_map"]
+    assert asked.count("Best share of pairs ρ at each budget n, AUROC on") == 2, "of each test set, by one metric"
+    assert "Best share" not in run("plot", f"results={results}", "out=b", "plot=default", "plot.formats=[svg]")
+
+
+def test_of_three_ratios_there_is_no_map(run: Run, tmp_path: Path) -> None:
+    scored_curve(tmp_path / "few", seeds=2, budgets=(16, 64))
+    text = run("plot", "results=few", "plot.formats=[svg]", "plot.tables=[]", "plot.report=false")
+    assert "left out  ratio_map: A map of the best ratio needs 4 ratios or more" in text and "Best share" not in text
+    assert not Path("few/ratio_map.svg").exists()
+    refused = run("plot", "results=few", "plot.figures=[ratio_map]", code=2)
+    assert "the results have 3. Run the curve with more, such as grid.ratios=[0,0.25,0.5,0.75,1]" in refused
+    assert "AUROC on" not in refused, "nothing is printed before it is refused"
 
 
 def test_no_results_say_where_they_were_looked_for(run: Run) -> None:

@@ -341,3 +341,34 @@ def test_a_set_beside_that_is_not_the_same_in_all_runs_is_not_shown(tmp_path: Pa
     text = told()
     assert "left out:\n  'alone' beside 'pairs': there it is 2 different sets\n" in text
     assert "  data.test.alone.seed  pairs  seeds\n" in text
+
+
+def test_a_curve_sweep_over_encoders_tells_them_by_name_and_what_pairs_are_worth(
+    tmp_path: Path, told: Callable[..., str]
+) -> None:
+    """Its jobs share one table; each has a folder with its settings and the keys of its runs."""
+    rng = np.random.default_rng(0)
+    for name, gain in (("small", 0.2), ("large", 0.05)):
+        keys = []
+        for control in ("none", "paired"):
+            for seed in range(4):
+                keys.append(f"{name}-{control}-{seed}")
+                auroc = 0.6 + gain * (control == "paired") + rng.normal(0, 0.005)
+                ratio = 0.5 * (control == "paired")
+                _run(tmp_path, keys[-1], seed, auroc, encoder=name[0] * 64, control=control, ratio=ratio)
+        job = tmp_path / f"encoder={name}"
+        (job / ".hydra").mkdir(parents=True)
+        (job / "job.json").write_text('{"status": "done"}')
+        keep_keys(job, keys)
+        config = {"encoder": {"name": name, "family": name + "!"}, "data": {"name": "scenes"}}
+        (job / ".hydra/config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "multirun.yaml").write_text("hydra: {}")
+    text = told()
+    assert "16 runs in 1 folder" in text
+    ranked, _, worth = text.partition("What pairs are worth with each encoder: AUROC on 'pairs'")
+    assert "encoder.name" in ranked and "encoder.family" not in ranked and "s" * 12 not in ranked
+    lines = [line.split() for line in worth.splitlines() if line.strip()[:2] in ("1 ", "2 ")]
+    assert [line[1] for line in lines] == ["small", "large"]
+    assert "small gains more than large: linear, n = 128, by .1" in worth
+    assert "What pairs are worth" not in told("where={encoder.name: small}")
+    assert "What pairs are worth" not in told("slice=all", "where={control: none}")

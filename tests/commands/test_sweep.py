@@ -214,3 +214,18 @@ def test_each_process_takes_a_gpu_of_its_own(tmp_path: Path) -> None:
 def test_a_launcher_that_is_not_installed_is_named(run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("guardtrain.commands.sweep.find_spec", lambda _: None)
     assert install_line("ray") in run(*SWEEP, "hydra/launcher=ray_local", code=2)
+
+
+def test_the_study_of_encoders_ends_in_one_table_of_what_pairs_are_worth(run: Callable[..., str]) -> None:
+    """Two ways to read the embedded encoder stand for two encoders: one name, so their fingerprints tell them apart."""
+    small = ["grid.budgets=[16,64]", "grid.seeds=2", "head=linear", *SMALL_DATA, "plot.figures=[]", "out=both"]
+    told = run("curve", "-m", "experiment=encoders", "encoder.normalize=true,false", *small)
+    assert "2 done, 0 skipped, 0 failed" in told and "guardtrain results both" in told
+    assert "in one figure" not in told, "no figure mixes encoders"
+    ranked, _, worth = run("results", "both").partition("What pairs are worth with each encoder: AUROC")
+    assert "encoder.normalize" in ranked, "each run is known with its settings"
+    for n in (64, 16):
+        assert f"  n = {n}\n" in worth
+    encoders = {line.split()[1] for line in worth.splitlines() if line.strip()[:2] in ("1 ", "2 ")}
+    assert len(encoders) == 2 and "demo" not in encoders
+    assert "over seeds and test images that hold for all gains" in worth

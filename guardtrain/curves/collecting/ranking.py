@@ -93,6 +93,10 @@ def rank(mine: pd.DataFrame, others: pd.DataFrame, settings: Sequence[str], metr
     test, slice_name = str(mine["test"].iloc[0]), str(mine["slice"].iloc[0])
     by = [name for name in (*_MIXTURE, *settings) if name in mine and len(mine[name].unique()) > 1]
     by = [name for name in by if not (name.startswith("head.") and _told_by(mine, "head", name))]
+    if "encoder.name" in by and mine["encoder.name"].notna().all() and _told_by(mine, "encoder.name", "encoder"):
+        # a name says more than a fingerprint; what else an encoder is made of, it tells
+        by = [name for name in by if name == "encoder.name" or name.partition(".")[0] != "encoder"]
+        by.insert(0, by.pop(by.index("encoder.name")))
     for more in ("folder", "run"):
         # two runs of one seed and the same settings differ in what is not known of them: they are no repeats
         if not mine.duplicated([*by, "seed"]).any():

@@ -140,6 +140,8 @@ def _results(folder: Path) -> pd.DataFrame:
     frame = ResultsTable(folder / RESULTS_FILE).read()
     if frame.empty:
         raise DataError("its results table is empty")
+    if (folder / SWEEP_FILE).is_file() and (jobs := _jobs(folder)):
+        return _of_jobs(frame, folder, jobs)
     config = _yaml(folder / _CONFIG)
     run = _json(folder / HEAD_FILE).get("run")
     kind = CURVE
@@ -151,6 +153,29 @@ def _results(folder: Path) -> pd.DataFrame:
     frame.insert(1, "kind", kind)
     frame["holds_head"] = (frame["run"] == run) & (folder / "head.safetensors").is_file()
     return _with_settings(frame, _flat(config, _LEFT_OUT), frame["run"].isin(known).to_numpy())
+
+
+def _jobs(folder: Path) -> list[tuple[set[str], dict[str, Any]]]:
+    """The runs and the settings of each job of a sweep whose jobs share the table in `folder`."""
+    found = []
+    for job in sorted(path.parent for path in folder.glob(f"*/{JOB_FILE}")):
+        if keys := kept_keys(job):
+            found.append((keys, _flat(_yaml(job / _CONFIG), _LEFT_OUT)))
+    return found
+
+
+def _of_jobs(frame: pd.DataFrame, folder: Path, jobs: Sequence[tuple[set[str], dict[str, Any]]]) -> pd.DataFrame:
+    """The rows of a table that jobs share, each with its own settings; a run of two jobs has those of the last."""
+    frame.insert(0, "folder", str(folder))
+    frame.insert(1, "kind", CURVE)
+    frame["holds_head"] = False
+    names = dict.fromkeys(name for _, flat in jobs for name in flat)
+    columns = {name: np.full(len(frame), np.nan, dtype=object) for name in names}
+    for keys, flat in jobs:
+        known = frame["run"].isin(keys).to_numpy()
+        for name in names:
+            columns[name][known] = flat.get(name, np.nan)
+    return _with_columns(frame, columns)
 
 
 def _trials(folder: Path) -> pd.DataFrame:
@@ -200,13 +225,18 @@ def _trials(folder: Path) -> pd.DataFrame:
 
 
 def _with_settings(frame: pd.DataFrame, flat: Mapping[str, Any], known: Any) -> pd.DataFrame:
-    import pandas as pd
-
     columns = {name: np.full(len(frame), np.nan, dtype=object) for name in flat}
     for name, value in flat.items():
         columns[name][known] = value
+    return _with_columns(frame, columns)
+
+
+def _with_columns(frame: pd.DataFrame, columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """The rows with the columns of their settings beside them."""
+    import pandas as pd
+
     whole = pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1) if columns else frame
-    whole.attrs["settings"] = list(flat)
+    whole.attrs["settings"] = list(columns)
     return whole
 
 
