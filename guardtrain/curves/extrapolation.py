@@ -31,6 +31,7 @@ _MOST_MISFIT = 3.0  # root mean square of the residuals in standard errors
 _MOST_DROP = 3.0  # standard errors by which the mean curve may fall back
 _GRID, _STEPS = 61, 60
 _GOLDEN = (np.sqrt(5) - 1) / 2
+_OUTSIDE = "another draw would move the fit so far that its own interval leaves the number out"
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,10 @@ def extrapolate(
     if n is not None:
         if n > REACH * last:
             return replace(made, refused=f"{n:,.0f} images are more than {REACH:g} times the largest measured")
-        return replace(made, estimate=estimate_of(_metric(line, law, n, floor), line.confidence))
+        reached = estimate_of(_metric(line, law, n, floor), line.confidence)
+        if not reached.low <= reached.value <= reached.high:
+            return replace(made, refused=_OUTSIDE)
+        return replace(made, estimate=reached)
     wanted = (1 - made.target) if line.increasing else made.target - floor
     if wanted <= 0:
         return replace(made, refused=f"no number of images reaches {made.target:g}")
@@ -237,6 +241,8 @@ def extrapolate(
     if not images[0] >= last:  # the fit runs above the last points: not a number that was measured, nor beyond
         images[0] = -np.inf
     estimate = estimate_of(images, line.confidence, last, REACH * last)
+    if not estimate.low <= estimate.value <= estimate.high:
+        return replace(made, refused=_OUTSIDE)
     if sign * (best - made.target) <= 0:
         made = replace(made, warnings=(*made.warnings, f"the fit levels off at {best:.3f}, short of the target"))
     return replace(made, estimate=estimate)

@@ -165,6 +165,15 @@ def test_what_the_budgets_cannot_hold_is_refused(made: LineReplicates, reason: s
         assert refusal(made) == got.refused
 
 
+def test_a_number_that_its_own_interval_leaves_out_is_refused() -> None:
+    """The bootstrap's draws bend the other way: they rise later, and so need fewer images."""
+    rising = 1 - law(N, 0.05, 0.6, 0.8)
+    bent = LineReplicates(N, N, N, 0 * N, rising, line(1 - law(N, 0.01, 0.6, 0.4), noise=0.001).replicates)
+    for asked in ({"target": 0.9495}, {"n": 8192}):
+        got = extrapolate(bent, **asked)
+        assert "its own interval leaves the number out" in got.refused and np.isnan(got.estimate.value), asked
+
+
 def test_what_was_measured_is_not_extrapolated() -> None:
     made = line(1 - law(N, 0.05, 0.6, 0.4))
     with pytest.raises(DataError, match="reached by 128 measured images"):
