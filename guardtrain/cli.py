@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from guardtrain.commands.results import as_overrides as folders_as_setting
 
         rest = folders_as_setting(rest)
-    from guardtrain.commands.imports import import_quickly
+    from guardtrain.imports import import_quickly
 
     import_quickly("guardtrain.commands.launch")
     from guardtrain.commands.launch import launch

@@ -6,13 +6,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from guardtrain.api.fitting import grid_check
+from guardtrain.api.recipe import build_recipe, each_head, recipe_settings
 from guardtrain.commands import elapsed
 from guardtrain.commands.data import load_pools
 from guardtrain.commands.figure import draw, written
-from guardtrain.commands.fitting import grid_check, grid_for, overrides_given
-from guardtrain.commands.recipe import build_recipe, each_head, recipe_settings
 from guardtrain.commands.tracking import job_folder, stores_of, tracked
 from guardtrain.config import CurveConfig
 from guardtrain.config_checks import typed
@@ -36,12 +37,11 @@ def run(config: DictConfig) -> None:
     trainings = [(own, build_recipe(own)) for own in each_head(settings)]
     folder = Path(settings.out)
     figures = job_folder(folder)  # in a sweep the jobs share results, and each has a folder of its own for its figure
-    pools = load_pools(settings, log.info, grid_check(settings.grid, overrides_given(), log.info))
+    pools = load_pools(settings, log.info, grid_check(settings.grid, _overrides(), log.info))
 
-    from guardtrain.curves.decomposition import loss_name
-    from guardtrain.curves.engine import run_curve
+    from guardtrain.api.curves import train_curve
     from guardtrain.curves.folder import RESULTS_FILE, keep_keys
-    from guardtrain.curves.results import ResultsTable, run_key
+    from guardtrain.curves.results import run_key
     from guardtrain.training.pools import describe
 
     for line in describe(pools):
@@ -49,33 +49,21 @@ def run(config: DictConfig) -> None:
     used = [recipe_settings(own, recipe) for own, recipe in trainings]
     # one run at a tracker for the whole curve, however often it is started and however its grid grows
     with tracked(settings, "curve", run_key({"data": pools.digest, "heads": used}), losses=False) as tracker:
-        keys: set[str] = set()
-        for (_, recipe), plain_recipe in zip(trainings, used, strict=True):
-            log.info("%s: %s", recipe.label, recipe.rule)
-            keys |= run_curve(
-                pools,
-                recipe,
-                plain_recipe,
-                grid_for(recipe, settings.grid, overrides_given()),
-                folder,
-                memory_gb=settings.memory_gb,
-                loggers=tracker.loggers,
-                say=log.info,
-            )
-        keep_keys(folder, keys, loss_name(settings.loss))
-        if figures != folder:
-            keep_keys(
-                figures, keys
-            )  # in the table that a sweep's jobs share, nothing else tells whose settings a run has
-        frame = ResultsTable(folder / RESULTS_FILE).read()
-        frame = frame[frame["run"].isin(keys)]
+        curve = train_curve(pools, trainings, folder, _overrides(), loggers=tracker.loggers, say=log.info)
+        if figures != folder:  # in the table that a sweep's jobs share, nothing else tells whose settings a run has
+            keep_keys(figures, curve.keys)
         log.info("")
-        files = draw(frame, settings.plot, folder, figures)
-        tracker.log(lambda: _outcome(settings, pools, folder, frame, files))
+        files = draw(curve.frame, settings.plot, folder, figures)
+        tracker.log(lambda: _outcome(settings, pools, folder, curve.frame, files))
     log.info("results   %s", folder / RESULTS_FILE)
     for line in written(files):
         log.info("%s", line)
-    log.info("%d runs, %.0f s in all", len(keys), elapsed.seconds())
+    log.info("%d runs, %.0f s in all", len(curve.keys), elapsed.seconds())
+
+
+def _overrides() -> list[str]:
+    """The command line's settings; none where the command is called as a function."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def _outcome(settings: CurveConfig, pools: Pools, folder: Path, frame: pd.DataFrame, files: list[Path]) -> Outcome:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from guardtrain.api.fitting import require_mixture
+from guardtrain.api.recipe import recipe_settings
 from guardtrain.commands import elapsed
 from guardtrain.commands.data import load_pools
-from guardtrain.commands.fitting import require_mixture
-from guardtrain.commands.recipe import recipe_settings
 from guardtrain.commands.terminal import show
 from guardtrain.commands.tracking import tracked
 from guardtrain.config import PRECOMPUTED, FinetuneConfig, TrainConfig

@@ -26,11 +26,11 @@ from omegaconf import DictConfig
 
 from guardtrain.commands import elapsed
 from guardtrain.commands.config_path import set_own_configs
-from guardtrain.commands.imports import import_quickly
 from guardtrain.curves.folder import RESULTS_FILE
 from guardtrain.disk import is_full, reason, why_unwritten, written_folders
 from guardtrain.errors import GuardtrainError
 from guardtrain.files import replace_file
+from guardtrain.imports import import_quickly
 from guardtrain.own_code import make_importable, place_in_own
 
 OUTCOME_FILE = "job.json"

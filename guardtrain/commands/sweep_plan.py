@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from guardtrain import __version__
-from guardtrain.commands.fitting import grid_check, require_mixture
+from guardtrain.api.fitting import grid_check, require_mixture
 from guardtrain.commands.unmentioned import added, replaces
 from guardtrain.config import SCHEMAS, CurveConfig, TrainConfig
 from guardtrain.config_checks import explain, plain, without_value

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from guardtrain.api.fitting import require_mixture
+from guardtrain.api.recipe import build_recipe, recipe_settings
 from guardtrain.commands import elapsed
 from guardtrain.commands.data import load_pools
-from guardtrain.commands.fitting import require_mixture
-from guardtrain.commands.imports import import_quickly
-from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.commands.tracking import stores_of, tracked
 from guardtrain.config import TrainConfig
 from guardtrain.config_checks import plain, typed
 from guardtrain.curves.results import METRICS
 from guardtrain.errors import DataError, GuardError
+from guardtrain.imports import import_quickly
 from guardtrain.mixtures import counts
 from guardtrain.tracking.tracker import require_tracker
 
@@ -76,7 +76,7 @@ def train(settings: TrainConfig) -> None:
         else:
             _train(settings, pools, recipe, planned, table, tracker.loggers)
         frame = _show(folder, table, planned)
-        made = settings.guard and _make_guard(settings, pools, planned, recipe, frame)
+        made = settings.guard and _make_guard(settings, pools, planned, recipe)
         tracker.log(
             lambda: Outcome(
                 stores_of(settings, pools),
@@ -104,6 +104,7 @@ def _train(
     loggers: Sequence[Logger],
 ) -> None:
     """Train the run; its head, and its rows of the table."""
+    from guardtrain.api.training import used
     from guardtrain.curves.engine import train_run
     from guardtrain.heads.artifact import save_head
 
@@ -112,9 +113,7 @@ def _train(
     fitted, rows = train_run(
         pools, recipe, planned, memory_gb=settings.memory_gb, checkpoints=checkpoints, loggers=loggers
     )
-    chosen = {"l2": float(fitted.l2[0])}
-    if not (recipe.full_batch or recipe.direct):
-        chosen |= {"lr": float(fitted.lr[0]), "steps": int(fitted.steps[0])}
+    chosen = used(fitted, (settings, recipe))
     log.info("trained in %.1f s: %s", fitted.seconds, ", ".join(f"{k} {v:g}" for k, v in chosen.items()))
     # the head first: a row in the table promises that it is there
     about = {"run": planned.key, "data": pools.name, "mixture": plain(settings.mixture), "chosen": chosen}
@@ -140,18 +139,16 @@ def _show(folder: Path, table: ResultsTable, planned: Run) -> pd.DataFrame:
     return frame
 
 
-def _make_guard(
-    settings: TrainConfig, pools: Pools, planned: Run, recipe: TrainingRecipe, results: pd.DataFrame
-) -> bool:
+def _make_guard(settings: TrainConfig, pools: Pools, planned: Run, recipe: TrainingRecipe) -> bool:
     """End with a guard of the head in `out/guard`, or say in a line why there is none: the head is there either way.
 
     Returns:
         Whether there is one.
     """
-    from guardtrain.commands.export import GUARD_FOLDER, describe_run, export, summary_of
+    from guardtrain.api.guards import write_guard
+    from guardtrain.commands.export import GUARD_FOLDER, kept_head, summary_of
     from guardtrain.guards.directory import guarded_run
     from guardtrain.guards.settings import GuardSettings
-    from guardtrain.heads.artifact import load_head, read_description
 
     folder = Path(settings.out)
     out = folder / GUARD_FOLDER
@@ -159,12 +156,11 @@ def _make_guard(
         log.info("guard     %s (there already)", out)
         return True
     wanted = GuardSettings().with_packages(log.info)
-    bank = load_head(folder, recipe.head).bank
-    chosen = read_description(folder).get("chosen", {})
+    head = kept_head(folder, settings, recipe, pools, planned)
+    assert head is not None, "it was trained just now, or found there"
     log.info("making a guard of it")
     try:
-        trained = describe_run(settings, pools, planned, bank, recipe, chosen, results, neighbours=False)
-        exported = export(out, trained, pools, planned, wanted, settings, lambda _: None)
+        exported = write_guard(head, out, wanted)
     except (DataError, GuardError) as error:
         log.info("no guard is made: %s", error)
         return False

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from guardtrain.api.fitting import require_mixture
 from guardtrain.commands import elapsed
 from guardtrain.commands.config_path import own_configs
 from guardtrain.commands.data import load_pools
-from guardtrain.commands.fitting import require_mixture
 from guardtrain.commands.terminal import show
 from guardtrain.commands.tune_configs import TrialConfigs
 from guardtrain.config import TrainConfig, TuneConfig

@@ -13,8 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from guardtrain.api.recipe import build_recipe, recipe_settings
 from guardtrain.commands.config_path import hydra_opened
-from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.config import TrainConfig, TuneConfig
 from guardtrain.config_checks import plain, typed
 from guardtrain.config_groups import config_groups

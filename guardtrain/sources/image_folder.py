@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from PIL import Image
-
 from guardtrain.errors import DataError
 from guardtrain.file_names import path_text
 from guardtrain.records import CELLS, SAFE, UNSAFE, Records
 from guardtrain.sources.decoding import endings
-from guardtrain.sources.images import files_key, open_image, read_encoded
+from guardtrain.sources.images import files_key
+from guardtrain.sources.listed import ListedImages
 from guardtrain.sources.paths import refuse_saved_folder
 from guardtrain.sources.tables import listed
 from guardtrain.sources.walk import Walk
@@ -26,7 +25,7 @@ _LABELS = {"safe": SAFE, "unsafe": UNSAFE}
 
 
 @dataclass
-class ImageFolderSource:
+class ImageFolderSource(ListedImages):
     """Images in `root/safe/…` and `root/unsafe/…`; the next folder down, where there is one, is the category.
 
     Args:
@@ -51,14 +50,6 @@ class ImageFolderSource:
     def content_key(self) -> str:
         """See `files_key`: paths, sizes and modification times."""
         return files_key(self._records, f"the image folder {self.root}")
-
-    def image(self, i: int) -> Image.Image:
-        """Image of record `i`, RGB."""
-        return open_image(str(self._records.image_uri(i)))
-
-    def encoded(self, i: int) -> bytes:
-        """The file of record `i`, as it is."""
-        return read_encoded(str(self._records.image_uri(i)))
 
     @cached_property
     def _records(self) -> Records:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 
-from guardtrain.errors import DataError
 from guardtrain.records import SCHEMA, Records
 from guardtrain.sources.derived import Derived, check_names, with_derived
 from guardtrain.sources.guessing import without_images, without_labels
-from guardtrain.sources.images import MissingImages, files_key, is_url, open_image, read_encoded
+from guardtrain.sources.images import MissingImages, files_key, is_url
+from guardtrain.sources.listed import ListedImages
 from guardtrain.sources.missing_images import found_elsewhere
 from guardtrain.sources.parquet_rows import holding_images
 from guardtrain.sources.paths import refuse_saved_folder
@@ -31,7 +30,7 @@ from guardtrain.sources.unclear import Unclear
 
 
 @dataclass
-class ManifestSource:
+class ManifestSource(ListedImages):
     """Images listed in a table: CSV (of a spreadsheet, too), JSON lines, JSON or Parquet.
 
     Args:
@@ -84,23 +83,9 @@ class ManifestSource:
                 raise
             raise found_elsewhere(error, root, self.columns.get("image", "image")) from error
 
-    def image(self, i: int) -> Image.Image:
-        """Image of record `i`, RGB."""
-        return open_image(self._uri(i))
-
-    def encoded(self, i: int) -> bytes:
-        """The file of record `i`, as it is."""
-        return read_encoded(self._uri(i))
-
     @property
     def _origin(self) -> str:
         return f"the manifest {self.path}"
-
-    def _uri(self, i: int) -> str:
-        uri = self._records.image_uri(i)
-        if uri is None:
-            raise DataError(f"Record {self._records.ids[i]} of {self._origin} has no image.")
-        return uri
 
     @cached_property
     def _records(self) -> Records:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 
+from guardtrain.api.recipe import build_recipe
 from guardtrain.commands.data import load_pools
-from guardtrain.commands.recipe import build_recipe
 from guardtrain.config import TrainConfig, conf_dir, register_schemas
 from guardtrain.config_checks import typed
 from guardtrain.curves.engine import make_mixer, run_plan

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from hydra import compose, initialize_config_dir
 
+from guardtrain.api.recipe import build_recipe, recipe_settings
 from guardtrain.commands.data import load_pools
-from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.config import CurveConfig, conf_dir, register_schemas
 from guardtrain.config_checks import typed
 from guardtrain.curves.bootstrap import bootstrap_points

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hydra.core.hydra_config import HydraConfig
-
 from guardtrain.curves.grid import GridPoint, GridSettings, grid_points, supplied
 from guardtrain.errors import MixtureError
 from guardtrain.grammar import setting_text
@@ -56,7 +54,7 @@ def grid_check(grid: GridSettings, overrides: Sequence[str], say: Callable[[str]
     def check(supply: Supply) -> None:
         """Raises MixtureError."""
         points, lacking = supplied(grid, supply)
-        if _given("controls", overrides) and "balanced" in grid.controls:
+        if given_of_grid("controls", overrides) and "balanced" in grid.controls:
             mixed = [(ratio, arm) for ratio in grid.ratios for arm in grid.arms if ratio]
             if without := sorted({ratio for ratio, arm in mixed if not supply.rebalances(ratio, arm)}):
                 share = f"{supply.unsafe / supply.real:.0%} of the real images are unsafe"
@@ -68,8 +66,8 @@ def grid_check(grid: GridSettings, overrides: Sequence[str], say: Callable[[str]
             return
         without_pairs = [one for one in lacking if supply.pairs is None and one.drawn[2] not in OF_REAL and one.ratio]
         others = [point for point in lacking if point not in without_pairs]
-        refused = without_pairs if _given("ratios", overrides) else []
-        refused = refused + (others if _given("budgets", overrides) else [])
+        refused = without_pairs if given_of_grid("ratios", overrides) else []
+        refused = refused + (others if given_of_grid("budgets", overrides) else [])
         hint = _hint(grid, supply)
         if refused or not points:
             raise MixtureError(f"{lacking[refused[0] if refused else next(iter(lacking))]} {hint}")
@@ -83,13 +81,13 @@ def grid_check(grid: GridSettings, overrides: Sequence[str], say: Callable[[str]
     return check
 
 
-def grid_for(recipe: TrainingRecipe, grid: GridSettings, overrides: Sequence[str]) -> GridSettings:
+def grid_for(recipe: TrainingRecipe, grid: GridSettings, asked: bool) -> GridSettings:
     """The grid of one head: without the control `shuffled` where training looks at no partner, unless it was asked for.
 
     Its runs would be those of the pairs once more.
     """
     others = [control for control in grid.controls if control != "shuffled"]
-    if recipe.reads_pairs or not others or _given("controls", overrides):
+    if recipe.reads_pairs or not others or asked:
         return grid
     return replace(grid, controls=others)
 
@@ -128,12 +126,7 @@ def _hint(grid: GridSettings, supply: Supply) -> str:
     return f"The most at which all of it fits: {' '.join([*words, f'grid.budgets={setting_text(budgets)}'])}"
 
 
-def overrides_given() -> list[str]:
-    """Those of the command at work; none where it is called as a function."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def _given(name: str, overrides: Sequence[str]) -> bool:
+def given_of_grid(name: str, overrides: Sequence[str]) -> bool:
     """Whether overrides set this of the grid."""
     texts = [text.lstrip("+").partition("=") for text in overrides]
     return any(key == f"grid.{name}" or (key == "grid" and f"{name}:" in value) for key, _, value in texts)

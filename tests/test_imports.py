@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from guardtrain.commands.imports import import_in_part, import_quickly
+from guardtrain.imports import import_in_part, import_quickly
 
 MODULES = {"Base": "heavy_toy.base", "__version__": "heavy_toy.about"}
 
@@ -102,7 +102,7 @@ def test_a_package_that_cannot_be_had_in_part_is_imported_as_ever(heavy: Callabl
 
 def test_lightning_comes_without_what_training_does_not_need() -> None:
     code = (
-        "import sys; from guardtrain.commands.imports import import_quickly; import_quickly('lightning'); "
+        "import sys; from guardtrain.imports import import_quickly; import_quickly('lightning'); "
         "import guardtrain.training.fit, guardtrain.curves.engine; from lightning.pytorch.core.module import Metric; "
         "import torchmetrics; assert torchmetrics.Metric is Metric; print(*sys.modules); "
         # what was left out is there when it is asked for

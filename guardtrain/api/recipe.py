@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guardtrain.commands.imports import import_quickly
 from guardtrain.config import PRECOMPUTED, CurveConfig, TrainConfig
 from guardtrain.config_checks import build, plain
 from guardtrain.errors import ConfigError
+from guardtrain.imports import import_quickly
 
 if TYPE_CHECKING:
     from guardtrain.training.recipe import TrainingRecipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hydra import compose, initialize_config_dir
 
-from guardtrain.commands.recipe import build_recipe, each_head, recipe_settings
+from guardtrain.api.recipe import build_recipe, each_head, recipe_settings
 from guardtrain.config import CurveConfig, conf_dir, register_schemas
 from guardtrain.config_checks import typed
 from guardtrain.errors import ConfigError

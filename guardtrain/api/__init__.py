@@ -1,0 +1,1 @@
+"""What `import guardtrain as gt` gives: the commands' work as functions, with the commands' defaults."""
