@@ -59,13 +59,18 @@ def base_rate(about: Mapping[str, Any]) -> float | None:
         about: the guard's `config.json`.
 
     Returns:
-        What it says; of guards made by versions that did not, validation's share. None where nothing calibrated it.
+        What it says; of guards made by versions that did not, validation's share. None where nothing calibrated it,
+        though versions before this one wrote validation's share there, too.
 
     Raises:
         ConfigError: what it says is no share.
     """
-    if (said := about.get("prior")) is not None:
-        return checked_share(said)
+    said = about.get("prior")
+    known = None if said is None else checked_share(said)
+    if not (about.get("calibration") or {}).get("folds"):
+        return None
+    if known is not None:
+        return known
     validation = about.get("validation") or {}
     images, unsafe = validation.get("images") or 0, validation.get("unsafe") or 0
     return unsafe / images if 0 < unsafe < images else None
@@ -82,7 +87,8 @@ def shift_to(prior: float, about: Mapping[str, Any]) -> float:
     if (now := base_rate(about)) is None:
         raise GuardError(
             f"For which share of unsafe images the probabilities of {about.get('name') or 'this guard'} hold is "
-            f"unknown, for it was calibrated on no images: prior={prior:g} cannot move them. Calibrate it first: "
+            f"unknown, for nothing calibrated it: prior={prior:g} cannot move them. Calibrate it on labelled images, "
+            "two of either class at least: "
             f"guardtrain calibrate guard=… data=… prior={prior:g}"
         )
     return shift(now, prior)

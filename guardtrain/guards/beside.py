@@ -138,7 +138,7 @@ def measured_beside(
     others: Validation,
     *,
     calibrator: Calibrator,
-    prior: float,
+    prior: float | None,
     points: OperatingPoints,
     category_points: Mapping[str, OperatingPoint],
     categories: FittedCategories | None,
@@ -151,7 +151,7 @@ def measured_beside(
         logits: (N,) of `others`.
         others: images that neither trained nor calibrated it.
         calibrator: of its logits.
-        prior: the share of unsafe images that its probabilities hold for.
+        prior: the share of unsafe images that its probabilities hold for; None where that is unknown: they stay.
         points, category_points: its thresholds.
         categories: its category head, if it has one.
         replicates, seed: of the reliability's intervals.
@@ -163,7 +163,9 @@ def measured_beside(
         own = (names == name) | ((names == "") & (others.labels == 0))
         if own.any():
             by_category[name] = PointRates.of(point, images.take(own))
-    probabilities = calibrator.moved(shift(prior, float(others.labels.mean()))).probabilities(logits)
+    if prior is not None:
+        calibrator = calibrator.moved(shift(prior, float(others.labels.mean())))
+    probabilities = calibrator.probabilities(logits)
     named = None
     if categories is not None:
         own_images = CategoryImages.of(others.embeddings, others.labels, others.categories, others.groups)

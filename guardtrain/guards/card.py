@@ -66,7 +66,7 @@ def write_card(folder: Path, parts: GuardParts, content: Mapping[str, Any]) -> N
         warnings=_warnings(parts),
         shown=parts.points.default if isinstance(parts.points[parts.points.default], OperatingPoint) else None,
         share=share,
-        moved=0.0 if parts.prior == share else shift(share, parts.prior),
+        moved=0.0 if parts.prior in (None, share) else shift(share, parts.prior),
         meanings=_meanings(parts),
         rates=rates,
         elsewhere={name: [AtBaseRate.of(point, rate) for rate in rates] for name, point in parts.points.items()},

@@ -153,7 +153,7 @@ class GuardParts:
     Args:
         run: the head.
         calibration: of its logits.
-        prior: the share of unsafe images that its probabilities hold for.
+        prior: the share of unsafe images that its probabilities hold for; None where nothing calibrated it.
         points: operating points on its logits.
         category_points: thresholds of single categories.
         notes: for the card.
@@ -163,7 +163,7 @@ class GuardParts:
 
     run: TrainedRun
     calibration: Calibration
-    prior: float
+    prior: float | None
     points: OperatingPoints
     category_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -240,15 +240,19 @@ def save_guard(
     return Exported(guard, tuple(agreements), parts.notes)
 
 
-def _for_prior(calibration: Calibration, validation: Validation, prior: float | None) -> tuple[Calibration, float]:
+def _for_prior(
+    calibration: Calibration, validation: Validation, prior: float | None
+) -> tuple[Calibration, float | None]:
     """The calibration for a share of unsafe images, and that share; None for validation's, which it was fitted for.
+
+    Where nothing was calibrated there is no such share: the head's own probabilities are for none that is known.
 
     Raises:
         DataError: nothing was calibrated, so that it is unknown for which share the probabilities hold.
     """
     share = float(validation.labels.mean())
     if prior is None:
-        return calibration, share
+        return calibration, share if calibration.folds else None
     if not calibration.folds:
         raise DataError(
             f"Validation has too few independent images to calibrate on ({validation.origin}), so that it is unknown "

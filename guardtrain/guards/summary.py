@@ -113,7 +113,9 @@ def _elsewhere(points: OperatingPoints, rates: Sequence[float]) -> list[list[str
 
 def _holding(prior: float | None, share: float) -> str:
     """For which share of unsafe images probabilities hold."""
-    if prior is None or prior == share:
+    if prior is None:
+        return "too few images to calibrate on: its probabilities are scores, which hold for no known share of images"
+    if prior == share:
         return f"probabilities hold where {percent(share)} are unsafe, as here; prior=0.02 gives those for 2 %"
     return f"probabilities hold where {percent(prior)} are unsafe; they were moved there from the {percent(share)} here"
 

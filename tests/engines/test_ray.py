@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from guardtrain.embeddings.forwarding import processors
 from tests.commands.own_modules import SOURCE
 from tests.engines.conftest import OWN_SWEEP, SWEEP, Guardtrain, files, heads, own_heads_alone, rows, weights
 
 pytestmark = pytest.mark.engines
+
+# As an actor has: a model that shares out a pass of a few images over two threads rounds otherwise.
+ONE_THREAD_A_WORKER = f"workers={processors()}"
 
 
 @pytest.fixture
@@ -27,8 +31,8 @@ def _nodes(address: str) -> list[str]:
 def test_two_nodes_make_the_store_of_one_process_byte_for_byte(
     guardtrain: Guardtrain, ray_nodes: str, tmp_path: Path
 ) -> None:
-    source = ["source=scenes", "source.n=1000", "shard_size=64", "workers=1"]
-    alone = guardtrain("embed", *source, "out=alone")  # an actor takes a processor, and no node has two
+    source = ["source=scenes", "source.n=1000", "shard_size=64"]
+    alone = guardtrain("embed", *source, ONE_THREAD_A_WORKER, "out=alone")
     both = guardtrain("embed", *source, "out=both", "engine=ray", f"engine.address={ray_nodes}", "engine.actors=2")
     print(alone, both, sep="\n")
     assert "1,000 embeddings" in both
@@ -68,7 +72,7 @@ def test_a_head_and_a_source_in_the_working_folder_are_found_on_the_nodes(
     (tmp_path / "mine/source").mkdir()
     (tmp_path / "mine/source/ours.yaml").write_text("# ours\n_target_: own_squares.Squares\nn: 6\n")
     own = ["embed", "--config-dir", "mine", "source=ours", "shard_size=2"]
-    guardtrain(*own, "out=alone", "workers=1")
+    guardtrain(*own, ONE_THREAD_A_WORKER, "out=alone")
     guardtrain(*own, "out=both", "engine=ray", f"engine.address={ray_nodes}", "engine.actors=2")
     assert files(tmp_path / "both") == files(tmp_path / "alone") != {}
 

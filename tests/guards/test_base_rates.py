@@ -158,11 +158,32 @@ def test_without_calibration_no_share_is_known(tmp_path: Path) -> None:
     about = {key: value for key, value in made.about.items() if key != "prior"}
     imported = replace(described, about=about | {"validation": {"images": 0, "unsafe": 0}})
     assert imported.prior is None and imported.at(None) is imported
-    with pytest.raises(GuardError, match=r"calibrated on no images.*guardtrain calibrate guard=… data=… prior=0\.02"):
+    with pytest.raises(GuardError, match=r"nothing calibrated it.*guardtrain calibrate guard=… data=… prior=0\.02"):
         imported.at(RARE)
     assert base_rate({}) is None
+
+
+def test_too_few_groups_to_calibrate_on_claim_no_share(tmp_path: Path) -> None:
     few = toy_validation(12)
     one = replace(few, groups=np.where(few.labels == 1, "a", few.groups))
+    made = export_guard(tmp_path / "few", toy_run(), one, toy_settings(), others=[toy_validation(40, seed=5)]).guard
+    assert made.about["calibration"]["folds"] == 0
+    assert made.about["prior"] is made.prior is DescribedGuard.read(made.path).prior is None
+    x, _ = toy_images(20, seed=9)
+    np.testing.assert_allclose(made.probabilities(x), Identity().probabilities(made.logits(x)))
+    with pytest.raises(GuardError, match=r"nothing calibrated it.*prior=0\.02 cannot move them"):
+        Guard.load(made.path, prior=RARE)
+    card, text = (made.path / "README.md").read_text(), " ".join(summary_text(made).split())
+    assert "a score between 0 and 1" in card and "**Probabilities are scores**" in card
+    for said in (card, text):
+        assert "robabilities hold where" not in said and "calibrated and with" not in said
+    assert "its probabilities are scores, which hold for no known share of images" in text
+    # one of an earlier version, which wrote validation's share all the same, is read and claims none either
+    old = {**json.loads((made.path / CONFIG).read_text()), "prior": float(one.labels.mean())}
+    del old["sha256"]
+    (made.path / CONFIG).write_text(json.dumps(old | {"sha256": config_digest(old)}))
+    assert Guard.load(made.path).prior is None
+    np.testing.assert_array_equal(Guard.load(made.path).probabilities(x), made.probabilities(x))
     with pytest.raises(DataError, match=r"too few independent images to calibrate on.*prior=0\.02"):
         export_guard(tmp_path / "few", toy_run(), one, toy_settings(prior=RARE))
 
