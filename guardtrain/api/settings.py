@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, is_dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
@@ -81,24 +81,24 @@ def head_node(head: Any) -> dict[str, Any]:
     kind = type(head)
     is_ours = getattr(ours, kind.__name__, None) is kind
     target = f"{HEADS if is_ours else kind.__module__}.{kind.__qualname__}"
-    said = _said_of(target)
+    own = _plain(asdict(head))
+    nodes = []
+    for said in _configs(target):
+        usual = _plain(asdict(build(said, "head")))
+        nodes.append(said | {key: value for key, value in own.items() if value != usual[key]})
     # what is said nowhere stands for its default, so that the same head has the same node, and its runs the same keys
-    usual = asdict(build(said, "head")) if said else {f.name: f.default for f in fields(head)}
-    differs = {key: _plain(value) for key, value in asdict(head).items() if value != usual.get(key)}
-    return {**(said or {"_target_": target}), **differs}
+    return min(nodes, key=len, default={"_target_": target} | own)
 
 
-def _said_of(target: str) -> dict[str, Any]:
-    """What the first of `conf/head` that makes such a head says of it; empty where none does."""
+def _configs(target: str) -> list[dict[str, Any]]:
+    """What files of `conf/head` say of such a head."""
     import yaml
 
     from guardtrain.config import conf_dir
 
-    for name in names_of("head", having=target):
-        node = yaml.safe_load((conf_dir() / "head" / f"{name}.yaml").read_text(encoding="utf-8"))
-        if isinstance(node, dict) and node.get("_target_") == target:
-            return node
-    return {}
+    files = [conf_dir() / "head" / f"{name}.yaml" for name in names_of("head", having=target)]
+    nodes = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
+    return [node for node in nodes if isinstance(node, dict) and node.get("_target_") == target]
 
 
 def given(**settings: Any) -> list[str]:
