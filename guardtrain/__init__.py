@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from guardtrain.doors import door
 
 if TYPE_CHECKING:
+    from guardtrain.api.audit import run_audit
     from guardtrain.api.curves import Curve, run_curve
     from guardtrain.api.data import (
         create_encoder,
@@ -70,6 +71,7 @@ __all__ = [
     "list_heads",
     "make_pools",
     "read_records",
+    "run_audit",
     "run_curve",
     "train_head",
 ]
@@ -108,6 +110,7 @@ __getattr__, __dir__ = door(
         "list_heads": "api.training",
         "make_pools": "api.data",
         "read_records": "api.data",
+        "run_audit": "api.audit",
         "run_curve": "api.curves",
         "train_head": "api.training",
     },

@@ -1,0 +1,34 @@
+"""The audit of pools: what tells the label without looking, which labels are doubted, what embeddings give away."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from guardtrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from guardtrain.curves.audit.measure import Audit
+    from guardtrain.training.pools import Pools
+
+log = logging.getLogger(__name__)
+
+
+def run_audit(pools: Pools, **settings: Any) -> Audit:
+    """Audit pools and test sets as `guardtrain audit` does, without what only files tell; `print` shows it.
+
+    Args:
+        pools: of `make_pools`.
+        settings: of `guardtrain.curves.audit.settings.AuditSettings`.
+
+    Raises:
+        ConfigError: a setting that it does not have.
+        DataError: too few images.
+    """
+    from guardtrain.curves.audit.measure import audit_pools
+    from guardtrain.curves.audit.settings import AuditSettings
+
+    known = AuditSettings.__dataclass_fields__
+    if strange := [name for name in settings if name not in known]:
+        raise ConfigError(f"run_audit has no setting '{strange[0]}'; it knows: {', '.join(known)}.")
+    return audit_pools(pools, AuditSettings(**settings), log.info)
