@@ -101,10 +101,6 @@ EXAMPLES: dict[str, list[str]] = {
         "guardtrain serve guard=org/name host=0.0.0.0 port=8080 max_batch=64 device=cuda",
         "curl -F image=@photo.jpg 'http://127.0.0.1:8000/v1/predict?point=strict'",
     ],
-    "ingest": [
-        "guardtrain ingest data_dir=PATH                         # the published SMID scores",
-        "guardtrain ingest published=table published.path=scores.csv published.name=theirs",
-    ],
     "scenes": ["guardtrain scenes out=scenes pool=test n=200"],
 }
 
