@@ -55,6 +55,7 @@ EXAMPLES: dict[str, list[str]] = {
     "benchmark": [
         "guardtrain benchmark guards=[outputs/guard,guards/q16,guards/laion-nsfw] data=mine.csv",
         "guardtrain benchmark guards=[outputs/guard,org/name] data=[unsafebench,photos] compare_with=mine",
+        "guardtrain benchmark 'guards=[outputs/guard,{scores: theirs.csv}]' data=mine.csv  # columns: id, score",
         "guardtrain benchmark guards=[mine] data=photos vlm=openai_compatible vlm.model=NAME vlm.base_url=URL",
         "guardtrain benchmark guards=[outputs/guard] 'data={theirs: {path: other.csv, columns: {label: unsafe}}}'",
     ],
