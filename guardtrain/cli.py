@@ -30,7 +30,6 @@ COMMANDS = {
     "audit": "what tells the label unseen, doubted labels, edits, sources, pools and duplicates in embeddings",
     "predict": "images judged by a guard → answers on the screen, or a table of probabilities and decisions",
     "serve": "a guard as a web service, with a page to drop an image on",
-    "ingest": "per-image scores that others published → a curve's results table and scores",
     "scenes": "render the embedded testbed to image files, to look at or to try the sources with",
 }
 
@@ -44,6 +43,10 @@ ACTIONS = {"store": ("info", "verify", "append", "merge", "filter", "dedup")}
 
 # Commands whose arguments are not all Hydra's (names of files, data sets), and the module that makes them so.
 _REWRITTEN = {"predict": "predict", "import-guard": "import_guard", "benchmark": "benchmark", "calibrate": "benchmark"}
+
+_LEFT = {  # command -> what does its work now
+    "ingest": " It left; scores of others take part in `guardtrain benchmark 'guards=[GUARD,{scores: FILE}]'`."
+}
 
 USAGE = "guardtrain COMMAND [SETTING=VALUE ...]"
 _HELP = ("-h", "--help", "--help-all")
@@ -74,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from guardtrain.errors import did_you_mean
 
         every = [*COMMANDS, *PLAIN_COMMANDS]
-        hint = did_you_mean(command, every)
+        hint = _LEFT.get(command) or did_you_mean(command, every)
         print(f"guardtrain: there is no command '{command}'.{hint} Commands: {', '.join(every)}.", file=sys.stderr)
         return 2
     if asked := [argument for argument in rest if argument in _HELP]:

@@ -16,7 +16,6 @@ from guardtrain.curves.audit.settings import AuditSettings
 from guardtrain.curves.collecting.settings import CollectSettings
 from guardtrain.curves.grid import GridSettings
 from guardtrain.curves.planning_settings import PlanSettings
-from guardtrain.curves.published import PublishedSettings
 from guardtrain.curves.settings import PlotSettings
 from guardtrain.curves.tuning.settings import TuneSettings
 from guardtrain.embeddings.settings import EngineSettings
@@ -243,20 +242,6 @@ class AttackConfig(AttackSettings):
 
 
 @dataclass
-class IngestConfig:
-    """`guardtrain ingest`: per-image scores that others published → a curve's results table and scores.
-
-    Args:
-        out: the curve's folder, which `guardtrain plot` draws from.
-        data_dir: where the configs of published scores look for files; default: `$GUARDTRAIN_DATA`, else `data`.
-    """
-
-    published: PublishedSettings = field(default_factory=PublishedSettings)
-    out: str = MISSING
-    data_dir: str = MISSING
-
-
-@dataclass
 class ServeConfig(ServeSettings):
     """`guardtrain serve`: a guard as a web service."""
 
@@ -339,7 +324,6 @@ SCHEMAS: dict[str, type] = {
     "plan": PlanSettings,
     "audit": AuditConfig,
     "attack": AttackConfig,
-    "ingest": IngestConfig,
     "predict": PredictConfig,
     "serve": ServeConfig,
     "scenes": ScenesConfig,

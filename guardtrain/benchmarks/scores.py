@@ -94,6 +94,7 @@ class Contender:
     checkpoint: str | None = None
     told: bool = False
     asks: ClassVar[bool] = False  # about the images themselves
+    scored: ClassVar[bool] = False  # elsewhere: it reads nothing
 
     @property
     def digest(self) -> str:
@@ -101,7 +102,7 @@ class Contender:
         return hashlib.sha256(json.dumps([self.guard.about["sha256"], self.point]).encode()).hexdigest()
 
     def asked(self, data: DataSet, say: Callable[[str], None]) -> Scores | None:
-        """The scores of one that is asked about the images themselves; None for guards, which read embeddings."""
+        """Scores of one that is asked about the images, or that brings them; None for guards, which read embeddings."""
         return None
 
 
@@ -121,7 +122,7 @@ def require_readable(contenders: Sequence[Contender], sets: Sequence[DataSet]) -
                     "images. Give those."
                 )
             guard = contender.guard
-            if spec is None or not (differing := spec.diff(guard.spec)):
+            if spec is None or contender.scored or not (differing := spec.diff(guard.spec)):
                 continue
             what = f"config: {data.origin}" if data.origin else "path: …"
             if spec.family in ("external", "clip-retrieval"):

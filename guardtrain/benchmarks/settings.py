@@ -21,7 +21,9 @@ class BenchmarkSettings:
 
     Args:
         guards: folders or names on the Hugging Face Hub; yours first, for others are compared with the first. Also
-            `{path: …, name: …, categories: […], point: …, revision: …}`. None where `vlm` is judged alone.
+            `{path: …, name: …, categories: […], point: …, revision: …}`. Scores that others published are
+            `{scores: FILE, name: …, categories: […]}`: a table of `id` (or `image`) and `score`, with a column
+            `decision` (safe, unsafe, review) where one half is no threshold. None where `vlm` is judged alone.
         data_sets: what they are judged on; `data=…` is the same. Each is a table of images, a folder with safe/ and
             unsafe/, a store, or NAME or NAME:PART of a data config: all its test sets, or one, or its pool `real` or
             `pairs`, whole (a folder of such a name is `./NAME`). Also `{NAME: {path: …, …}}` with further settings of

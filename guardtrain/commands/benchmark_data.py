@@ -315,6 +315,8 @@ def _contender(what: Any, settings: BenchmarkSettings) -> Contender:
     from guardtrain.benchmarks.effectiveness import Entrant
     from guardtrain.guards.guard import Guard
 
+    if isinstance(what, Mapping) and "scores" in what:
+        return _scored(what, settings)
     node = {"path": what} if isinstance(what, str) else dict(what) if isinstance(what, Mapping) else {}
     allowed = ("path", "name", "categories", "point", "revision", "checkpoint")
     if "path" not in node or any(key not in allowed for key in node):
@@ -333,6 +335,19 @@ def _contender(what: Any, settings: BenchmarkSettings) -> Contender:
     checkpoint = node.get("checkpoint") or (said.get(guard.spec.label) if isinstance(said, Mapping) else said)
     entrant = Entrant(name, wanted, published, trained)
     return Contender(guard, entrant, point, checkpoint and str(checkpoint), categories is not None)
+
+
+def _scored(what: Mapping[Any, Any], settings: BenchmarkSettings) -> Contender:
+    from guardtrain.benchmarks.scored_contender import scored_contender
+
+    allowed = ("scores", "name", "categories")
+    if any(key not in allowed for key in what):
+        raise ConfigError(f"Scores of a guard are a mapping of {', '.join(allowed)}; this one is {dict(what)!r}.")
+    path = str(what["scores"])
+    name = str(what.get("name") or _stem(path))
+    categories = what.get("categories", (settings.categories or {}).get(name))
+    wanted = () if categories is None else tuple(map(str, _listed(categories)))
+    return scored_contender(path, name, wanted, categories is not None)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -55,6 +55,7 @@ EXAMPLES: dict[str, list[str]] = {
     "benchmark": [
         "guardtrain benchmark guards=[outputs/guard,guards/q16,guards/laion-nsfw] data=mine.csv",
         "guardtrain benchmark guards=[outputs/guard,org/name] data=[unsafebench,photos] compare_with=mine",
+        "guardtrain benchmark 'guards=[outputs/guard,{scores: theirs.csv}]' data=mine.csv  # columns: id, score",
         "guardtrain benchmark guards=[mine] data=photos vlm=openai_compatible vlm.model=NAME vlm.base_url=URL",
         "guardtrain benchmark guards=[outputs/guard] 'data={theirs: {path: other.csv, columns: {label: unsafe}}}'",
     ],
@@ -100,10 +101,6 @@ EXAMPLES: dict[str, list[str]] = {
         "guardtrain serve guard=outputs/guard                    # and open the address it tells",
         "guardtrain serve guard=org/name host=0.0.0.0 port=8080 max_batch=64 device=cuda",
         "curl -F image=@photo.jpg 'http://127.0.0.1:8000/v1/predict?point=strict'",
-    ],
-    "ingest": [
-        "guardtrain ingest data_dir=PATH                         # the published SMID scores",
-        "guardtrain ingest published=table published.path=scores.csv published.name=theirs",
     ],
     "scenes": ["guardtrain scenes out=scenes pool=test n=200"],
 }

@@ -38,7 +38,6 @@ def draw(
     folder: Path,
     *,
     outlook: bool = False,
-    extrapolate: bool = False,
 ) -> list[Path]:
     """Print the summary of a curve, and write its figures, tables and report.
 
@@ -48,7 +47,6 @@ def draw(
         results: the curve's folder, with its scores.
         folder: where the files are written.
         outlook: whether to print, too, what real data alone would need where pairs go beyond it: extrapolated.
-        extrapolate: whether the curve's lines are continued beyond the largest budget, in the shade.
 
     Returns:
         The files: figures, then tables, then the report.
@@ -62,7 +60,7 @@ def draw(
     from guardtrain.curves.tables import write_tables
 
     panels = _panels(plot)
-    output = _Output(frame, plot, results, extrapolate)
+    output = _Output(frame, plot, results)
     output.check()
     test = efficiency_test(frame, output.scores) if panels is None else None
     told = test in output.scored()
@@ -108,7 +106,6 @@ class _Output:
     frame: pd.DataFrame
     plot: PlotSettings
     results: Path
-    extrapolate: bool = False
     notes: list[str] = field(default_factory=list)
     _left_out: dict[str, list[str]] = field(default_factory=dict)  # reason -> what
     _scored: list[str] | None = None
@@ -149,11 +146,10 @@ class _Output:
         A variance needs fewer replicates than a quantile of multipliers; where there are those, they serve.
         """
         from guardtrain.curves.bootstrap import BOOTSTRAP_METRICS, bootstrap_points
-        from guardtrain.curves.repeats import Repeats
         from guardtrain.curves.statistics import default_panels, whole_slices
 
         whole = whole_slices(self.frame)
-        if Repeats.of(whole).design != "seeds" or whole["seed"].nunique() < 2:
+        if whole["seed"].nunique() < 2:
             return {}
         for test, metric in _panels(self.plot) or default_panels(whole):
             known = (test, metric) in self._boots or (test, metric) in self._shown
@@ -257,37 +253,15 @@ class _Output:
         from guardtrain.curves.display import CurveDisplay
 
         plot = self.plot
-        boots = self.shown_boots() | (self._continued() if self.extrapolate else {})
         return CurveDisplay.from_results(
             self.frame,
             _panels(plot),
             x=plot.x,
             costs=plot.costs,
-            boots=boots,
-            continued=self.extrapolate,
+            boots=self.shown_boots(),
             title=plot.title,
             width=plot.width,
         )
-
-    def _continued(self) -> dict[tuple[str, str], PointReplicates]:
-        """Bootstraps of the curve's panels; of folds, whose scores are of different images, over folds alone."""
-        from guardtrain.curves.bootstrap import BOOTSTRAP_METRICS
-        from guardtrain.curves.published import seed_replicates
-        from guardtrain.curves.repeats import Repeats
-        from guardtrain.curves.statistics import default_panels, whole_slices
-
-        whole, made = whole_slices(self.frame), {}
-        folds = Repeats.of(whole).folds
-        for test, metric in _panels(self.plot) or default_panels(whole):
-            if folds:
-                made[test, metric] = seed_replicates(self.frame, test, metric)
-            elif metric in BOOTSTRAP_METRICS and test in self.scored():
-                made[test, metric] = self.boot(test, metric)
-            else:
-                self._leave_out(
-                    f"the extrapolation of {metric} on '{test}'", "It needs test scores, and their bootstrap."
-                )
-        return made
 
     def headline(self) -> str:
         """The first lines: images that a target takes, and what a pair is worth, by the metric the multiplier has."""
@@ -308,13 +282,10 @@ class _Output:
         """The gain of each mixture taken apart, on the test set that has pairs."""
         from guardtrain.curves.decomposition import PLAIN, decompositions, needless_controls, replicates_like
         from guardtrain.curves.folder import RESULTS_FILE, kept_keys, keys_of_losses
-        from guardtrain.curves.repeats import Repeats
         from guardtrain.curves.results import ResultsTable
         from guardtrain.curves.statistics import telling_panel, whole_slices
 
         whole = whole_slices(self.frame)
-        if Repeats.of(whole).published:
-            return []
         test, metric = telling_panel(whole, _panels(self.plot))
         boot = self._boot_of_all(test, metric)
         plain, losses = None, keys_of_losses(self.results)
@@ -367,7 +338,7 @@ class _Output:
 
     def _boot_of_all(self, test: str, metric: str) -> PointReplicates:
         """A panel's points, over seeds and test groups where there are scores, else over seeds."""
-        from guardtrain.curves.published import seed_replicates
+        from guardtrain.curves.bootstrap import seed_replicates
 
         return self.shown_boots().get((test, metric)) or seed_replicates(self.frame, test, metric, replicates=1)
 
@@ -414,15 +385,6 @@ class _Output:
         """Refuse `what` where there are no scores at all."""
         if self.scores.is_dir():
             return
-        from guardtrain.curves.repeats import Repeats
-
-        if Repeats.of(self.frame).folds:
-            from guardtrain.curves.published import POOLED_FOLDER
-
-            raise DataError(
-                f"Each fold scored other images, so {what} cannot be made of them (curve and categories can); "
-                f"`guardtrain plot results={self.results / POOLED_FOLDER}` draws all folds at once."
-            )
         raise DataError(
             f"There are no test scores at {self.scores}, which {what} cannot do without (curve and categories "
             "can). `guardtrain curve` keeps them beside the results: copy the whole folder."

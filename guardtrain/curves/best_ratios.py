@@ -135,7 +135,7 @@ def ratio_maps(boot: PointReplicates) -> list[RatioMap]:
 
     Args:
         boot: of a curve on one test set, see `guardtrain.curves.bootstrap.bootstrap_points`, or
-            `guardtrain.curves.published.seed_replicates` where there are no scores.
+            `guardtrain.curves.bootstrap.seed_replicates` where there are no scores.
     """
     out = []
     for head in boot.heads:

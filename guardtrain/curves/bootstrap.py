@@ -351,6 +351,25 @@ def bootstrap_points(
     return PointReplicates.over(rows, values, test, metric, replicates, seed_rng, confidence)
 
 
+def seed_replicates(frame: pd.DataFrame, test: str, metric: str, replicates: int = 1000) -> PointReplicates:
+    """Resample every point of a curve over its seeds alone: no scores are needed, and the test images count as fixed.
+
+    Args:
+        frame, test, replicates: as of `bootstrap_points`; the same draw of seeds stands at every point.
+        metric: any of `guardtrain.curves.results.METRICS`.
+
+    Raises:
+        DataError: an unknown test set or metric, or points that mix experiments.
+    """
+    check_metric(frame, metric)
+    rows = one_baseline(frame[(frame["test"] == test) & (frame["slice_kind"] == "all") & frame[metric].notna()])
+    if rows.empty:
+        raise DataError(f"The results have no {METRICS[metric]} on a test set '{test}'.")
+    summarise(rows, metric)  # refuses mixed experiments
+    values, rng = rows[metric].to_numpy(float)[:, None], np.random.default_rng(0)
+    return PointReplicates.over(rows, values, test, metric, replicates, rng, CONFIDENCE)
+
+
 def point_groups(rows: pd.DataFrame) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
     """The rows of each point by its `POINT_COLUMNS`, sorted by them but for heads, which stay in the table's order."""
     place = {head: number for number, head in enumerate(dict.fromkeys(rows["head"]))}

@@ -143,7 +143,7 @@ def comparisons(
     Raises:
         DataError: an empty table, or points that mix experiments.
     """
-    from guardtrain.curves.published import seed_replicates
+    from guardtrain.curves.bootstrap import seed_replicates
 
     whole = whole_slices(frame)
     out: list[Comparison] = []

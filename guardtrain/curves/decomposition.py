@@ -119,7 +119,7 @@ def decompositions(
 
     Args:
         boot: of a curve on one test set, see `guardtrain.curves.bootstrap.bootstrap_points`, or
-            `guardtrain.curves.published.seed_replicates` where there are no scores.
+            `guardtrain.curves.bootstrap.seed_replicates` where there are no scores.
         plain: the same of runs under plain cross-entropy, of the same seeds and test images; None where there are none.
         needless: by head the controls that were not run because they would have changed nothing.
 
@@ -280,8 +280,7 @@ def needless_controls(boot: PointReplicates, kept: KeptConfig | None) -> dict[st
 
 def replicates_like(like: PointReplicates, rows: pd.DataFrame, scores: Path) -> PointReplicates | None:
     """The bootstrap of other runs on the test images and seeds of `like`; None where they have no scores."""
-    from guardtrain.curves.bootstrap import bootstrap_points
-    from guardtrain.curves.published import seed_replicates
+    from guardtrain.curves.bootstrap import bootstrap_points, seed_replicates
 
     replicates = like.by_seed.shape[2] - 1
     if rows.empty:

@@ -11,14 +11,15 @@ import numpy as np
 from guardtrain.curves.display_base import Display
 from guardtrain.curves.display_style import HeadLine, both_arms, image_ticks, look, per_row, powers_of_two
 from guardtrain.curves.paid import PAID, CostSettings, with_paid
-from guardtrain.curves.repeats import SEEDS, Repeats
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.statistics import (
+    OF_SEEDS,
     Line,
     default_panels,
     line_points,
     lines_of,
     number_text,
+    seeds_text,
     summarise,
     whole_slices,
     with_test_images,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from guardtrain.curves.bootstrap import PointReplicates
-    from guardtrain.curves.extrapolation import Continuation
 
 X_AXES = ("auto", "budget", *PAID, "n_pair_images")
 
@@ -48,7 +48,6 @@ class CurvePanel:
         head: its name; where heads are the lines, how many there are ("10 methods").
         n_test, n_pairs: sizes of the test set.
         heads: all heads of the figure where they are the lines, else empty.
-        beyond: of lines that are continued beyond what was measured: how.
         resampled: whether the intervals are over test groups, too, and not over seeds alone.
     """
 
@@ -59,7 +58,6 @@ class CurvePanel:
     n_pairs: int
     points: pd.DataFrame
     heads: tuple[str, ...] = field(default=(), kw_only=True)
-    beyond: Mapping[Line, Continuation] = field(default_factory=dict, kw_only=True)
     resampled: bool = field(default=False, kw_only=True)
 
     def lines(self, over_ratios: bool) -> list[Line]:
@@ -85,14 +83,12 @@ class CurveDisplay(Display):
     Args:
         panels: what is drawn, in order.
         x: what the axis is: one of `X_AXES`, not `auto`.
-        repeats: what bands are over.
 
     >>> # CurveDisplay.from_results(table.read(), [("pairs", "auroc")]).save("runs/scenes")
     """
 
     panels: Sequence[CurvePanel]
     x: str
-    repeats: Repeats = SEEDS
 
     name: ClassVar[str] = "curve"
     marks: ClassVar[Mapping[str, float]] = {}  # sizes of lines and markers other than the style's
@@ -106,7 +102,6 @@ class CurveDisplay(Display):
         x: str = "auto",
         costs: CostSettings | None = None,
         boots: Mapping[tuple[str, str], PointReplicates] | None = None,
-        continued: bool = False,
         title: str | None = None,
         width: float | None = None,
     ) -> CurveDisplay:
@@ -125,8 +120,6 @@ class CurveDisplay(Display):
                 ratios, and the first otherwise.
             costs: of a label, an edit and a check, for `cost`.
             boots: bootstraps by (test, metric): bands of these are over seeds and test groups, of others over seeds.
-            continued: whether the lines of bootstrapped panels are continued by a power law, see
-                `guardtrain.curves.extrapolation.continuation`; the caption names those that cannot be.
             title, width: see `Display`.
 
         Raises:
@@ -137,7 +130,7 @@ class CurveDisplay(Display):
         whole = whole_slices(frame)
         x = chosen_x(whole, x)
         chosen = check_panels(whole, panels if panels is not None else default_panels(whole))
-        repeats, as_lines = Repeats.of(whole), heads_as_lines(whole)
+        as_lines = heads_as_lines(whole)
         made, notes = [], []
         for head, own in panel_heads(whole):
             for test, metric in chosen:
@@ -145,33 +138,31 @@ class CurveDisplay(Display):
                 if rows.empty or rows[metric].isna().all():
                     notes.append(f"{METRICS[metric]} has no values on '{test}' ({head}): left out.")
                     continue
-                boot = None if repeats.folds else (boots or {}).get((test, metric))
+                boot = (boots or {}).get((test, metric))
                 points = in_table_order(with_test_images(summarise(rows, metric), boot), rows)
                 points = with_paid(points[points["n_seeds"] > 0].reset_index(drop=True), costs or CostSettings())
                 n_pairs = int(rows["n_pairs"].iloc[0])
-                panel = CurvePanel(head, test, metric, repeats.images(rows), n_pairs, points, heads=as_lines)
+                panel = CurvePanel(head, test, metric, int(rows["n_test"].iloc[0]), n_pairs, points, heads=as_lines)
                 if boot is not None:
                     panel = replace(panel, resampled=True)
-                if continued and boots and (test, metric) in boots and x != "n_pair_images":
-                    panel = replace(panel, beyond=_continued(panel, boots[test, metric]))
                 made.append(panel)
         if not made:
             raise DataError(f"Nothing to draw. {' '.join(notes)}")
-        return cls(made, x, repeats, title=title, notes=tuple(notes), width=width)
+        return cls(made, x, title=title, notes=tuple(notes), width=width)
 
     def caption(self) -> str:
         """What lines and bands are, over how many seeds, and what was left out."""
         counts = np.concatenate([panel.points["n_seeds"].to_numpy() for panel in self.panels])
-        many = self.repeats.count(counts)
+        many = seeds_text(counts)
         resampled = {panel.resampled for panel in self.panels}
         over = "95 % intervals over seeds and test images" if resampled == {True} else "95 % Student t intervals"
-        over += "" if resampled == {True} else f" over {self.repeats.covers}"
+        over += "" if resampled == {True} else f" over {OF_SEEDS}"
         if len(resampled) > 1:
             named = [f"{METRICS[p.metric]} on '{p.test}'" for p in self.panels if p.resampled]
             over += f", of {', '.join(dict.fromkeys(named))} over test images, too"
         text = f"Lines: means over {many}. Bands: {over}, for each point by itself."
         if counts.max() < 2:
-            text = f"{many[:1].upper()}{many[1:]}: no bands." if counts.max() > 0 and self.repeats.published else _ONE
+            text = _ONE
         elif counts.min() < 2:
             text += " Points with one have none."
         if (counts == _TWO).any():
@@ -180,28 +171,7 @@ class CurveDisplay(Display):
             text += f" Dots: {of_two}; an interval of two is 12.7 standard errors to either side, so none is drawn."
         if any(self._limits(panel)[2] for panel in self.panels):
             text += " Bands that leave a panel go on beyond it."
-        text += self._continued_text()
         return " ".join([text, *self.notes])
-
-    def _continued_text(self) -> str:
-        """What is said of lines beyond the largest budget, which nobody measured."""
-        every = [(line, part) for panel in self.panels for line, part in panel.beyond.items()]
-        if not every:
-            return ""
-        which = both_arms(self._lines())
-        drawn = [line for line, part in every if not part.refused]
-        text = ""
-        if drawn:
-            text = (
-                " Shade: extrapolated, not measured; dotted lines and their bands are power laws fitted to the points "
-                "(95 % over bootstrap replicates), and hold only if the curve goes on as one."
-            )
-        if gone := len(every) - len(drawn):
-            if drawn:
-                return text + f" {gone} of {len(every)} lines could not be continued: no power law is identified."
-            names = ", ".join(dict.fromkeys(line.label(which) for line, _ in every))
-            return f" Nothing could be extrapolated ({names}): no power law is identified."
-        return text
 
     def alt(self) -> str:
         """Each panel in a sentence: what is on its axes, and where its lines end."""
@@ -229,7 +199,6 @@ class CurveDisplay(Display):
     def _draw(self, panel: CurvePanel, ax: Axes, lines: list[Line], inches: float) -> None:
         own = panel.lines(self.x == "n_pair_images")
         ticks: set[float] = set()
-        ends: list[float] = []
         for line in (line for line in lines if line in own):
             points = panel.along(line)
             column = "added" if self.x == "n_pair_images" else self.x
@@ -244,15 +213,6 @@ class CurveDisplay(Display):
             for values in _two_runs(points):
                 ax.plot(x, values, ls="", marker="o", ms=2, mew=0, color=style["color"], alpha=0.7, zorder=2.2)
             ticks.update(x)
-            if (part := panel.beyond.get(line)) is not None and not part.refused:
-                end = float(points["n_images"].iloc[-1])
-                at = part.n if self.x == "images" else part.n * (x[-1] / end)
-                ax.plot(at, part.mean, color=style["color"], ls=(0, (1, 1.2)), lw=1.2, zorder=2.2)
-                low, high = _possible(panel, part.low), _possible(panel, part.high)
-                ax.fill_between(at, low, high, color=style["color"], alpha=0.08, lw=0)
-                ends.append(float(at[-1]))
-        if ends:  # from the last that was measured on
-            ax.axvspan(max(ticks), max(ends), color="0.5", alpha=0.13, lw=0, zorder=0.4)
         self._over(panel, ax, sorted(ticks), inches)
         if self._leftmost(ax):
             ax.set_ylabel(self._measure(panel))
@@ -326,8 +286,7 @@ class CurveDisplay(Display):
         would leave nothing else to be seen.
         """
         alike = [p.points for p in self.panels if self._alike(p, panel)]
-        drawn = [part.mean for p in self.panels if self._alike(p, panel) for part in p.beyond.values()]
-        means = np.concatenate([points["mean"].to_numpy(float) for points in alike] + drawn)
+        means = np.concatenate([points["mean"].to_numpy(float) for points in alike])
         ends = np.concatenate([one for points in alike for one in (*_band(panel, points), *_two_runs(points))])
         ends = np.append(ends[np.isfinite(ends)], means)
         span = max(means.max() - means.min(), _LEAST_SPAN)
@@ -366,19 +325,6 @@ def _two_runs(points: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     step = np.where(points["n_seeds"].to_numpy() == _TWO, points["std"].to_numpy(float) / np.sqrt(2), np.nan)
     mean = points["mean"].to_numpy(float)
     return mean - step, mean + step
-
-
-def _continued(panel: CurvePanel, boot: PointReplicates) -> dict[Line, Continuation]:
-    """How each line of a panel goes on beyond its largest budget."""
-    from guardtrain.curves.efficiency import LineReplicates
-    from guardtrain.curves.extrapolation import continuation
-
-    out: dict[Line, Continuation] = {}
-    for line in panel.lines(over_ratios=False):
-        head = line.head if isinstance(line, HeadLine) else panel.head
-        bare = Line(line.arm, line.control, line.ratio)
-        out[line] = continuation(LineReplicates.of(boot, bare, head))
-    return out
 
 
 def heads_as_lines(whole: pd.DataFrame) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar
 from guardtrain.curves.display import CurveDisplay, CurvePanel, chosen_x, heads_as_lines, panel_heads
 from guardtrain.curves.display_style import per_row
 from guardtrain.curves.paid import CostSettings, with_paid
-from guardtrain.curves.repeats import Repeats
 from guardtrain.curves.results import METRICS, SLICE_KINDS
 from guardtrain.curves.statistics import one_baseline, summarise, whole_slices
 from guardtrain.curves.summary import check_panels, in_table_order
@@ -102,7 +101,7 @@ class CategoryDisplay(CurveDisplay):
             )
         rows = sliced[(sliced["test"] == test) & sliced["slice_kind"].isin([k for name, k in kept if name == test])]
         metric = metric or _telling(rows)
-        repeats, as_lines = Repeats.of(whole), heads_as_lines(whole)
+        as_lines = heads_as_lines(whole)
         made, notes = [], []
         for head, of_head in panel_heads(rows):
             for kind in SLICE_KINDS[1:]:
@@ -115,12 +114,12 @@ class CategoryDisplay(CurveDisplay):
                         notes.append(f"{METRICS[metric]} has no values in {kind} '{name}': left out.")
                         continue
                     points = with_paid(points, costs or CostSettings())
-                    n_pairs = int(own["n_pairs"].iloc[0])
-                    about = (test, metric, repeats.images(own), n_pairs, points, kind, str(name))
+                    sizes = own[["n_test", "n_pairs"]].iloc[0].tolist()
+                    about = (test, metric, *sizes, points, kind, str(name))
                     made.append(SlicePanel(head, *about, heads=as_lines))
         if not made:
             raise DataError(f"Nothing to draw. {' '.join(notes)}")
-        return cls(made, chosen_x(whole, x), repeats, title=title, notes=tuple(notes), width=width)
+        return cls(made, chosen_x(whole, x), title=title, notes=tuple(notes), width=width)
 
     def caption(self) -> str:
         """What lines and bands are, and that slices are small and several."""

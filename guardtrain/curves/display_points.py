@@ -13,9 +13,8 @@ import numpy as np
 from guardtrain.curves.display_base import Display
 from guardtrain.curves.display_style import HeadLine, both_arms, families_of, family_name, look, per_row
 from guardtrain.curves.point_scores import N_BINS, PointChoice, PointScores, over_rows, point_scores, reliability, roc
-from guardtrain.curves.repeats import SEEDS, Repeats
 from guardtrain.curves.scores import ScoresFolder
-from guardtrain.curves.statistics import NO_INTERVAL, Line, number_text
+from guardtrain.curves.statistics import NO_INTERVAL, Line, number_text, seeds_text
 from guardtrain.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,11 +49,9 @@ class _PointsDisplay(Display):
 
     Args:
         panels: what is drawn, in order.
-        repeats: what intervals are over.
     """
 
     panels: list[PointsPanel]
-    repeats: Repeats = SEEDS
 
     overlaid: ClassVar[bool] = False  # whether heads that have real data alone are lines of one panel
     shared: ClassVar[bool] = True
@@ -85,13 +82,12 @@ class _PointsDisplay(Display):
             DataError: as of `guardtrain.curves.point_scores.point_scores`.
         """
         points = point_scores(frame, scores, point, tests)
-        return cls.from_points(points, Repeats.of(frame), title=title, width=width)
+        return cls.from_points(points, title=title, width=width)
 
     @classmethod
     def from_points(
         cls,
         points: list[PointScores],
-        repeats: Repeats = SEEDS,
         *,
         title: str | None = None,
         width: float | None = None,
@@ -104,7 +100,7 @@ class _PointsDisplay(Display):
         made, notes = [], []
         heads = list(dict.fromkeys(p.head for p in points))
         if cls.overlaid and len(heads) > 1 and {p.line.control for p in points} == {"none"}:
-            what = f"{len(heads)} {repeats.method}s"
+            what = f"{len(heads)} heads"
             points = [
                 replace(p, head=what, line=HeadLine(p.line.arm, "none", p.line.ratio, p.head, heads.index(p.head)))
                 for p in points
@@ -123,7 +119,7 @@ class _PointsDisplay(Display):
         if not made:
             raise DataError(f"Nothing to draw. {' '.join(notes)}".rstrip())
         made.sort(key=lambda panel: heads.index(panel.head))  # a head's panels stand together
-        return cls(made, repeats, title=title, notes=tuple(dict.fromkeys(notes)), width=width)
+        return cls(made, title=title, notes=tuple(dict.fromkeys(notes)), width=width)
 
     @property
     @abstractmethod
@@ -135,13 +131,12 @@ class _PointsDisplay(Display):
         counts = [len(p.scores) for panel in self.panels for p in panel.points]
         names = " and ".join(_NAMES[name] for name in self.told if name not in NO_INTERVAL)
         if max(counts) < 2:
-            once = "All folds at once" if self.repeats.published else "One seed"
             every = " and ".join(_NAMES[name] for name in self.told)
-            return " ".join([f"{once}: no bands. In the legend: {every}.", *self.notes])
+            return " ".join([f"One seed: no bands. In the legend: {every}.", *self.notes])
         return " ".join(
             [
-                f"Lines: means over {self.repeats.count(counts)}. Bands, and ± of {names}: 95 % Student t intervals "
-                f"over {self.repeats.over} (the test sets are fixed), for each point by itself.",
+                f"Lines: means over {seeds_text(counts)}. Bands, and ± of {names}: 95 % Student t intervals "
+                "over seeds (the test sets are fixed), for each point by itself.",
                 *self.notes,
             ]
         )

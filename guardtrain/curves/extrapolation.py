@@ -248,51 +248,6 @@ def extrapolate(
     return replace(made, estimate=estimate)
 
 
-@dataclass(frozen=True)
-class Continuation:
-    """A line drawn on beyond its largest measured number of images, by its power law: extrapolated, not measured.
-
-    Args:
-        n: (K,) images, from the largest measured on.
-        mean, low, high: (K,) the metric, and the interval of the replicates' fits.
-        refused: why there is none; then the arrays are empty.
-    """
-
-    n: np.ndarray
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    refused: str = ""
-
-
-def continuation(line: LineReplicates, reach: float = 4.0, floor: float = 0.0, steps: int = 17) -> Continuation:
-    """What `extrapolate` says of every number of images from the largest measured to `reach` times that.
-
-    Args:
-        line: of `guardtrain.curves.efficiency.LineReplicates.of`.
-        reach: over 1, at most `REACH`.
-        floor: as of `extrapolate`.
-        steps: how many numbers of images, evenly in the logarithm.
-
-    Raises:
-        DataError: another `reach`.
-    """
-    if not 1 < reach <= REACH:
-        raise DataError(
-            f"A line is continued to more than 1 and at most {REACH:g} times its largest; reach is {reach}."
-        )
-    nothing = np.zeros(0)
-    share = not line.increasing or (line.mean.max() <= 1 and line.mean.min() >= 0)
-    reason = refusal(line) if share else "the metric is no share"
-    law = None if reason else _fit(line, floor)
-    if law is None or (reason := _unidentified(law)):
-        return Continuation(nothing, nothing, nothing, nothing, reason)
-    n = np.geomspace(line.n_images[-1], reach * line.n_images[-1], steps)
-    told = [estimate_of(_metric(line, law, float(images), floor), line.confidence) for images in n]
-    mean, low, high = (np.array([getattr(estimate, name) for estimate in told]) for name in ("value", "low", "high"))
-    return Continuation(n, mean, low, high)
-
-
 def refusal(line: LineReplicates) -> str:
     """Why a line's budgets cannot hold a power law; "" where they can.
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from guardtrain.curves.comparisons import Comparison
 from guardtrain.curves.display_base import Display
 from guardtrain.curves.findings import Finding
-from guardtrain.curves.repeats import Repeats
-from guardtrain.curves.statistics import share_text, whole_slices
+from guardtrain.curves.statistics import seeds_text, share_text, whole_slices
 from guardtrain.curves.tables import Table
 
 if TYPE_CHECKING:
@@ -122,9 +121,7 @@ def report_html(
         n_claimed=sum(c.better is not None for c in compared),
         resampled=resampled,
         seeds_alone=seeds_alone,
-        repeats=Repeats.of(frame),
         several=len(set(frame["head"])) > 1,
-        continued=any(getattr(panel, "beyond", None) for figure in figures for panel in figure.panels),
         figures=shown,
         multiplier=any(figure.name == "multiplier" for figure in figures),
         points=any(figure.name in ("reliability", "roc") for figure in figures),
@@ -142,36 +139,24 @@ def run_facts(frame: pd.DataFrame) -> list[tuple[str, str]]:
     def listed(column: str, write: Any = str) -> str:
         return ", ".join(write(value) for value in sorted(runs[column].unique()))
 
-    repeats = Repeats.of(whole)
     counts = whole.groupby(["head", "arm", "control", "ratio", "budget"])["seed"].nunique()
     tests = []
     for test in dict.fromkeys(whole["test"]):
-        rows = whole[whole["test"] == test]
-        sizes = rows.iloc[0]
+        sizes = whole[whole["test"] == test].iloc[0]
         pairs = f", {sizes['n_pairs']:,} pairs" if sizes["n_pairs"] else ""
-        unsafe = "" if repeats.folds else f", {sizes['n_unsafe']:,} unsafe"
-        tests.append(f"'{test}': {repeats.images(rows):,} images{unsafe}{pairs}")
+        tests.append(f"'{test}': {sizes['n_test']:,} images, {sizes['n_unsafe']:,} unsafe{pairs}")
     mixed = runs[runs["control"] != "none"]  # real data alone is the same in both arms
     controls = [control for control in dict.fromkeys(runs["control"]) if control not in ("none", "paired")]
-    heads = ", ".join(dict.fromkeys(runs["head"]))
-    facts = [("Data", listed("data")), ("Test sets", "; ".join(tests))]
-    if repeats.published:  # nobody told us how they were trained
-        return [
-            *facts,
-            ("Methods, of others", heads),
-            ("Budgets n (labelled images)", listed("budget", lambda n: f"{n:,}")),
-            ("Runs of a point", repeats.count(counts.to_numpy())),
-            ("Runs", f"{runs['run'].nunique():,}, read from published scores"),
-        ]
     return [
-        *facts,
+        ("Data", listed("data")),
+        ("Test sets", "; ".join(tests)),
         ("Encoder (fingerprint)", listed("encoder")),
-        ("Head", heads),
+        ("Head", ", ".join(dict.fromkeys(runs["head"]))),
         ("Budgets n (labelled images)", listed("budget", lambda n: f"{n:,}")),
         ("Shares of pair images ρ", listed("ratio", share_text)),
         ("Arms", ", ".join(sorted(mixed["arm"].unique())) or "none"),
         ("Controls", ", ".join(controls) or "none"),
-        ("Seeds of a point", repeats.count(counts.to_numpy())),
+        ("Seeds of a point", seeds_text(counts.to_numpy())),
         ("L2 strength", listed("l2", lambda v: f"{v:g}") if runs["l2"].nunique() <= 8 else "chosen in each run"),
         ("Runs", f"{runs['run'].nunique():,}, trained in {runs['seconds'].sum():,.0f} s"),
     ]

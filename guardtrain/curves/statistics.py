@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LINE = ("arm", "control", "ratio")
 POINT = ("head", *LINE, "budget", "test", "slice_kind", "slice")
 POINT_COLUMNS = ("head", *LINE, "budget")  # of a bootstrap
+OF_SEEDS = "seeds (draws of the training images; the test sets are fixed)"  # what a t interval covers, in captions
 CONFIDENCE = 0.95
 NO_INTERVAL = ("ece",)  # each run's has chance added to it, which no mean over runs takes off
 

@@ -10,16 +10,17 @@ import numpy as np
 
 from guardtrain.curves.comparisons import BEST, Comparison, comparisons
 from guardtrain.curves.pairless import pairless_lines
-from guardtrain.curves.repeats import POOLED, Repeats
 from guardtrain.curves.results import CONTROL_NAMES, METRICS, NO_CONTROLS, SLICE_KINDS
 from guardtrain.curves.shortcut import shortcuts
 from guardtrain.curves.statistics import (
     NO_INTERVAL,
+    OF_SEEDS,
     Line,
     default_panels,
     line_points,
     lines_of,
     number_text,
+    seeds_text,
     select,
     summarise,
     whole_slices,
@@ -107,8 +108,6 @@ def summary_text(
         blocks.append(_panel(whole, test, metric, width, boots.get((test, metric)), own))
     blocks += _shortcut(whole, in_domain, boots, width)
     note = " ".join([spread_text(whole, chosen, boots), *_together(compared)])
-    if Repeats.of(whole).design == POOLED:
-        note = "All folds at once, each image scored by a run not trained on its fold; one such run, so no intervals."
     notes = [_wrapped(line, width) for line in (*pairless_lines(whole), note)]
     text = "\n\n".join([*blocks, *notes]) + "\n"
     return text.translate(_ASCII) if plain else text
@@ -185,9 +184,9 @@ def check_panels(frame: pd.DataFrame, panels: Sequence[tuple[str, str]]) -> list
 
 
 def heads_text(frame: pd.DataFrame) -> str:
-    """What was trained, for a title: "linear head", "4 heads", or "10 methods" of others."""
-    heads, what = list(dict.fromkeys(frame["head"])), Repeats.of(frame).method
-    return f"{heads[0]} {what}" if len(heads) == 1 else f"{len(heads)} {what}s"
+    """What was trained, for a title: "linear head", "4 heads"."""
+    heads = list(dict.fromkeys(frame["head"]))
+    return f"{heads[0]} head" if len(heads) == 1 else f"{len(heads)} heads"
 
 
 def head_rows(points: pd.DataFrame, lines: Sequence[Line]) -> list[tuple[str, str | None, Line | None]]:
@@ -223,7 +222,6 @@ def spread_text(
     whole: pd.DataFrame, panels: Sequence[tuple[str, str]], boots: Collection[tuple[str, str]], mark: str = "±"
 ) -> str:
     """What ± is half of, in sentences: over what the intervals of these panels are."""
-    repeats = Repeats.of(whole)
     told, metrics = [], [METRICS[metric] for _, metric in panels if metric in NO_INTERVAL]
     fixed = [panel for panel in panels if panel not in boots and panel[1] not in NO_INTERVAL]
     if wide := [panel for panel in panels if panel in boots]:
@@ -232,7 +230,7 @@ def spread_text(
         )
     if fixed:
         where = ", ".join(f"{METRICS[metric]} on '{test}'" for test, metric in fixed) + ": " if wide else ""
-        told.append(f"{where}{mark} is half of a 95 % Student t interval over {repeats.covers}.")
+        told.append(f"{where}{mark} is half of a 95 % Student t interval over {OF_SEEDS}.")
     if metrics:
         told.append("Calibration errors have no interval: each has chance added to it.")
     return " ".join(told)
@@ -257,17 +255,17 @@ def _panel(
     compared: Sequence[Comparison],
 ) -> str:
     rows = frame[frame["test"] == test]
-    repeats, sizes = Repeats.of(frame), rows.iloc[0]
+    sizes = rows.iloc[0]
     points = in_table_order(with_test_images(summarise(rows, metric), boot), rows)
     defined = points[points["n_seeds"] > 0]
     if defined.empty:
         return _wrapped(f"{METRICS[metric]} on '{test}': no values.", width, indent="") + (
             "\n  The test set has no complete pairs." if metric.startswith("pair_") and not sizes["n_pairs"] else ""
         )
-    head = f"{METRICS[metric]} on '{test}' · {heads_text(rows)} · {repeats.images(rows):,} images"
+    head = f"{METRICS[metric]} on '{test}' · {heads_text(rows)} · {sizes['n_test']:,} images"
     if sizes["n_pairs"]:
         head += f", {sizes['n_pairs']:,} pairs"
-    title = _wrapped(f"{head} · {repeats.count(defined['n_seeds'].to_numpy())}", width, indent="", hang="  ")
+    title = _wrapped(f"{head} · {seeds_text(defined['n_seeds'].to_numpy())}", width, indent="", hang="  ")
     over_ratios = len(points["budget"].unique()) == 1 and len(points["ratio"].unique()) > 1
     table = _table(_without_controls(points), over_ratios, width)
     return "\n".join([title, table, *_controls(compared, rows, over_ratios, width)])

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from guardtrain.curves.repeats import Repeats
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.statistics import (
     NO_INTERVAL,
@@ -313,7 +312,6 @@ def escape_markdown(text: str) -> str:
 
 
 def _summary_table(rows: pd.DataFrame, test: str, metric: str, boot: PointReplicates | None) -> Table:
-    repeats = Repeats.of(rows)
     points = in_table_order(with_test_images(summarise(rows, metric), boot), rows)
     points = points[points["n_seeds"] > 0]
     over_ratios = len(points["budget"].unique()) == 1 and len(points["ratio"].unique()) > 1
@@ -330,13 +328,13 @@ def _summary_table(rows: pd.DataFrame, test: str, metric: str, boot: PointReplic
     data = str(sizes["data"])
     pairs = f", {sizes['n_pairs']:,} pairs" if sizes["n_pairs"] else ""
     seeds = points["n_seeds"].to_numpy()
-    what_of = "interval over seeds and test groups" if boot else f"Student t interval over {repeats.over}"
+    what_of = "interval over seeds and test groups" if boot else "Student t interval over seeds"
     told = seeds.max() > 1 and metric not in NO_INTERVAL
     spread = f" ± half of a 95 % {what_of}, each by itself" if told else ""
     at = f" at n = {int(points['budget'].iloc[0]):,}" if over_ratios else ""
     caption = (
-        f"{METRICS[metric]} on '{test}' ({repeats.images(rows):,} images{pairs}), {what}{_of_data(data)}{at}: means "
-        f"over {repeats.count(seeds)}{spread}."
+        f"{METRICS[metric]} on '{test}' ({sizes['n_test']:,} images{pairs}), {what}{_of_data(data)}{at}: means "
+        f"over {seeds_text(seeds)}{spread}."
     )
     over = "budget n (labelled images)"
     if over_ratios:

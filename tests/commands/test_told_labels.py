@@ -198,15 +198,3 @@ def test_benchmarks_tell_the_whole_of_data(
     assert all("'gore'" in line or "'unsafe'" in line for line in said)
     assert len(said) == len(found) == (2 if isinstance(given_data, Sequence) and "u.csv" in given_data else 1)
     assert f"unsafe: 'gore' ({int(found[0].records.labels.sum())})" in said[0]
-
-
-def test_published_scores(run: Callable[..., str], tmp_path: Path) -> None:
-    rows = [("h", 8, seed, f"i{k}", ["fine", "bad"][k % 2], 0.5) for seed in range(2) for k in range(8)]
-    frame = pd.DataFrame(rows, columns=["head", "budget", "seed", "id", "label", "score"])
-    frame.to_csv("s.csv", index=False)
-    command = ["ingest", "published=table", "published.path=s.csv"]
-    settings = pasted(run(*command, code=2))
-    assert settings == ["published.labels={fine: 0, bad: 1}", "published.labels={fine: 1, bad: 0}"]
-    assert "published: 8 labels, unsafe: 'bad' (4), safe: 'fine' (4)\n" in run(*command, settings[0])
-    frame.assign(label=frame["label"].map({"fine": -1, "bad": 1})).to_csv("s.csv", index=False)
-    assert "unsafe: 1 (4), safe: -1 (4)" in run(*command, "published.labels={-1: 0, 1: 1}", "out=other")

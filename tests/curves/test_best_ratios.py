@@ -11,9 +11,8 @@ import pytest
 from scipy import stats
 
 from guardtrain.curves.best_ratios import RatioMap, check_ratios, maps_of, ratio_maps, ratio_text, ratios_text
-from guardtrain.curves.bootstrap import bootstrap_points
+from guardtrain.curves.bootstrap import bootstrap_points, seed_replicates
 from guardtrain.curves.display_ratios import RatioDisplay
-from guardtrain.curves.published import seed_replicates
 from guardtrain.errors import DataError
 from tests.curves.scored_curve import scored_curve
 

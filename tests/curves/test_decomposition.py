@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from guardtrain.curves.bootstrap import bootstrap_points
+from guardtrain.curves.bootstrap import bootstrap_points, seed_replicates
 from guardtrain.curves.decomposition import (
     GAIN,
     LOSS,
@@ -22,7 +22,6 @@ from guardtrain.curves.decomposition import (
 from guardtrain.curves.display_decomposition import DecompositionDisplay
 from guardtrain.curves.folder import keep_keys, kept_keys, keys_of_losses
 from guardtrain.curves.headline import best_real_line, headline
-from guardtrain.curves.published import seed_replicates
 from guardtrain.curves.report import KeptConfig
 from guardtrain.curves.statistics import whole_slices
 from guardtrain.errors import DataError

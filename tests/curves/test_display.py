@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from guardtrain.curves.display import CurveDisplay
 from guardtrain.curves.display_style import STYLE
 from guardtrain.curves.paid import CostSettings
-from guardtrain.curves.published import seed_replicates
 from guardtrain.curves.statistics import summarise
 from guardtrain.errors import ConfigError, DataError
 
@@ -324,29 +323,6 @@ def test_no_band_of_shares_ends_beyond_them(frames: Any) -> None:
     display = CurveDisplay.from_results(frame, [("pairs", "pair_margin")]).plot()
     ends = np.concatenate([path.vertices[:, 1] for band in display.axes_[0].collections for path in band.get_paths()])
     assert ends.max() > 3
-
-
-def test_a_continued_line_is_told_from_what_was_measured(frames: Any) -> None:
-    """Real data alone follows a power law; pairs fall back at the end, which none does."""
-    budgets = (16, 32, 64, 128, 256, 512)
-    frame = frames(budgets=budgets, ratios=(0.0, 0.5), controls=("paired",), tests=("pairs",), seeds=6)
-    noise = np.random.default_rng(0).normal(0, 0.002, len(frame))
-    frame["auroc"] = 1 - (0.05 + 1.5 * frame["budget"] ** -0.5) + noise
-    frame.loc[(frame["control"] == "paired") & (frame["budget"] == 512), "auroc"] -= 0.1
-    boot = seed_replicates(frame, "pairs", "auroc", 200)
-    display = CurveDisplay.from_results(
-        frame, [("pairs", "auroc")], boots={("pairs", "auroc"): boot}, continued=True
-    ).plot()
-    (ax,) = display.axes_
-    dotted = [line for line in ax.get_lines() if line.get_label().startswith("_") and max(line.get_xdata()) > 512]
-    assert len(dotted) == 1, "the line that is no power law is not continued"
-    x, y = dotted[0].get_data()
-    assert (x[0], x[-1]) == pytest.approx((512, 2048))
-    np.testing.assert_allclose(y, 0.95 - 1.5 * x**-0.5, atol=0.005)
-    assert max(drawn(ax)["real only"].get_xdata()) == 512, "the measured line ends where it was measured"
-    assert "Shade: extrapolated, not measured" in display.caption()
-    assert "1 of 2 lines could not be continued" in display.caption()
-    assert "extrapolated" not in CurveDisplay.from_results(frame, [("pairs", "auroc")]).caption()
 
 
 @pytest.mark.parametrize("budgets", [(15, 30, 60, 90, 120, 150, 301, 602, 903, 1204, 1506), (16, 17, 18, 2048)])

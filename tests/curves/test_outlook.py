@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guardtrain.curves.bootstrap import PointReplicates
+from guardtrain.curves.bootstrap import PointReplicates, seed_replicates
 from guardtrain.curves.efficiency import LineReplicates, data_multiplier
 from guardtrain.curves.outlook import outlook_lines, outlooks
-from guardtrain.curves.published import seed_replicates
 from guardtrain.curves.statistics import Line
 
 REAL, PAIRS = Line("replace", "none", 0.0), Line("replace", "paired", 0.5)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from guardtrain.curves.bootstrap import seed_replicates
 from guardtrain.curves.families import Errors
 from guardtrain.curves.planning import (
     MOST_SEEDS,
@@ -18,7 +19,6 @@ from guardtrain.curves.planning import (
     power_of,
     seeds_needed,
 )
-from guardtrain.curves.published import seed_replicates
 from tests.curves.conftest import Frames
 
 

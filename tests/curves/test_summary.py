@@ -11,7 +11,6 @@ import pytest
 from rich.console import Console
 
 from guardtrain.curves.comparisons import comparisons
-from guardtrain.curves.repeats import published_encoder
 from guardtrain.curves.statistics import number_text, summarise
 from guardtrain.curves.summary import print_summary, run_text, slices_text, summary_text
 from guardtrain.errors import DataError
@@ -198,17 +197,3 @@ def test_heads_with_real_data_alone_are_a_row_each(frames: Any) -> None:
     lines = block(summary_text(frame), "AUROC on 'pairs' · 3 heads").splitlines()
     assert [line.split()[0] for line in lines[3:]] == ["mlp", "linear", "knn"]
     assert "real only" not in "\n".join(lines)
-
-
-def test_folds_are_called_folds_and_their_images_counted_together(frames: Any) -> None:
-    frame = frames(ratios=(0.0,), tests=("pairs",), heads=("a", "b"))
-    folds = frame.assign(encoder=published_encoder("folds", "theirs"))
-    text = summary_text(folds)
-    assert "AUROC on 'pairs' · 2 methods · 800 images, 100 pairs · 4 folds" in text
-    assert "seed" not in text
-    seeds = summary_text(frame.assign(encoder=published_encoder("seeds", "theirs")))
-    assert "2 methods · 200 images, 100 pairs · 4 seeds" in seeds
-    assert "test sets are fixed" in " ".join(seeds.split())
-    one = frame[frame["seed"] == 0].assign(encoder=published_encoder("pooled", "theirs"))
-    assert "200 images, 100 pairs · all folds at once" in summary_text(one)
-    assert "±" not in summary_text(one)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from guardtrain.curves.published import PublishedSettings, read_published
 from guardtrain.embeddings import StoreSource
 from guardtrain.records import Records
 from guardtrain.sources import (
@@ -230,28 +229,6 @@ def _store(ending: str | None) -> Callable[[Path, Encoding, Sequence[int]], Read
     return reader
 
 
-def _scores(ending: str) -> Callable[[Path, Encoding, Sequence[int]], Read]:
-    """Labels beside scores that others published."""
-
-    def reader(folder: Path, encoding: Encoding, truth: Sequence[int]) -> Read:
-        n = len(truth)
-        own: dict[str, Any] = {"head": ["h"] * n, "budget": [8] * n, "seed": [0] * n, "score": [0.5] * n}
-        own["id"] = [f"{k:02d}" for k in range(n)]
-        path = folder / f"p{ending}"
-        if ending == ".npz":
-            np.savez(path, **{k: np.array(v) for k, v in own.items()}, **{encoding.column: encoding.values(truth)})
-        else:
-            _write(table_of(encoding, truth, **own), path)
-        columns = {name: name for name in own} | {"label": encoding.column}
-
-        def read(labels: Mapping[str, int] | None = None, where: Any = None) -> Records:
-            return read_published(PublishedSettings(path=str(path), columns=columns, labels=labels or {})).records
-
-        return read
-
-    return reader
-
-
 READERS: dict[str, Callable[[Path, Encoding, Sequence[int]], Read]] = {
     "manifest .csv": _manifest(".csv"),
     "manifest .jsonl": _manifest(".jsonl"),
@@ -269,9 +246,6 @@ READERS: dict[str, Callable[[Path, Encoding, Sequence[int]], Read]] = {
     "store": _store(None),
     "store with .csv": _store(".csv"),
     "store with .parquet": _store(".parquet"),
-    "scores .csv": _scores(".csv"),
-    "scores .npz": _scores(".npz"),
-    "scores .parquet": _scores(".parquet"),
 }
 
 

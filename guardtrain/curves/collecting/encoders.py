@@ -116,8 +116,7 @@ def encoder_gains(rows: pd.DataFrame, test: str, metric: str) -> EncoderGains | 
 
 def _boots(parts: dict[str, pd.DataFrame], test: str, metric: str) -> tuple[dict[str, PointReplicates], bool]:
     """Each encoder's points, all on the same resampled test sets where all have scores, else over seeds alone."""
-    from guardtrain.curves.bootstrap import BOOTSTRAP_METRICS, bootstrap_points
-    from guardtrain.curves.published import seed_replicates
+    from guardtrain.curves.bootstrap import BOOTSTRAP_METRICS, bootstrap_points, seed_replicates
 
     parts = {name: part[[*RESULTS_SCHEMA.names, "folder"]] for name, part in parts.items()}
     folders = {
