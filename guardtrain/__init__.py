@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from guardtrain.doors import door
+from guardtrain.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from guardtrain.curves.bootstrap import bootstrap_difference, bootstrap_points
@@ -32,7 +33,6 @@ __all__ = [
     "bootstrap_points",
     "contact_sheet",
 ]
-__version__ = "0.1.0"
 
 __getattr__, __dir__ = door(
     __name__,

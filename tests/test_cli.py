@@ -11,8 +11,9 @@ import pytest
 
 from guardtrain import __version__
 from guardtrain.benchmarks.import_card import _TEXT
-from guardtrain.cli import COMMANDS, main
+from guardtrain.cli import main
 from guardtrain.commands.examples import COMMON
+from guardtrain.commands.registry import COMMANDS
 from guardtrain.config import SCHEMAS
 from tests.conftest import ROOT
 

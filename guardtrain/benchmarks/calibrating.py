@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from guardtrain.guards.export import Exported, TrainedRun, export_guard
+from guardtrain.guards.export import Exported, export_guard
 from guardtrain.guards.guard import Guard
+from guardtrain.guards.parts import TrainedRun
 from guardtrain.guards.settings import GuardSettings
 from guardtrain.guards.thresholds_rates import Rate
 from guardtrain.guards.validation import Validation

@@ -13,7 +13,7 @@ import numpy as np
 from guardtrain.benchmarks.import_card import write_import_card
 from guardtrain.benchmarks.kinds import Kind, OwnClassifier, Read, not_finite
 from guardtrain.benchmarks.published import PublishedGuard, spec_for
-from guardtrain.encoders.resolve import local_path, versions
+from guardtrain.encoders.resolved import local_path, versions
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec
 from guardtrain.errors import EncoderError, GuardError
 from guardtrain.files import file_sha256

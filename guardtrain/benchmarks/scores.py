@@ -14,7 +14,6 @@ import numpy as np
 
 from guardtrain.benchmarks.effectiveness import Entrant
 from guardtrain.benchmarks.outcomes import Outcome
-from guardtrain.benchmarks.overlap import known_again
 from guardtrain.benchmarks.slices import Judged
 from guardtrain.encoders.spec import EncoderSpec, external_spec
 from guardtrain.errors import DataError, EncoderError
@@ -272,7 +271,7 @@ def _scored(contender: Contender, found: Embeddings) -> pa.Table:
     for start in range(0, len(matrix), _ROWS):
         rows = np.asarray(matrix[start : start + _ROWS])
         blocks.append(guard.logits(rows))
-        for name, mask in known_again(guard, rows).items():
+        for name, mask in guard.known_images.made_of(rows).items():
             made_of.setdefault(name, []).append(mask)
     logits = np.concatenate(blocks)
     numbers = guard.points[contender.point].decide(logits)

@@ -159,8 +159,9 @@ def compare(
     from guardtrain.benchmarks import beside, shift
     from guardtrain.benchmarks.coverage import coverage_notes, coverage_rows
     from guardtrain.benchmarks.effectiveness import difference_rows, evaluate, metric_rows, tidy
-    from guardtrain.benchmarks.overlap import TRAINED, overlap_notes, unknown_note
+    from guardtrain.benchmarks.overlap import overlap_notes, unknown_note
     from guardtrain.benchmarks.scores import judged_by
+    from guardtrain.guards.known_images import TRAINED
 
     beside.check_reference(settings.reference)
     likeness = shift.Likeness(settings.in_distribution, {data.name: data.origin for data in sets if data.origin})

@@ -68,9 +68,10 @@ def _unseen(contender: Contender, name: str, found: Embeddings, rows: np.ndarray
     """The rows of images that the guard was not trained on; all of them where it does not know, or `keep` is said."""
     import numpy as np
 
-    from guardtrain.benchmarks.overlap import KEEP, TRAINED, known_again, told_trained
+    from guardtrain.benchmarks.overlap import KEEP, told_trained
+    from guardtrain.guards.known_images import TRAINED
 
-    own = known_again(contender.guard, np.asarray(found.matrix[rows])).get(TRAINED)
+    own = contender.guard.known_images.made_of(np.asarray(found.matrix[rows])).get(TRAINED)
     if own is None or not own.any():
         return rows
     counts, images = (int(own.sum()), len(rows)), f"images of '{name}'"

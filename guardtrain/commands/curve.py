@@ -17,7 +17,7 @@ from guardtrain.commands.tracking import job_folder, stores_of, tracked
 from guardtrain.config import CurveConfig
 from guardtrain.config_checks import typed
 from guardtrain.curves.grid import check_counts
-from guardtrain.tracking.tracker import require_tracker
+from guardtrain.tracking.registry import require_tracker
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -103,7 +103,7 @@ def _folders() -> dict[str, Path]:
 
 
 def _versions() -> list[str]:
-    from guardtrain import __version__
+    from guardtrain.version import __version__
 
     shown = " · ".join(f"{name} {_version(name)}" for name in _SHOWN)
     return [

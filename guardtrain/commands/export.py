@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from guardtrain.curves.engine import Run
     from guardtrain.curves.results import ResultRow
     from guardtrain.encoders.encoder import Encoder
-    from guardtrain.guards.export import Exported, TrainedRun
+    from guardtrain.guards.export import Exported
+    from guardtrain.guards.parts import TrainedRun
     from guardtrain.guards.settings import GuardSettings
     from guardtrain.training.pools import Pools
     from guardtrain.training.recipe import TrainingRecipe

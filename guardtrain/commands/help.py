@@ -12,10 +12,10 @@ from typing import Any
 from hydra import compose
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
-from guardtrain.cli import ACTIONS
 from guardtrain.commands.config_path import hydra_opened, set_own_configs
 from guardtrain.commands.examples import COMMON, EXAMPLES
 from guardtrain.commands.options import options_of
+from guardtrain.commands.registry import ACTIONS
 from guardtrain.config import SCHEMAS
 from guardtrain.config_groups import config_groups
 

@@ -147,7 +147,7 @@ class Job:
 
     def settle(self) -> None:
         """Make this process one in which the job can work, wherever a launcher started it."""
-        from guardtrain.commands.launch import prepare_process
+        from guardtrain.commands.process import prepare_process
 
         prepare_process()
         make_importable(self.own)
@@ -250,7 +250,7 @@ def make_ready(command: str, driver: int) -> None:
         command: which.
         driver: the process whose child this is.
     """
-    from guardtrain.commands.launch import prepare_process
+    from guardtrain.commands.process import prepare_process
 
     prepare_process()
     _end_with(driver)

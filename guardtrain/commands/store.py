@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from guardtrain.cli import ACTIONS
 from guardtrain.commands.data import read_labels, setting_of
+from guardtrain.commands.registry import ACTIONS
 from guardtrain.commands.terminal import show
 from guardtrain.config import StoreConfig
 from guardtrain.config_checks import build, typed

@@ -408,8 +408,9 @@ def _auroc(scores: np.ndarray, labels: np.ndarray, group: np.ndarray, draws: np.
     orders = np.argsort(scores[:, safe], axis=1)
     less, up_to = (np.empty((len(scores), len(unsafe)), dtype=np.intp) for _ in range(2))
     for run, order in enumerate(orders):
-        for places, side in ((less, "left"), (up_to, "right")):
-            places[run] = np.searchsorted(scores[run, safe[order]], scores[run, unsafe], side)
+        ranked, sought = scores[run, safe[order]], scores[run, unsafe]
+        less[run] = np.searchsorted(ranked, sought, "left")
+        up_to[run] = np.searchsorted(ranked, sought, "right")
     tied = [np.flatnonzero(high > low) for low, high in zip(less, up_to, strict=True)]
     width = max(16, _CACHE_BYTES // (8 * max(1, len(safe))))
     for first in range(0, draws.shape[1], width):
@@ -424,3 +425,19 @@ def _auroc(scores: np.ndarray, labels: np.ndarray, group: np.ndarray, draws: np.
                 more = below[up_to[run, equal]] - below[less[run, equal]]
                 won += np.einsum("ib,ib->b", of_unsafe[equal], more) / 2
             out[run, first : first + width] = won / np.where(couples > 0, couples, np.nan)
+
+
+def with_test_images(points: pd.DataFrame, boot: PointReplicates | None) -> pd.DataFrame:
+    """A `summarise` table whose intervals are over seeds *and* test groups.
+
+    Args:
+        points: of one metric on one test set.
+        boot: the bootstrap of them; None leaves the intervals over seeds alone.
+    """
+    if boot is None:
+        return points
+    keys = [name for name in POINT_COLUMNS if name != "arm"]
+    theirs = boot.points.assign(_arm=boot.points["arm"].where(boot.points["control"] != "none", ""))
+    ours = points.assign(_arm=points["arm"].where(points["control"] != "none", ""))
+    width = ours[[*keys, "_arm"]].merge(theirs[[*keys, "_arm", "half_width"]], how="left")["half_width"].to_numpy()
+    return points.assign(low=points["mean"] - width, high=points["mean"] + width, half_width=width)

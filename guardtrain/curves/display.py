@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from guardtrain.curves.bootstrap import with_test_images
 from guardtrain.curves.display_base import Display
 from guardtrain.curves.display_style import HeadLine, both_arms, image_ticks, look, per_row, powers_of_two
 from guardtrain.curves.paid import PAID, CostSettings, with_paid
@@ -21,7 +22,6 @@ from guardtrain.curves.statistics import (
     number_text,
     summarise,
     whole_slices,
-    with_test_images,
 )
 from guardtrain.curves.summary import check_panels, heads_text, in_table_order
 from guardtrain.errors import ConfigError, DataError

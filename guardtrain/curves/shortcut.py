@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from guardtrain.curves.statistics import select, summarise, with_test_images
+from guardtrain.curves.bootstrap import with_test_images
+from guardtrain.curves.statistics import select, summarise
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from guardtrain.curves.bootstrap import with_test_images
 from guardtrain.curves.comparisons import BEST, Comparison, comparisons
 from guardtrain.curves.pairless import pairless_lines
 from guardtrain.curves.repeats import POOLED, Repeats
@@ -23,7 +24,6 @@ from guardtrain.curves.statistics import (
     select,
     summarise,
     whole_slices,
-    with_test_images,
 )
 from guardtrain.errors import DataError
 

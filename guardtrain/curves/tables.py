@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from guardtrain.curves.bootstrap import with_test_images
 from guardtrain.curves.repeats import Repeats
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.statistics import (
@@ -23,7 +24,6 @@ from guardtrain.curves.statistics import (
     seeds_text,
     summarise,
     whole_slices,
-    with_test_images,
 )
 from guardtrain.curves.summary import check_panels, head_rows, heads_text, in_table_order, row_name
 from guardtrain.files import replace_file

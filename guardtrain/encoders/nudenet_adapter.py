@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from guardtrain.encoders.encoder import Encoder
-from guardtrain.encoders.resolve import Resolved, local_path, versions
+from guardtrain.encoders.resolved import Resolved, local_path, versions
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec
 from guardtrain.errors import EncoderError
 from guardtrain.files import file_sha256
