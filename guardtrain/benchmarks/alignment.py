@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from guardtrain.errors import ConfigError
-from guardtrain.sources.tables import listed, near
+from guardtrain.words import listed, near
 
 # UnsafeBench's categories for each head of MultiHeaded, by the name of its file.
 _MULTIHEADED = "https://github.com/YitingQu/unsafe-diffusion"

@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from guardtrain.errors import ConfigError
+from guardtrain.benchmarks.training_images import KEEP, LEAVE_OUT
 from guardtrain.guards.known_images import FITTED, TRAINED
 
 if TYPE_CHECKING:
     from guardtrain.benchmarks.scores import Contender, DataSet, Scores
     from guardtrain.guards.guard import Guard
 
-LEAVE_OUT, KEEP = "leave_out", "keep"
 _HOW = f"training_images={KEEP} keeps such images in"
-
-
-def require_choice(training_images: str) -> None:
-    """Raises ConfigError for another value of the setting `training_images` than there is."""
-    if training_images not in (LEAVE_OUT, KEEP):
-        raise ConfigError(f"training_images is '{training_images}'; allowed: {LEAVE_OUT}, {KEEP}.")
 
 
 def set_aside(

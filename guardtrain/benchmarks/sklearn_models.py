@@ -13,8 +13,8 @@ import numpy as np
 from scipy.special import expit
 
 from guardtrain.benchmarks.scoring import Layers
-from guardtrain.curves.collecting.ranking import setting
 from guardtrain.errors import GuardError
+from guardtrain.grammar import setting
 from guardtrain.heads.activations import Activation
 from guardtrain.installing import install_line
 

@@ -68,7 +68,8 @@ def _unseen(contender: Contender, name: str, found: Embeddings, rows: np.ndarray
     """The rows of images that the guard was not trained on; all of them where it does not know, or `keep` is said."""
     import numpy as np
 
-    from guardtrain.benchmarks.overlap import KEEP, told_trained
+    from guardtrain.benchmarks.overlap import told_trained
+    from guardtrain.benchmarks.training_images import KEEP
     from guardtrain.guards.known_images import TRAINED
 
     own = contender.guard.known_images.made_of(np.asarray(found.matrix[rows])).get(TRAINED)

@@ -204,7 +204,7 @@ def _filter(settings: StoreConfig) -> None:
 
 def _dedup(settings: StoreConfig) -> None:
     from guardtrain.embeddings.selection import distinct_rows
-    from guardtrain.sources.tables import listed
+    from guardtrain.words import listed
 
     store = _opened(settings)
     found = distinct_rows(store, settings.disputed)

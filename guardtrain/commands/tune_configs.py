@@ -18,10 +18,10 @@ from guardtrain.commands.recipe import build_recipe, recipe_settings
 from guardtrain.config import TrainConfig, TuneConfig
 from guardtrain.config_checks import plain, typed
 from guardtrain.config_groups import config_groups
-from guardtrain.curves.collecting.ranking import setting
 from guardtrain.curves.tuning.settings import DEFAULT_SPACE, TuneSettings
 from guardtrain.curves.tuning.space import Parameter, Value, kept_text, read_space
 from guardtrain.errors import ConfigError
+from guardtrain.grammar import setting
 from guardtrain.mixtures import counts
 
 if TYPE_CHECKING:

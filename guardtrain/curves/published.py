@@ -334,7 +334,7 @@ def _arrays(settings: PublishedSettings) -> _Columns:
 
 
 def _array(arrays: Mapping[str, Any], name: str, place: str, origin: str) -> Any:
-    from guardtrain.sources.tables import listed, near
+    from guardtrain.words import listed, near
 
     if name not in arrays:
         raise DataError(f"There is no column '{name}' (for {place}).{near(name, arrays)} Found: {listed(arrays, 30)}.")

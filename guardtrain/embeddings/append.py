@@ -33,7 +33,7 @@ from guardtrain.records import Records
 from guardtrain.sources.base import EncodedImageSource, ImageSource
 from guardtrain.sources.images import is_url
 from guardtrain.sources.stacking import stacked
-from guardtrain.sources.tables import listed
+from guardtrain.words import listed
 
 _WORK_FOLDER = ".append"
 

@@ -18,8 +18,9 @@ from guardtrain.errors import ConfigError, DataError
 from guardtrain.files import replace_file
 from guardtrain.sources.cells import text_of
 from guardtrain.sources.choosing import keep_where
-from guardtrain.sources.tables import FORMATS, listed, near, read_table
+from guardtrain.sources.tables import FORMATS, read_table
 from guardtrain.sources.text_tables import decoded
+from guardtrain.words import listed, near
 
 HALVES = ("error", "drop", "complete")
 _ROW = "__row__"

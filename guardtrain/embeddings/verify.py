@@ -27,7 +27,7 @@ from guardtrain.encoders.spec import EncoderSpec
 from guardtrain.errors import DataError, EncoderError, StoreError
 from guardtrain.files import file_sha256
 from guardtrain.sources.stacking import as_text
-from guardtrain.sources.tables import listed
+from guardtrain.words import listed
 
 NORM_TOLERANCE = 5e-3  # float16 and bfloat16 arithmetic stay within it
 _BLOCK_ROWS = 8192

@@ -22,7 +22,8 @@ from guardtrain.sources.class_names import as_named
 from guardtrain.sources.images import is_url
 from guardtrain.sources.labels import read_labels
 from guardtrain.sources.record_columns import as_record_columns, records_of_split, with_column, with_constants
-from guardtrain.sources.tables import listed, near, read_table
+from guardtrain.sources.tables import read_table
+from guardtrain.words import listed, near
 
 # which halves of pairs went through an editor -> `edited` of (safe, unsafe)
 EDITED_HALVES = {"safe": (True, False), "unsafe": (False, True), "none": (False, False), "both": (True, True)}

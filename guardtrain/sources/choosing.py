@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from guardtrain.errors import DataError
 from guardtrain.sources.cells import Cells, same, shown, text_of
-from guardtrain.sources.tables import listed, near
+from guardtrain.words import listed, near
 
 _MAY_BE_MISSING = "?"  # ends a value that no row need have
 

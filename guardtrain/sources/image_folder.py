@@ -17,8 +17,8 @@ from guardtrain.records import CELLS, SAFE, UNSAFE, Records
 from guardtrain.sources.decoding import endings
 from guardtrain.sources.images import files_key, open_image, read_encoded
 from guardtrain.sources.paths import refuse_saved_folder
-from guardtrain.sources.tables import listed
 from guardtrain.sources.walk import Walk
+from guardtrain.words import listed
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from guardtrain.sources.record_columns import (
     with_source,
 )
 from guardtrain.sources.rows import ImageRows
-from guardtrain.sources.tables import listed, near
+from guardtrain.words import listed, near
 
 UNPAIRED = ("error", "drop", "keep")
 ROW, IMAGE = "__row__", "__image__"  # the row and the image column that each record's image is in

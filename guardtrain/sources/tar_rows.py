@@ -25,8 +25,8 @@ from guardtrain.sources.paths import brace_expand, file_key, files_named
 from guardtrain.sources.sidecars import with_sidecars
 from guardtrain.sources.spool import PIPE, Spool, Spooled, compression
 from guardtrain.sources.stacking import stacked
-from guardtrain.sources.tables import listed, near
 from guardtrain.sources.tar_index import FIELDS, IndexFolder, TarIndex, read_index
+from guardtrain.words import listed, near
 
 _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ONLY_IMAGE = "image"  # stands for the one image member of a sample, whatever its suffix

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from guardtrain.benchmarks.attacks.settings import UNCHANGED
-from guardtrain.benchmarks.overlap import KEEP
+from guardtrain.benchmarks.training_images import KEEP
 from guardtrain.guards.thresholds_rates import clopper_pearson, effective_number
 
 if TYPE_CHECKING:
