@@ -44,10 +44,11 @@ engines: $(VENV)/.servers  ## a sweep, an extraction and an export through SLURM
 fuzz: install  ## property tests with random examples
 	@HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -n 2 --dist loadfile -m hypothesis $(ARGS)
 
-lint: install  ## ruff and mypy
+lint: install  ## ruff, mypy, and who may import whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 
 notebooks: install  ## run the notebooks from top to bottom and keep their outputs (ARGS=02 for one)
 	@$(BIN)/python notebooks/execute.py $(ARGS)
@@ -59,4 +60,4 @@ wheel: install  ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel --outdir dist .
 
 clean:  ## remove build products and outputs, not the environment
-	rm -rf dist build outputs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf dist build outputs .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
