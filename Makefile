@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install curve test pytest engines fuzz lint notebooks bench wheel clean
+.PHONY: help install curve test pytest engines fuzz lint house notebooks bench wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ lint: install  ## ruff, mypy, and who may import whom
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+house: install  ## facts about the build: files, names that cross rooms, circles, how long starting takes
+	@$(BIN)/python -m tests.house
 
 notebooks: install  ## run the notebooks from top to bottom and keep their outputs (ARGS=02 for one)
 	@$(BIN)/python notebooks/execute.py $(ARGS)

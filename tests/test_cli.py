@@ -38,6 +38,12 @@ def test_the_guard_is_imported_when_it_is_asked_for() -> None:
         guards.guard_of  # noqa: B018
 
 
+def test_settings_are_read_without_what_trains_and_draws() -> None:
+    code = "import sys, guardtrain.config; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"lightning", "matplotlib", "pandas", "scipy", "sklearn", "torch"} & set(loaded)
+
+
 def test_one_import_is_all_that_is_shown() -> None:
     """README, card and notebooks need `import guardtrain as gt` alone, and what they take from it is there."""
     import guardtrain as gt

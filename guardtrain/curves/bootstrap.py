@@ -425,19 +425,3 @@ def _auroc(scores: np.ndarray, labels: np.ndarray, group: np.ndarray, draws: np.
                 more = below[up_to[run, equal]] - below[less[run, equal]]
                 won += np.einsum("ib,ib->b", of_unsafe[equal], more) / 2
             out[run, first : first + width] = won / np.where(couples > 0, couples, np.nan)
-
-
-def with_test_images(points: pd.DataFrame, boot: PointReplicates | None) -> pd.DataFrame:
-    """A `summarise` table whose intervals are over seeds *and* test groups.
-
-    Args:
-        points: of one metric on one test set.
-        boot: the bootstrap of them; None leaves the intervals over seeds alone.
-    """
-    if boot is None:
-        return points
-    keys = [name for name in POINT_COLUMNS if name != "arm"]
-    theirs = boot.points.assign(_arm=boot.points["arm"].where(boot.points["control"] != "none", ""))
-    ours = points.assign(_arm=points["arm"].where(points["control"] != "none", ""))
-    width = ours[[*keys, "_arm"]].merge(theirs[[*keys, "_arm", "half_width"]], how="left")["half_width"].to_numpy()
-    return points.assign(low=points["mean"] - width, high=points["mean"] + width, half_width=width)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from guardtrain.curves.bootstrap import with_test_images
 from guardtrain.curves.display_base import Display
 from guardtrain.curves.display_style import HeadLine, both_arms, image_ticks, look, per_row, powers_of_two
 from guardtrain.curves.paid import PAID, CostSettings, with_paid
+from guardtrain.curves.point_intervals import with_test_images
 from guardtrain.curves.repeats import SEEDS, Repeats
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.statistics import (

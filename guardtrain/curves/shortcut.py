@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from guardtrain.curves.bootstrap import with_test_images
+from guardtrain.curves.point_intervals import with_test_images
 from guardtrain.curves.statistics import select, summarise
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from guardtrain.curves.bootstrap import with_test_images
 from guardtrain.curves.comparisons import BEST, Comparison, comparisons
 from guardtrain.curves.pairless import pairless_lines
+from guardtrain.curves.point_intervals import with_test_images
 from guardtrain.curves.repeats import POOLED, Repeats
 from guardtrain.curves.results import CONTROL_NAMES, METRICS, NO_CONTROLS, SLICE_KINDS
 from guardtrain.curves.shortcut import shortcuts

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from guardtrain.curves.bootstrap import with_test_images
+from guardtrain.curves.point_intervals import with_test_images
 from guardtrain.curves.repeats import Repeats
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.statistics import (
