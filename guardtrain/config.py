@@ -124,7 +124,7 @@ class StoreConfig:
 
 @dataclass
 class _TrainingConfig:
-    """What `train` and `curve` share.
+    """Settings that `train` and `curve` share.
 
     Args:
         data_dir: where data configs look for files; default: `$GUARDTRAIN_DATA`, else `data`.

@@ -49,7 +49,7 @@ def declared_categories(about: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def matched(wanted: Sequence[str], there: Iterable[str]) -> tuple[str, ...]:
-    """Those of a data set's categories that a guard judges, in the data set's spelling and order.
+    """Return the categories of a data set that a guard judges, in the data set's spelling and order.
 
     >>> matched(["Sexual"], ["hate", "sexual"])
     ('sexual',)

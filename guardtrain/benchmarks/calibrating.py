@@ -62,7 +62,7 @@ def calibrate_guard(
 
 
 def _notes(guard: Guard, validation: Validation, left_out: int) -> tuple[str, ...]:
-    """What a reader of the card should know: whose head it is, and how the guard did with the threshold that it had."""
+    """Say for the card whose head it is, and how the guard did with the threshold that it had."""
     imported = bool(guard.about.get("imported"))
     by = "the work of others" if imported else "as it was trained"
     notes = [f"The head is {by} and unchanged; calibration and thresholds were chosen on images of yours."]

@@ -126,7 +126,7 @@ def _norm(kind: Kind, read: Read, known: bool | None) -> tuple[bool, tuple[str, 
 
 
 def compared_with(published: PublishedGuard) -> str:
-    """What an imported guard is compared with, in words."""
+    """Say what an imported guard is compared with."""
     if published.original is not None:
         return f"{published.original.what}, on {_PROBED} drawn embeddings"
     return (
@@ -206,7 +206,7 @@ def save_published(
 def _content(
     published: PublishedGuard, bank: HeadBank, definition: dict[str, Any], agreements: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What `config.json` holds."""
+    """Return what `config.json` holds."""
     origin = published.origin
     nothing = Rate.measured(0, 0)
     note = "The threshold of its authors; it was not chosen on validation images, and no rate of it is known."

@@ -96,7 +96,7 @@ class Contender:
 
     @property
     def digest(self) -> str:
-        """Of the guard's files and its operating point."""
+        """Return the SHA-256 of the guard's files and its operating point."""
         return hashlib.sha256(json.dumps([self.guard.about["sha256"], self.point]).encode()).hexdigest()
 
     def asked(self, data: DataSet, say: Callable[[str], None]) -> Scores | None:
@@ -139,7 +139,7 @@ def require_readable(contenders: Sequence[Contender], sets: Sequence[DataSet]) -
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What one guard says of one data set.
+    """One guard's answers on one data set.
 
     Args:
         table: `id`, `logit`, `probability` (null where it gives none), `decision` (safe, unsafe, review) of each image

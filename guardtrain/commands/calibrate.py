@@ -90,7 +90,7 @@ def _unseen(contender: Contender, name: str, found: Embeddings, rows: np.ndarray
 
 
 def _as_benchmark(settings: CalibrateSettings) -> BenchmarkSettings:
-    """The same guard and data as the benchmark's settings, which know how they are named."""
+    """Return the guard and data as the benchmark's settings, which know how they are named."""
     return BenchmarkSettings(
         guards=[{"path": settings.guard, "revision": settings.revision}],
         data_sets=settings.data_sets,

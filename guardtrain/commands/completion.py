@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def completions(line: str) -> list[str]:
-    """What the last word of a command line up to the cursor may become, whole words; empty where files are wanted.
+    """Complete a command line's last word up to the cursor, as whole words; empty where files are wanted.
 
     >>> completions("guardtrain cu")
     ['curve ']

@@ -79,7 +79,7 @@ def run(config: DictConfig) -> None:
 
 
 def _outcome(settings: CurveConfig, pools: Pools, folder: Path, frame: pd.DataFrame, files: list[Path]) -> Outcome:
-    """What a tracker is told of a curve: its tables, figures, last points and lineage."""
+    """Return what a tracker is told of a curve: its tables, figures, last points and lineage."""
     from guardtrain.tracking.artefacts import results_artefact
     from guardtrain.tracking.tables import curve_tables, last_points
     from guardtrain.tracking.tracker import Outcome

@@ -81,7 +81,7 @@ def missing_of(extra: str | None) -> list[str]:
 
 
 def broken() -> list[str]:
-    """What stops guardtrain as a whole, each with what to do."""
+    """List what stops guardtrain as a whole, each with what to do."""
     wrong = []
     if missing := missing_of(None):
         wrong.append(f"missing or too old: {', '.join(missing)}; {install_line()}")

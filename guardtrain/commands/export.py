@@ -101,7 +101,7 @@ def describe_run(
     neighbours: bool,
     notes: tuple[str, ...] = (),
 ) -> TrainedRun:
-    """What a guard needs of a run."""
+    """Return what a guard needs of a run."""
     from guardtrain.guards.from_run import trained_run
 
     return trained_run(

@@ -107,7 +107,7 @@ def curve_text(frame: pd.DataFrame, pooled: pd.DataFrame, published: Published, 
 
 
 def _about(published: Published, count: int) -> str:
-    """What the column `seed` stands for, and what the intervals cover."""
+    """Say what the column `seed` stands for, and what the intervals cover."""
     if published.design == "seeds":
         return (
             "± is half of a 95 % Student t interval over seeds; every run scored the same images, so it does not cover "

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Outcome:
-    """What became of a job; `job.json` in its folder.
+    """A job's outcome; `job.json` in its folder.
 
     Args:
         key: of all that decides its results; a job of the same key need not be done again.
@@ -288,7 +288,7 @@ _follower = _Follower()
 
 @contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """What is printed goes to `path`; what is logged goes there by Hydra's own handler, and to no terminal."""
+    """Print to `path`; what is logged goes there by Hydra's own handler, and to no terminal."""
     terminals = [one for one in logging.root.handlers if type(one) is logging.StreamHandler]
     for handler in terminals:
         logging.root.removeHandler(handler)

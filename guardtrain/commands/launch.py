@@ -123,7 +123,7 @@ def launch(command: str, arguments: Sequence[str]) -> int:
 
 
 def _of_files(error: Exception, settings: Mapping[str, Any]) -> str | None:
-    """What the user should know of a file that cannot be read or written; None of other errors."""
+    """Return what the user should know of a file that cannot be read or written; None of other errors."""
     if (why := why_unwritten(error, written_folders(settings))) is not None:
         return why
     if isinstance(error, OSError) and error.filename is not None:

@@ -80,7 +80,7 @@ def _info(settings: StoreConfig) -> None:
 
 
 def info_text(store: EmbeddingStore) -> str:
-    """What is in a store, a line each."""
+    """Describe a store, a line a fact."""
     import pyarrow.compute as pc
 
     from guardtrain.embeddings.quarantine import QUARANTINE_FILE

@@ -249,7 +249,7 @@ def _set(config: DictConfig, one: Override, anew: bool) -> None:
 
 
 def _as_objects(config: DictConfig) -> Any:
-    """As `typed` makes them, of a config whose types are checked."""
+    """Return the config as objects, as `typed` makes them; its types are checked."""
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise ConfigError(without_value(missing))
     try:

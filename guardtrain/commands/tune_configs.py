@@ -87,7 +87,7 @@ class TrialConfigs:
         return read_space(given, whole)
 
     def _known(self, parameter: Parameter) -> Any:
-        """What the setting is without the search, wherever a choice of groups has it."""
+        """Return the setting's value without the search, wherever a choice of groups has it."""
         groups = {name: values[0] for name, values in parameter.when if name in self._groups}
         return OmegaConf.select(self._base(groups), parameter.name, default=None)
 
@@ -132,7 +132,7 @@ class TrialConfigs:
         return values
 
     def candidate(self, values: Mapping[str, Value]) -> Candidate:
-        """What a trial with these parameters trains."""
+        """Return the settings that a trial with these parameters trains."""
         from guardtrain.curves.tuning.scoring import Candidate
 
         settings = typed(self.composed(values), TrainConfig)

@@ -130,7 +130,7 @@ class StoreSource:
         return records.without([_ROW]), rows
 
     def _set_aside(self, table: pa.Table, columns: dict[str, str]) -> dict[str, SetAside]:
-        """What could not be embedded, by what stands for the id here."""
+        """Return what could not be embedded, by what stands for the id here."""
         named = columns.get("id", "id")
         lost = self._store.set_aside(table)
         if named == "id":

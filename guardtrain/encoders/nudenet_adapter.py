@@ -31,7 +31,7 @@ _BOX = 4  # the first rows of the output: centre, width and height
 
 @dataclass(frozen=True)
 class _Program:
-    """What the ONNX file says of itself."""
+    """A detector's ONNX program, and what its file says of itself."""
 
     session: Any
     classes: tuple[str, ...]

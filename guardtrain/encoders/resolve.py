@@ -346,7 +346,7 @@ def _timm_folder(settings: EncoderSettings, checkpoint: Path | None) -> tuple[Pa
 
 
 def read_timm_config(folder: Path) -> dict[str, Any]:
-    """What timm writes of a model beside its weights: `architecture`, `pretrained_cfg`, perhaps `model_args`.
+    """Read what timm writes of a model beside its weights: `architecture`, `pretrained_cfg`, perhaps `model_args`.
 
     Raises:
         EncoderError: there is no such file, or it is of something else.

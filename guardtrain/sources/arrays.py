@@ -94,7 +94,7 @@ class ArraysSource:
         return self._loaded[1]
 
     def encoder_description(self) -> dict[str, Any]:
-        """What the user says of the encoder."""
+        """Return what the user says of the encoder."""
         return dict(self.encoder)
 
     def content_key(self) -> str:

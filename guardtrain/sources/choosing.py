@@ -52,7 +52,7 @@ def chosen_values(
     found: str,
     names: Sequence[str] = (),
 ) -> set[str | None]:
-    """Those of the values `there` that are `wanted`, in any spelling of a number.
+    """Return the values `there` that are `wanted`, in any spelling of a number.
 
     Args:
         wanted: texts; one that ends in a question mark need not be there.

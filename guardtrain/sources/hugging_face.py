@@ -269,7 +269,7 @@ def _offline() -> Iterator[None]:
 
 
 def explained(error: Exception, name: str) -> str:
-    """What is wrong and what to do about it."""
+    """Say what is wrong and what to do about it."""
     chain: list[BaseException] = [error]
     while (further := chain[-1].__cause__ or chain[-1].__context__) is not None and further not in chain:
         chain.append(further)

@@ -208,7 +208,7 @@ def _refuse_torn_apart(index: TarIndex, tar: str) -> None:
 
 
 def _other_folders(with_images: Sequence[str], without: set[str]) -> str:
-    """That samples of one name in two folders are two, where there are such."""
+    """Note that samples of one name in two folders are two, where there are such."""
     by_name = {key.rpartition("/")[2]: key for key in with_images}
     beside = next((key for key in sorted(without) if key.rpartition("/")[2] in by_name), None)
     if beside is None:
@@ -220,7 +220,7 @@ def _other_folders(with_images: Sequence[str], without: set[str]) -> str:
 
 
 def _dotted(key: str, images: Iterable[str]) -> str:
-    """What to do where a name has a dot of its own: `22.05.png` is the member `05.png` of the sample `22`."""
+    """Say what to do where a name has a dot of its own: `22.05.png` is the member `05.png` of the sample `22`."""
     odd = next((name for name in images if re.match(r"\d+\.", name)), None)
     if odd is None:
         return ""
@@ -261,7 +261,7 @@ def _of_json(text: str | None) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What is nested in JSON stays JSON text: other samples may nest otherwise."""
+    """Keep what is nested in JSON as JSON text: other samples may nest otherwise."""
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 

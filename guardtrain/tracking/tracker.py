@@ -22,7 +22,7 @@ TRACKING_FILE = "tracking.json"
 
 @dataclass(frozen=True)
 class TrackedWork:
-    """What is tracked as one run.
+    """Work that is tracked as one run.
 
     Args:
         kind: `curve`, `train`, `finetune` or `export`.
@@ -45,7 +45,7 @@ class TrackedWork:
 
 @dataclass
 class Outcome:
-    """What a command made, and from what.
+    """The products of a command, and what they were made from.
 
     Args:
         uses, makes: artefacts.
@@ -122,7 +122,7 @@ def tracked_run(folder: Path, kind: str) -> str | None:
 
 
 class ServiceTracker(Tracker):
-    """What the trackers of services share; each says how it keeps an `Outcome`."""
+    """Base of the trackers of services; each says how it keeps an `Outcome`."""
 
     def log(self, outcome: Callable[[], Outcome]) -> None:
         try:

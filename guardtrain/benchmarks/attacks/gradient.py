@@ -23,7 +23,7 @@ Settled = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Attacked:
-    """What an attack made of a batch.
+    """An attack's result on a batch.
 
     Args:
         pixels: (B, 3, H, W) float32 in [0, 1].

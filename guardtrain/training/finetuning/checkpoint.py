@@ -54,7 +54,7 @@ def save_tuned(folder: Path, encoder: Encoder, settings: EncoderSettings, name: 
 
 
 def read_tuned(folder: Path) -> dict[str, Any] | None:
-    """What `save_tuned` wrote of the encoder in `folder`; None where there is none."""
+    """Read what `save_tuned` wrote of the encoder in `folder`; None where there is none."""
     try:
         described = json.loads((folder / TUNED_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
