@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install curve test pytest engines fuzz lint notebooks bench wheel clean
+.PHONY: help install curve test pytest engines fuzz lint api house notebooks bench wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,10 +44,19 @@ engines: $(VENV)/.servers  ## a sweep, an extraction and an export through SLURM
 fuzz: install  ## property tests with random examples
 	@HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -n 2 --dist loadfile -m hypothesis $(ARGS)
 
-lint: install  ## ruff and mypy
+lint: install  ## ruff, mypy, who may import whom, and what nobody uses
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/vulture
+
+api: install  ## what breaks for users of the last tag
+	@tag=$$(git describe --tags --abbrev=0 2>/dev/null) || { echo "there is no tag yet to compare with"; exit 0; }; \
+	  $(BIN)/griffe check guardtrain --against "$$tag"
+
+house: install  ## facts about the build: files, names that cross rooms, circles, how long starting takes
+	@$(BIN)/python -m tests.house
 
 notebooks: install  ## run the notebooks from top to bottom and keep their outputs (ARGS=02 for one)
 	@$(BIN)/python notebooks/execute.py $(ARGS)
@@ -59,4 +68,4 @@ wheel: install  ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel --outdir dist .
 
 clean:  ## remove build products and outputs, not the environment
-	rm -rf dist build outputs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf dist build outputs .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis

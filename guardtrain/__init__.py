@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from guardtrain.doors import door
+from guardtrain.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from guardtrain.api.audit import run_audit
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     )
     from guardtrain.api.guards import export_guard
     from guardtrain.api.training import TrainedHead, create_head, list_heads, train_head
+    from guardtrain.curves.audit.report import audit_text
     from guardtrain.curves.bootstrap import bootstrap_difference, bootstrap_points
     from guardtrain.curves.display import CurveDisplay
     from guardtrain.curves.display_multiplier import MultiplierDisplay
@@ -58,6 +60,7 @@ __all__ = [
     "Rule",
     "SceneSource",
     "TrainedHead",
+    "audit_text",
     "bootstrap_difference",
     "bootstrap_points",
     "contact_sheet",
@@ -75,7 +78,6 @@ __all__ = [
     "run_curve",
     "train_head",
 ]
-__version__ = "0.1.0"
 
 __getattr__, __dir__ = door(
     __name__,
@@ -97,6 +99,7 @@ __getattr__, __dir__ = door(
         "Rule": "guards.thresholds_rules",
         "SceneSource": "scenes.source",
         "TrainedHead": "api.training",
+        "audit_text": "curves.audit.report",
         "bootstrap_difference": "curves.bootstrap",
         "bootstrap_points": "curves.bootstrap",
         "contact_sheet": "scenes.sheet",

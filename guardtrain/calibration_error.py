@@ -22,7 +22,7 @@ _STANDS_OUT = 2.5  # standard errors from which on a bin's gap is its own
 
 @dataclass(frozen=True)
 class CalibrationError:
-    """What a measured ECE says of the true one.
+    """The true calibration error, as far as a measured ECE tells it.
 
     Args:
         value: the true error of which the measured ECE is the median outcome; 0 where chance alone makes as much.

@@ -25,7 +25,7 @@ from guardtrain.guards.predict_settings import PredictConfig
 from guardtrain.guards.serving.settings import ServeSettings
 from guardtrain.guards.settings import GuardSettings, PickSettings
 from guardtrain.mixtures.settings import MixtureSettings
-from guardtrain.schemas import store_schema
+from guardtrain.quick_hydra import store_schema
 from guardtrain.sources.settings import DataSettings
 from guardtrain.tracking.settings import LoggerSettings
 from guardtrain.training.finetuning.settings import LoraSettings
@@ -123,7 +123,7 @@ class StoreConfig:
 
 @dataclass
 class _TrainingConfig:
-    """What `train` and `curve` share.
+    """Settings that `train` and `curve` share.
 
     Args:
         data_dir: where data configs look for files; default: `$GUARDTRAIN_DATA`, else `data`.

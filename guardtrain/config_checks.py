@@ -51,7 +51,7 @@ def typed(config: DictConfig, schema: type[C]) -> C:
 
 
 def without_value(names: Sequence[str]) -> str:
-    """What to say of settings that must be given and are not."""
+    """Return an error's text for settings that must be given and are not."""
     hint = " Without pairs say data.pairs=null." if any(name.startswith("data.pairs.") for name in names) else ""
     return f"These settings have no value yet: {', '.join(names)}. Give each as NAME=VALUE.{hint}"
 
@@ -95,7 +95,7 @@ def build(node: Any, place: str) -> Any:
 
 
 def _complete(made: Any, name: str, place: str) -> Any:
-    """What was built, with all that its place in the config needs: a user's own may lack some."""
+    """Return what was built if it has all that its place in the config needs: a user's own may lack some."""
     needed = _HEAD if place == "head" else _SOURCE if place.startswith(("source", "data.")) else ()
     if lacking := [part for part in needed if not hasattr(made, part)]:
         raise ConfigError(
@@ -173,7 +173,7 @@ def settable(schema: type, config: Any, key: str) -> bool:
 
 
 def _accepted(target: Any) -> Any:
-    """What a `_target_` takes: its class, where that is a dataclass, or its parameters by name; `**` is any other."""
+    """Return what a `_target_` takes: its class, if that is a dataclass, or parameters by name; `**` is any other."""
     found = _object(target)
     if dataclasses.is_dataclass(found) or not callable(found):
         return found if dataclasses.is_dataclass(found) else {}
@@ -244,7 +244,7 @@ def _object(name: Any) -> Any:
 
 
 def _unknown(full: str, name: str, allowed: list[str]) -> str:
-    """What to say of a setting that is not there."""
+    """Return an error's text for a setting that is not there."""
     allowed = list(dict.fromkeys(allowed))
     hint = did_you_mean(name, allowed)
     return f"There is no setting '{full}'.{hint}" + (f" Allowed here: {', '.join(allowed)}." if allowed else "")

@@ -62,7 +62,7 @@ def disk_error(error: BaseException) -> int | None:
 
 
 def why_unwritten(error: BaseException, places: Iterable[Path]) -> str | None:
-    """What the user should know of a write that failed; None where `error` is no disk's.
+    """Return what the user should know of a write that failed; None where `error` is no disk's.
 
     Args:
         error: any.
@@ -92,13 +92,13 @@ def is_full(folder: Path) -> bool:
 
 
 def reason(number: int, folder: Path) -> str:
-    """What a disk's error means in `folder`, and how much room is left there, in a sentence."""
+    """Return what a disk's error means in `folder`, and how much room is left there, in a sentence."""
     done = "read or written to" if number == errno.EIO else "written to"
     return f"{folder} could not be {done}: {cause(number, folder)}."
 
 
 def cause(number: int, folder: Path) -> str:
-    """What a disk's error means where `folder` lies, and how much room is left there, to be put into a sentence."""
+    """Return what a disk's error means where `folder` lies, and the room left there, to be put into a sentence."""
     left = os.statvfs(_existing(folder))
     free = f"{size_text(left.f_bavail * left.f_frsize)} free"
     if number == errno.EDQUOT:

@@ -89,7 +89,7 @@ def file_sha256(path: Path) -> str:
 
 
 def stand_in(path: Path) -> str:
-    """What a file is that was saved in the place of weights, and how to get these; empty for any other file.
+    """Say what a file is that was saved in the place of weights, and how to get these; empty for any other file.
 
     Raises:
         OSError: it cannot be read.

@@ -70,3 +70,14 @@ def _as_yaml(value: Mapping[Any, Any]) -> str:
 
     text = yaml.safe_dump(dict(value), default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**6)
     return quoted(text.strip(), '"')
+
+
+def setting(name: str, text: str) -> str:
+    """`NAME=TEXT` for a command line, quoted where Hydra would read something else in the text.
+
+    >>> setting("run", "sweep/seed=0,n=64"), setting("out", "a/b")
+    ('run="sweep/seed=0,n=64"', 'out=a/b')
+    """
+    if re.fullmatch(r"[\w./:@+-]+", text, re.ASCII):
+        return f"{name}={text}"
+    return f"{name}=" + quoted(text, '"')

@@ -43,7 +43,7 @@ def import_quickly(*names: str) -> None:
 
 
 class _Compiled:
-    """What Lightning looks for to unwrap compiled modules, until there can be any."""
+    """Stand-in for the class that Lightning unwraps compiled modules by, until there can be any."""
 
 
 def _import_compiler_in_part() -> None:

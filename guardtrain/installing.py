@@ -17,7 +17,7 @@ _NAME = "guardtrain"
 
 @cache
 def install_line(extra: str = "") -> str:
-    """What installs the requirements of an extra, or of guardtrain itself, in this environment.
+    """Return what installs the requirements of an extra, or of guardtrain itself, in this environment.
 
     guardtrain may be here as a wheel or from an index (pip then takes the extra's list from what is installed), as a
     checkout that is installed in place (whose list may be newer than what was installed), or as a checkout alone; and
@@ -52,7 +52,7 @@ def _is_in_place(found: Distribution) -> bool:
 
 
 def _installer() -> str:
-    """What installs into the environment of this process, whatever a shell's `pip` belongs to."""
+    """Return what installs into the environment of this process, whatever a shell's `pip` belongs to."""
     python = Path(sys.executable)
     if find_spec("pip") is None:
         return f"uv pip install --python {shlex.quote(_short(python))}"

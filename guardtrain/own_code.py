@@ -70,7 +70,7 @@ def own_modules() -> list[ModuleType]:
 
 
 def import_target(name: str) -> Any:
-    """What a dotted name stands for: a class or function of a module that is installed, or of the user's own.
+    """Return what a dotted name stands for: a class or function of a module that is installed, or of the user's own.
 
     Raises:
         ImportError: there is none, or its module cannot be imported; why, in a line or two.
@@ -133,7 +133,7 @@ def _inside(parent: Any, path: str, name: str) -> Any:
 
 
 def _raised(error: Exception) -> str:
-    """What a module raised while it was imported, with the line of its file."""
+    """Return what a module raised while it was imported, with the line of its file."""
     said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}: {said}"

@@ -38,3 +38,11 @@ def _on_libyaml(loader: Any) -> Any:
             Resolver.__init__(self)
 
     return Loader
+
+
+def store_schema(command: str, schema: type) -> None:
+    """Put a schema into Hydra's store; see `guardtrain.config.register_schemas`."""
+    from hydra.core.config_store import ConfigStore
+
+    quicken()
+    ConfigStore.instance().store(name=f"{command}_schema", node=schema, provider="guardtrain")

@@ -45,7 +45,7 @@ def _named(values: Sequence[Any] | np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Taken:
-    """What of somebody's labels was taken as unsafe and as safe.
+    """The reading of somebody's labels: which were taken as unsafe and which as safe.
 
     Args:
         unsafe, safe: what stood there, with the number of records, the most first.
@@ -169,7 +169,7 @@ class Records:
 
     @cached_property
     def taken(self) -> Taken | None:
-        """What of the user's labels was taken as unsafe and as safe; None where the labels are our own."""
+        """Return which of the user's labels were taken as unsafe and as safe; None where the labels are our own."""
         if self.cells is None:
             return None
         counts: dict[tuple[str, int], int] = {}

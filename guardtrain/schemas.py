@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from guardtrain.quick_hydra import quicken
+from guardtrain.quick_hydra import store_schema
 
 # Commands that are to start at once; their schema's module needs none of the others.
 _ALONE = {"predict": ("guardtrain.guards.predict_settings", "PredictConfig")}
@@ -21,14 +21,6 @@ def schema_of(command: str) -> type:
     from guardtrain.config import SCHEMAS
 
     return SCHEMAS[command]
-
-
-def store_schema(command: str, schema: type) -> None:
-    """Put a schema into Hydra's store; see `guardtrain.config.register_schemas`."""
-    from hydra.core.config_store import ConfigStore
-
-    quicken()
-    ConfigStore.instance().store(name=f"{command}_schema", node=schema, provider="guardtrain")
 
 
 def register_schema(command: str) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from guardtrain import __version__
 from guardtrain.benchmarks.import_card import _TEXT
-from guardtrain.cli import COMMANDS, main
+from guardtrain.cli import main
 from guardtrain.commands.examples import COMMON
+from guardtrain.commands.registry import COMMANDS
 from guardtrain.config import SCHEMAS
 from tests.conftest import ROOT
 
@@ -35,6 +36,12 @@ def test_the_guard_is_imported_when_it_is_asked_for() -> None:
     assert Guard is guards.Guard is importlib.import_module("guardtrain.guards.guard").Guard
     with pytest.raises(AttributeError, match="no attribute 'guard_of'"):
         guards.guard_of  # noqa: B018
+
+
+def test_settings_are_read_without_what_trains_and_draws() -> None:
+    code = "import sys, guardtrain.config; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"lightning", "matplotlib", "pandas", "scipy", "sklearn", "torch"} & set(loaded)
 
 
 def test_one_import_is_all_that_is_shown() -> None:

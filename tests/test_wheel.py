@@ -29,7 +29,7 @@ def test_the_wheel_ships_conf_the_demo_encoder_and_nothing_else(wheel: Path) -> 
     names = zipfile.ZipFile(wheel).namelist()
     confs = {path.relative_to(ROOT).as_posix() for path in (ROOT / "conf").rglob("*.yaml") if "local" not in path.parts}
     assert {f"guardtrain/{name}" for name in confs} <= set(names)
-    assert "guardtrain/scenes/demo_encoder/open_clip_model.safetensors" in names
+    assert {"guardtrain/scenes/demo_encoder/open_clip_model.safetensors", "guardtrain/py.typed"} <= set(names)
     assert not [name for name in names if not name.startswith(("guardtrain/", "guardtrain-"))]
 
 

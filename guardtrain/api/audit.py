@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def run_audit(pools: Pools, **settings: Any) -> Audit:
-    """Audit pools and test sets as `guardtrain audit` does, without what only files tell; `print` shows it.
+    """Audit pools and test sets as `guardtrain audit` does, without what only files tell; `audit_text` puts it in words.
 
     Args:
         pools: of `make_pools`.

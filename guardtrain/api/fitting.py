@@ -40,7 +40,7 @@ def mixture_lacks(mixture: MixtureSettings, supply: Supply) -> str:
 
 
 def grid_check(grid: GridSettings, overrides: Sequence[str], say: Callable[[str], None]) -> Callable[[Supply], None]:
-    """What to do with a curve's grid when it is known how many images there are.
+    """Return a check that fits a curve's grid to the images when their number is known.
 
     What does not fit of a preset is left out, by the curve itself, and said here. What was given on the command line
     must fit: budgets, and ratios where there are no pairs at all.

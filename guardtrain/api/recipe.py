@@ -78,7 +78,7 @@ def _anchored(head: Any, settings: CurveConfig | TrainConfig) -> Any:
 
 
 def recipe_settings(settings: CurveConfig | TrainConfig, recipe: TrainingRecipe) -> dict[str, Any]:
-    """What of a recipe changes the numbers, as plain data; settings that this recipe does not use are left out."""
+    """Return what of a recipe changes the numbers, as plain data, without settings that this recipe does not use."""
     optimizer, selection = plain(settings.optimizer), plain(settings.selection)
     used: tuple[str, ...] = (
         ("iterations", "tolerance") if recipe.full_batch else ("lr", "weight_decay", "batch_size", "steps")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from guardtrain.curves.engine import Run
     from guardtrain.curves.results import ResultRow
-    from guardtrain.guards.export import TrainedRun
+    from guardtrain.guards.parts import TrainedRun
     from guardtrain.heads import HeadBank
     from guardtrain.training.fitted import FittedBank
     from guardtrain.training.pools import Pools

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from guardtrain.errors import ConfigError
-from guardtrain.sources.tables import listed, near
+from guardtrain.words import listed, near
 
 # UnsafeBench's categories for each head of MultiHeaded, by the name of its file.
 _MULTIHEADED = "https://github.com/YitingQu/unsafe-diffusion"
@@ -49,7 +49,7 @@ def declared_categories(about: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def matched(wanted: Sequence[str], there: Iterable[str]) -> tuple[str, ...]:
-    """Those of a data set's categories that a guard judges, in the data set's spelling and order.
+    """Return the categories of a data set that a guard judges, in the data set's spelling and order.
 
     >>> matched(["Sexual"], ["hate", "sexual"])
     ('sexual',)

@@ -33,7 +33,7 @@ def check_reference(name: str | None) -> None:
 
 
 def known_as(about: Mapping[str, Any]) -> str | None:
-    """What the UnsafeBench paper calls this guard; None for a guard it does not have.
+    """Return the UnsafeBench paper's name for this guard; None for a guard it does not have.
 
     Args:
         about: the guard's `config.json`.

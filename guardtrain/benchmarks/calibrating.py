@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from guardtrain.guards.export import Exported, TrainedRun, export_guard
+from guardtrain.guards.export import Exported, export_guard
 from guardtrain.guards.guard import Guard
+from guardtrain.guards.parts import TrainedRun
 from guardtrain.guards.settings import GuardSettings
 from guardtrain.guards.thresholds_rates import Rate
 from guardtrain.guards.validation import Validation
@@ -61,7 +62,7 @@ def calibrate_guard(
 
 
 def _notes(guard: Guard, validation: Validation, left_out: int) -> tuple[str, ...]:
-    """What a reader of the card should know: whose head it is, and how the guard did with the threshold that it had."""
+    """Say for the card whose head it is, and how the guard did with the threshold that it had."""
     imported = bool(guard.about.get("imported"))
     by = "the work of others" if imported else "as it was trained"
     notes = [f"The head is {by} and unchanged; calibration and thresholds were chosen on images of yours."]

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from guardtrain.benchmarks.overlap import LEAVE_OUT, require_choice
+from guardtrain.benchmarks.training_images import LEAVE_OUT, require_choice
 from guardtrain.errors import ConfigError
 from guardtrain.guards.settings import UNUSED, GuardSettings
 

@@ -58,7 +58,7 @@ def coverage_rows(evaluated: Evaluated) -> list[tuple[Any, ...]]:
 
 
 def coverage_table(rows: pd.DataFrame, guards: Sequence[str], data: str) -> Table | None:
-    """What became of the unsafe and of the safe images, a guard a row; None where all have a verdict on all.
+    """Table what became of the unsafe and of the safe images, a guard a row; None where all have a verdict on all.
 
     Args:
         rows: of the data set.

@@ -58,7 +58,7 @@ _NAMES = ("kind", "guard", "versus", "data", "judged_on", "category", "source", 
 
 @dataclass(frozen=True)
 class Entrant:
-    """What is known of a guard beside its scores.
+    """A guard as tables know it, beside its scores.
 
     Args:
         name: what it is called.

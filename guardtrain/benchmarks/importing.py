@@ -13,7 +13,7 @@ import numpy as np
 from guardtrain.benchmarks.import_card import write_import_card
 from guardtrain.benchmarks.kinds import Kind, OwnClassifier, Read, not_finite
 from guardtrain.benchmarks.published import PublishedGuard, spec_for
-from guardtrain.encoders.resolve import local_path, versions
+from guardtrain.encoders.resolved import local_path, versions
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec
 from guardtrain.errors import EncoderError, GuardError
 from guardtrain.files import file_sha256
@@ -126,7 +126,7 @@ def _norm(kind: Kind, read: Read, known: bool | None) -> tuple[bool, tuple[str, 
 
 
 def compared_with(published: PublishedGuard) -> str:
-    """What an imported guard is compared with, in words."""
+    """Say what an imported guard is compared with."""
     if published.original is not None:
         return f"{published.original.what}, on {_PROBED} drawn embeddings"
     return (
@@ -206,7 +206,7 @@ def save_published(
 def _content(
     published: PublishedGuard, bank: HeadBank, definition: dict[str, Any], agreements: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What `config.json` holds."""
+    """Return what `config.json` holds."""
     origin = published.origin
     nothing = Rate.measured(0, 0)
     note = "The threshold of its authors; it was not chosen on validation images, and no rate of it is known."

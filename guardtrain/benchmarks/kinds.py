@@ -22,7 +22,7 @@ from guardtrain.heads.unit_norm import unit_rows
 
 @dataclass(frozen=True)
 class Read:
-    """What an importer found.
+    """An importer's findings.
 
     Args:
         name: what the guard is called.
@@ -237,7 +237,7 @@ _OWN = Origin("none given", "none given", None, "what its authors call unsafe")
 
 @dataclass
 class OwnClassifier:
-    """What is said of a classifier of one's own, whatever its file."""
+    """Settings of a classifier of one's own, whatever its file."""
 
     normalize: bool | None = None
     unsafe: Any = None
@@ -249,7 +249,7 @@ class OwnClassifier:
 
     @property
     def origin(self) -> Origin:
-        """As the config says it."""
+        """Return the guard's origin as the config says it."""
         return Origin(self.paper, self.url, self.licence, self.judges)
 
 

@@ -27,7 +27,7 @@ _Affine = tuple[np.ndarray | None, np.ndarray | None]  # weight (out, in) or a d
 
 @dataclass(frozen=True, eq=False)
 class Folded:
-    """What a list of layers describes, as it is in evaluation.
+    """A network that a list of layers describes, as it is in evaluation.
 
     Args:
         layers: the network; with several outputs it is to be told which are unsafe (`Layers.judging`).

@@ -121,7 +121,7 @@ class Worth:
     pairs: np.ndarray
 
     def first(self, count: int | None) -> Worth:
-        """That of the first guards alone."""
+        """Return the part of the first guards alone."""
         return Worth(*(each[:count] for each in (self.safe, self.unsafe, self.images, self.pairs)))
 
 

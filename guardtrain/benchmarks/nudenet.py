@@ -77,7 +77,7 @@ class NudeNet:
 
 
 def _is_the_packages(path: Path, location: str) -> bool:
-    from guardtrain.encoders.resolve import local_path
+    from guardtrain.encoders.resolved import local_path
 
     try:
         return path.resolve() == local_path(location).resolve()

@@ -5,30 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from guardtrain.errors import ConfigError
+from guardtrain.benchmarks.training_images import KEEP, LEAVE_OUT
+from guardtrain.guards.known_images import FITTED, TRAINED
 
 if TYPE_CHECKING:
     from guardtrain.benchmarks.scores import Contender, DataSet, Scores
     from guardtrain.guards.guard import Guard
 
-TRAINED, FITTED = "trained_on", "fitted_on"  # columns of scores; absent where a guard does not know
-LEAVE_OUT, KEEP = "leave_out", "keep"
 _HOW = f"training_images={KEEP} keeps such images in"
-
-
-def require_choice(training_images: str) -> None:
-    """Raises ConfigError for another value of the setting `training_images` than there is."""
-    if training_images not in (LEAVE_OUT, KEEP):
-        raise ConfigError(f"training_images is '{training_images}'; allowed: {LEAVE_OUT}, {KEEP}.")
-
-
-def known_again(guard: Guard, embeddings: np.ndarray) -> dict[str, np.ndarray]:
-    """`TRAINED` and `FITTED` to (N,) bool, which of the images (N, D) a guard was made of; what it knows of the two."""
-    known = guard.known_images
-    found = {TRAINED: known.trained_on(embeddings), FITTED: known.fitted_on(embeddings)}
-    return {name: mask for name, mask in found.items() if mask is not None}
 
 
 def set_aside(

@@ -24,7 +24,7 @@ _BLOCK_BYTES = 256 << 20  # of the weights of all groups held at once
 
 @dataclass(frozen=True, eq=False)
 class Replicates:
-    """What was counted. The last axis has B + 1 places: the data as it is, then the replicates.
+    """Counts over resamples. The last axis has B + 1 places: the data as it is, then the replicates.
 
     Args:
         guards: K names.
@@ -49,7 +49,7 @@ class Replicates:
     ranked: np.ndarray
 
     def first(self, count: int | None) -> Replicates:
-        """Those of the first guards alone."""
+        """Return the counts of the first guards alone."""
         parts = {one.name: getattr(self, one.name)[:count] for one in fields(self) if one.name != "slices"}
         return replace(self, **parts)
 

@@ -17,7 +17,8 @@ from guardtrain.encoders.spec import EncoderSpec
 from guardtrain.errors import DataError
 from guardtrain.guards.known_images import KnownImages
 from guardtrain.guards.operating_points import DECISIONS
-from guardtrain.sources.tables import listed, near, read_table
+from guardtrain.sources.tables import read_table
+from guardtrain.words import listed, near
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,7 +14,6 @@ import numpy as np
 
 from guardtrain.benchmarks.effectiveness import Entrant
 from guardtrain.benchmarks.outcomes import Outcome
-from guardtrain.benchmarks.overlap import known_again
 from guardtrain.benchmarks.slices import Judged
 from guardtrain.encoders.spec import EncoderSpec, external_spec
 from guardtrain.errors import DataError, EncoderError
@@ -98,7 +97,7 @@ class Contender:
 
     @property
     def digest(self) -> str:
-        """Of the guard's files and its operating point."""
+        """Return the SHA-256 of the guard's files and its operating point."""
         return hashlib.sha256(json.dumps([self.guard.about["sha256"], self.point]).encode()).hexdigest()
 
     def asked(self, data: DataSet, say: Callable[[str], None]) -> Scores | None:
@@ -141,7 +140,7 @@ def require_readable(contenders: Sequence[Contender], sets: Sequence[DataSet]) -
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What one guard says of one data set.
+    """One guard's answers on one data set.
 
     Args:
         table: `id`, `logit`, `probability` (null where it gives none), `decision` (safe, unsafe, review) of each image
@@ -273,7 +272,7 @@ def _scored(contender: Contender, found: Embeddings) -> pa.Table:
     for start in range(0, len(matrix), _ROWS):
         rows = np.asarray(matrix[start : start + _ROWS])
         blocks.append(guard.logits(rows))
-        for name, mask in known_again(guard, rows).items():
+        for name, mask in guard.known_images.made_of(rows).items():
             made_of.setdefault(name, []).append(mask)
     logits = np.concatenate(blocks)
     numbers = guard.points[contender.point].decide(logits)

@@ -28,7 +28,7 @@ class Scorer(Protocol):
         """(N,) float64 of embeddings (N, D) float64; 0 is where the guard's authors begin to call an image unsafe."""
 
     def head(self) -> tuple[HeadBank, Mapping[str, Any]]:
-        """The same as a bank of one and the definition that makes it again.
+        """Return the network as a bank of one, and the definition that makes it again.
 
         Raises:
             GuardError: no head of ours computes it.
@@ -78,7 +78,7 @@ class Layers:
         return np.asarray(logsumexp(rows[:, unsafe], axis=1) - logsumexp(rows[:, ~unsafe], axis=1))
 
     def judging(self, unsafe: tuple[int, ...]) -> Layers:
-        """The same network with its outputs read as a softmax of which these classes are unsafe.
+        """Return the network with its outputs read as a softmax of which these classes are unsafe.
 
         Two classes become one output, the difference of theirs. One output is the logit of class 1 against class 0.
         """
@@ -93,7 +93,7 @@ class Layers:
         return replace(self, weights=(*self.weights[:-1], weight), biases=(*self.biases[:-1], bias))
 
     def output(self, place: int) -> Layers:
-        """The same network with one of its outputs alone, as a logit."""
+        """Return the network with one of its outputs alone, as a logit."""
         weight, bias = self.weights[-1][[place]], self.biases[-1][[place]]
         return replace(self, weights=(*self.weights[:-1], weight), biases=(*self.biases[:-1], bias))
 
@@ -163,7 +163,7 @@ def highest(parts: Sequence[Layers]) -> Layers:
 
 
 def _comparison(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """What goes into ReLU to compare neighbours of `count` values, and how the higher ones are read from it."""
+    """Return what goes into ReLU to compare neighbours of `count` values, and how the higher ones are read from it."""
     before: list[np.ndarray] = []
     after = np.zeros((-(-count // 2), count + (count % 2) + count // 2))
     one = np.eye(count)

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from guardtrain.benchmarks.overlap import LEAVE_OUT, require_choice
+from guardtrain.benchmarks.training_images import LEAVE_OUT, require_choice
 from guardtrain.benchmarks.vision_language_settings import VisionLanguageSettings
 from guardtrain.errors import ConfigError
 

@@ -13,8 +13,8 @@ import numpy as np
 from scipy.special import expit
 
 from guardtrain.benchmarks.scoring import Layers
-from guardtrain.curves.collecting.ranking import setting
 from guardtrain.errors import GuardError
+from guardtrain.grammar import setting
 from guardtrain.heads.activations import Activation
 from guardtrain.installing import install_line
 
@@ -196,7 +196,7 @@ _ACTIVATIONS = {"relu": "relu", "tanh": "tanh", "logistic": "sigmoid"}  # scikit
 
 
 def _after_scaler(layers: Layers, scaler: Any) -> Layers:
-    """The same layers on what is not yet scaled."""
+    """Return the layers for input that is not yet scaled."""
     first = layers.weights[0] / scaler.scale_ if scaler.with_std else layers.weights[0]
     shift = layers.biases[0] - first @ scaler.mean_ if scaler.with_mean else layers.biases[0]
     return replace(layers, weights=(first, *layers.weights[1:]), biases=(shift, *layers.biases[1:]))

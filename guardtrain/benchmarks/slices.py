@@ -88,7 +88,7 @@ class Judged:
         return self.outcomes != Outcome.SET_ASIDE
 
     def viewed(self, guards: Sequence[int], counted: np.ndarray) -> Judged:
-        """The same images as V guards judged those of them that count, each guard as often as it is named.
+        """Return the images as V guards judged those of them that count, each guard as often as it is named.
 
         Args:
             guards: V places of guards.
@@ -100,7 +100,7 @@ class Judged:
         return Judged(self.name, names, self.records, self.logits[at], self.flagged[at], outcomes)
 
     def filled(self, right: bool) -> Judged:
-        """As if every missing image had been judged, all of them rightly or all wrongly."""
+        """Return it as if every missing image had been judged, all of them rightly or all wrongly."""
         missing = self.counted & ~self.known
         unsafe = np.broadcast_to(self.labels == right, missing.shape)
         logits = np.where(missing, np.where(unsafe, np.inf, -np.inf), self.logits)

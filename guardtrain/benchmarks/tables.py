@@ -72,7 +72,7 @@ def narrowed(table: Table, most: int = _MOST_COLUMNS) -> list[Table]:
 
 
 def brackets(confidence: float) -> str:
-    """What the numbers in brackets are."""
+    """Say what the numbers in brackets are."""
     return f"Brackets: {100 * confidence:g} % intervals."
 
 
@@ -131,7 +131,7 @@ def _main_table(rows: pd.DataFrame, entrants: Sequence[Entrant], reference: str,
 
 
 def _bounds_line(found: Sequence[pd.Series | None]) -> _Lines:
-    """What stands below a guard that lacks verdicts: between what and what its figures would be with them."""
+    """Return the row below a guard that lacks verdicts: between what and what its figures would be with them."""
     cells = tuple(map(bounds_cell, found))
     return [(_BOUNDS, cells)] if any(map(str, cells)) else []
 

@@ -46,7 +46,7 @@ def detail_tables(frame: pd.DataFrame, entrants: Sequence[Entrant], confidence: 
 
 
 def _rows(own: pd.DataFrame, missing: bool) -> list[tuple[str, tuple[Cell, ...]]]:
-    """Of one guard on one data set, with what it has no verdict on; looked up by a mapping, for there are many."""
+    """Return the rows of one guard on one data set, with what it has no verdict on, by mapping: there are many."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in own.to_dict("records"):
         found.setdefault((row["category"], row["source"]), {})[row["metric"]] = row

@@ -13,7 +13,7 @@ from typing import Any
 from guardtrain.errors import ConfigError, GuardError
 from guardtrain.grammar import quoted
 from guardtrain.sources.cells import text_of
-from guardtrain.sources.tables import listed
+from guardtrain.words import listed
 
 # What safe images are called; where one of two classes has such a name, the other is the unsafe one.
 SAFE_NAMES = frozenset({"safe", "sfw", "normal", "neutral", "benign", "0", "false", "-1"})

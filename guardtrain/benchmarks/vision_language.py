@@ -32,7 +32,7 @@ _HOPELESS = 8  # images in a row without an answer, and none with one: the endpo
 
 @dataclass
 class Judged:
-    """What a vision-language model says of images.
+    """A vision-language model's answers about images.
 
     Args:
         outcomes: (N,) int8, see `Outcome`.
@@ -61,7 +61,7 @@ class Judged:
 
     @classmethod
     def nothing(cls, count: int) -> Judged:
-        """Of images that nothing is known of yet."""
+        """Make answers of images that nothing is known of yet."""
         outcomes = np.full(count, Outcome.NO_ANSWER, dtype=np.int8)
         return cls(outcomes, np.zeros(count, dtype=bool), np.full(count, np.nan), [None] * count)
 
@@ -278,7 +278,7 @@ def _shown(text: str | None) -> str:
 
 
 def _estimate(settings: VisionLanguageSettings, prompt: str, answers: Answers, todo: int, total: int) -> str:
-    """What asking will take: by the mean of the model's answers so far, else by the settings."""
+    """Estimate what asking will take: by the mean of the model's answers so far, else by the settings."""
     mean = answers.tokens_of(settings.model)
     guess = (len(prompt) / _CHARACTERS + settings.image_tokens, float(settings.max_tokens))
     tokens_in, tokens_out = mean or guess

@@ -22,7 +22,7 @@ FILE = "answers.jsonl"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said of an image.
+    """A model's answer about an image.
 
     Args:
         key: of model, question, sampling and image; see `answer_key`.

@@ -50,7 +50,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back; see `Answer`."""
+    """A server's reply; see `Answer`."""
 
     text: str
     input_tokens: int = 0
@@ -98,7 +98,7 @@ class Client:
         self._stop.set()
 
     def ask(self, image: Image.Image) -> Reply:
-        """What the model says of an RGB image, or that it or a filter before it would not say anything.
+        """Ask the model about an RGB image; it or a filter before it may refuse to answer.
 
         Raises:
             EndpointError: the endpoint refuses what is asked of it, whatever the image.
@@ -202,7 +202,7 @@ def _wish(response: httpx.Response) -> float | None:
 
 
 def _read(response: httpx.Response) -> Reply | None:
-    """What a reply of the chat-completions form holds; None where it is not of that form."""
+    """Read a reply of the chat-completions form; None where it is not of that form."""
     try:
         content = response.json()
         choice = content["choices"][0]

@@ -33,7 +33,7 @@ _LEAST = 1e-6  # certainty has no logit; words without a probability are as cert
 
 @dataclass(frozen=True, eq=False)
 class AskedModel:
-    """What a benchmark asks a guard besides its scores.
+    """Stand-in for a guard: what a benchmark asks one besides its scores.
 
     Args:
         settings: the model's.
@@ -58,16 +58,16 @@ class AskedContender(Contender):
 
     @property
     def model(self) -> AskedModel:
-        """What is asked."""
+        """Return the model that is asked."""
         return cast(AskedModel, self.guard)
 
     @property
     def digest(self) -> str:
-        """Of the model and what it is asked."""
+        """Return the key of the model and what it is asked."""
         return hashlib.sha256(json.dumps(asdict(self.model.settings), sort_keys=True).encode()).hexdigest()
 
     def asked(self, data: DataSet, say: Callable[[str], None]) -> Scores:
-        """What it says of the images: those it was asked about before are not asked again.
+        """Ask about the images, but those that it was asked about before.
 
         An image that it gives no verdict on is missing from its figures, and bounds them; one without an answer is
         asked about the next time.

@@ -54,7 +54,7 @@ def prompt_text(settings: VisionLanguageSettings) -> str:
 
 
 def answer_words(settings: VisionLanguageSettings) -> Words:
-    """What the words of an answer mean: yes and no of the built-in question, or those given with one of your own."""
+    """Return what an answer's words mean: yes and no of the built-in question, or those given with one of your own."""
     if settings.prompt is None:
         return Words()
     return Words(tuple(map(str, settings.unsafe)), tuple(map(str, settings.safe)))

@@ -18,7 +18,7 @@ _SHORT = {"s": "is", "re": "are", "d": "would", "ll": "will", "m": "am", "ve": "
 
 @dataclass
 class Prose:
-    """What sentences say.
+    """A reading of sentences.
 
     Args:
         lead: the verdict that the answer begins with.
@@ -114,7 +114,7 @@ class _Statement:
 
 
 def _statement(names: Sequence[str], i: int) -> _Statement | None:
-    """What is said with the word at i; None where it is not said of the image."""
+    """Return what is said with the word at i; None where it is not said of the image."""
     following = names[i + 1 : i + 3]
     if following[:1] == ["to"] and not known.VIEWED.intersection(following[1:]):
         return None
@@ -146,7 +146,7 @@ def _of_the_image(names: Sequence[str], i: int) -> _Statement | None:
 
 
 def _of_what_it_shows(names: Sequence[str], i: int) -> _Statement | None:
-    """Nothing unsafe; (no) unsafe content; something unsafe; falls under (none of) the unsafe categories."""
+    """Match "nothing unsafe", "(no) unsafe content", "something unsafe", "falls under (none of) the categories"."""
     following = names[i + 1] if i + 1 < len(names) else ""
     category = following in ("category", "categories")
     filling = known.FILLING | known.BELONGING if category else known.FILLING
@@ -175,5 +175,5 @@ def _cannot(names: Sequence[str]) -> bool:
 
 
 def _clause(names: Sequence[str]) -> Sequence[str]:
-    """What stands after the last comma."""
+    """Return what stands after the last comma."""
     return names[max((k for k, name in enumerate(names) if name == ","), default=-1) + 1 :]

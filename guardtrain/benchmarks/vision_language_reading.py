@@ -20,7 +20,7 @@ _SPECIAL = re.compile(r"<\|[^|<>]*\|>|</?(?:b|i|u|em|strong|p|br|span|code)\s*/?
 
 @dataclass(frozen=True)
 class Reading:
-    """What an answer says.
+    """A reading of an answer.
 
     Args:
         outcome: answered, undecided or refused.

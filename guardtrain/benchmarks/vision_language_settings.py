@@ -120,11 +120,11 @@ class VisionLanguageSettings:
 
     @property
     def label(self) -> str:
-        """What tables call it."""
+        """Return what tables call it."""
         return self.name or self.model
 
     def cost(self, input_tokens: float, output_tokens: float) -> float | None:
-        """Of so many tokens; None where a price is not known."""
+        """Return the price of so many tokens; None where a price is not known."""
         if self.price_input is None or self.price_output is None:
             return None
         return (input_tokens * self.price_input + output_tokens * self.price_output) / 1e6

@@ -97,7 +97,7 @@ def probability(places: Sequence[Place], text: str, mention: Mention) -> float |
 
 
 def _side(token: str, words: Mapping[str, bool]) -> bool | None:
-    """What a word that begins with this token means; None where it could mean either, or is none of ours."""
+    """Return the meaning of a word that begins with this token; None where it could be either, or is none of ours."""
     piece = re.sub(r"^[\W_]+", "", plain(token))
     if not piece:
         return None

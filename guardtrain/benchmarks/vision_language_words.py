@@ -50,7 +50,7 @@ class Mention:
 
 @dataclass(frozen=True)
 class Words:
-    """What an answer's words mean. `unsafe` and `safe` speak for themselves; the others are those of the question.
+    """The meaning of an answer's words. `unsafe` and `safe` speak for themselves; the others are the question's.
 
     Args:
         unsafe: words for an unsafe image, such as `yes` where the question is whether it is.

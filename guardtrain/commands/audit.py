@@ -38,6 +38,7 @@ def run(config: DictConfig) -> None:
     pools = load_pools(settings, log.info, built=built)
 
     from guardtrain.curves.audit.measure import audit_pools
+    from guardtrain.curves.audit.report import audit_text
     from guardtrain.training.pools import HoldOut
 
     sources, tests = built
@@ -48,7 +49,7 @@ def run(config: DictConfig) -> None:
     measured = AuditSettings(**{field.name: getattr(settings, field.name) for field in fields(AuditSettings)})
     audit = audit_pools(pools, measured, log.info, known)
     log.info("")
-    show(str(audit))
+    show(audit_text(audit))
     files = write_audit(audit, folder)
     log.info("audit     %s", " ".join(str(file) for file in files))
     log.info("%.0f s in all", elapsed.seconds())

@@ -159,8 +159,9 @@ def compare(
     from guardtrain.benchmarks import beside, shift
     from guardtrain.benchmarks.coverage import coverage_notes, coverage_rows
     from guardtrain.benchmarks.effectiveness import difference_rows, evaluate, metric_rows, tidy
-    from guardtrain.benchmarks.overlap import TRAINED, overlap_notes, unknown_note
+    from guardtrain.benchmarks.overlap import overlap_notes, unknown_note
     from guardtrain.benchmarks.scores import judged_by
+    from guardtrain.guards.known_images import TRAINED
 
     beside.check_reference(settings.reference)
     likeness = shift.Likeness(settings.in_distribution, {data.name: data.origin for data in sets if data.origin})
@@ -191,7 +192,7 @@ def compare(
 
 
 def _certain(name: str, sets: Sequence[DataSet], scores: dict[tuple[str, str], Scores]) -> list[str]:
-    """What to know of the AUROC of a model whose verdicts came without probabilities."""
+    """Return notes on the AUROC of a model whose verdicts came without probabilities."""
     found = [scores[name, data.name].table["probability"] for data in sets]
     total, without = sum(map(len, found)), sum(column.null_count for column in found)
     if not without:
@@ -215,7 +216,7 @@ def trained_on_it(data: DataSet, entrants: Sequence[Entrant]) -> list[str]:
 
 
 def _unjudged(categories: Sequence[str], data: str, guards: Sequence[Contender]) -> list[str]:
-    """What to know of guards that are made for categories which a data set does not have."""
+    """Return notes on guards that are made for categories which a data set does not have."""
     from guardtrain.benchmarks.alignment import matched
 
     out = []

@@ -103,7 +103,7 @@ Reader = Callable[..., "Source"]  # a source, and where among a data set's setti
 
 
 def _reader(settings: BenchmarkSettings, what: Any, given: Mapping[str, Any]) -> Reader:
-    """What reads the records of a source; what its labels lack is told as a whole `data=…` that has it.
+    """Return the reader of a source's records; what its labels lack is told as a whole `data=…` that has it.
 
     Args:
         settings: with all data sets.
@@ -260,7 +260,7 @@ def _options(group: str) -> list[str]:
 
 
 def _stem(path: str) -> str:
-    """What a file or folder is called, by its name; by its folder's where the name says nothing (`records.csv`)."""
+    """Return a file's or folder's name for tables; its folder's where its own says nothing (`records.csv`)."""
     where = Path(path).expanduser().resolve()
     stem = where.parent.name if where.stem.lower() in _NAMELESS and where.parent.name else where.stem
     return re.sub(r"[^\w.-]+", "-", stem).strip("-") or "data"

@@ -68,9 +68,11 @@ def _unseen(contender: Contender, name: str, found: Embeddings, rows: np.ndarray
     """The rows of images that the guard was not trained on; all of them where it does not know, or `keep` is said."""
     import numpy as np
 
-    from guardtrain.benchmarks.overlap import KEEP, TRAINED, known_again, told_trained
+    from guardtrain.benchmarks.overlap import told_trained
+    from guardtrain.benchmarks.training_images import KEEP
+    from guardtrain.guards.known_images import TRAINED
 
-    own = known_again(contender.guard, np.asarray(found.matrix[rows])).get(TRAINED)
+    own = contender.guard.known_images.made_of(np.asarray(found.matrix[rows])).get(TRAINED)
     if own is None or not own.any():
         return rows
     counts, images = (int(own.sum()), len(rows)), f"images of '{name}'"
@@ -88,7 +90,7 @@ def _unseen(contender: Contender, name: str, found: Embeddings, rows: np.ndarray
 
 
 def _as_benchmark(settings: CalibrateSettings) -> BenchmarkSettings:
-    """The same guard and data as the benchmark's settings, which know how they are named."""
+    """Return the guard and data as the benchmark's settings, which know how they are named."""
     return BenchmarkSettings(
         guards=[{"path": settings.guard, "revision": settings.revision}],
         data_sets=settings.data_sets,

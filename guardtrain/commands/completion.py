@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from guardtrain.cli import ACTIONS, COMMANDS, PLAIN_COMMANDS
+from guardtrain.commands.registry import ACTIONS, COMMANDS, PLAIN_COMMANDS
 
 # Each hands the line up to the cursor to `guardtrain completion query` and offers the lines that come back; where none
 # do, the shell completes file names as it would have.
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def completions(line: str) -> list[str]:
-    """What the last word of a command line up to the cursor may become, whole words; empty where files are wanted.
+    """Complete a command line's last word up to the cursor, as whole words; empty where files are wanted.
 
     >>> completions("guardtrain cu")
     ['curve ']

@@ -46,7 +46,7 @@ def option_files(group: str) -> list[Path]:
 
 
 def search_path() -> ConfigSearchPath:
-    """What Hydra looks for configs in."""
+    """Return where Hydra looks for configs."""
     from hydra._internal.utils import create_config_search_path
     from hydra.core.config_search_path import SearchPathQuery
 

@@ -18,7 +18,7 @@ from guardtrain.commands.tracking import job_folder, stores_of, tracked
 from guardtrain.config import CurveConfig
 from guardtrain.config_checks import typed
 from guardtrain.curves.grid import check_counts
-from guardtrain.tracking.tracker import require_tracker
+from guardtrain.tracking.registry import require_tracker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +67,7 @@ def _overrides() -> list[str]:
 
 
 def _outcome(settings: CurveConfig, pools: Pools, folder: Path, frame: pd.DataFrame, files: list[Path]) -> Outcome:
-    """What a tracker is told of a curve: its tables, figures, last points and lineage."""
+    """Return what a tracker is told of a curve: its tables, figures, last points and lineage."""
     from guardtrain.tracking.artefacts import results_artefact
     from guardtrain.tracking.tables import curve_tables, last_points
     from guardtrain.tracking.tracker import Outcome

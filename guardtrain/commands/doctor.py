@@ -81,7 +81,7 @@ def missing_of(extra: str | None) -> list[str]:
 
 
 def broken() -> list[str]:
-    """What stops guardtrain as a whole, each with what to do."""
+    """List what stops guardtrain as a whole, each with what to do."""
     wrong = []
     if missing := missing_of(None):
         wrong.append(f"missing or too old: {', '.join(missing)}; {install_line()}")
@@ -103,7 +103,7 @@ def _folders() -> dict[str, Path]:
 
 
 def _versions() -> list[str]:
-    from guardtrain import __version__
+    from guardtrain.version import __version__
 
     shown = " · ".join(f"{name} {_version(name)}" for name in _SHOWN)
     return [

@@ -92,7 +92,7 @@ def draw(
 
 
 def written(files: list[Path]) -> list[str]:
-    """What was written, a line a kind: "figure    a.png b.svg"."""
+    """List what was written, a line a kind: "figure    a.png b.svg"."""
     kinds: dict[str, list[str]] = {}
     for file in files:
         kinds.setdefault(_KINDS.get(file.suffix, "figure"), []).append(str(file))
@@ -101,7 +101,7 @@ def written(files: list[Path]) -> list[str]:
 
 @dataclass
 class _Output:
-    """What is made of one curve; bootstraps, which take a second each, are made once."""
+    """The figures, tables and report of one curve; bootstraps, which take a second each, are made once."""
 
     frame: pd.DataFrame
     plot: PlotSettings

@@ -210,7 +210,7 @@ def _probe(settings: FinetuneConfig, pools: Pools, recipe: TrainingRecipe, plann
 
 
 def _compare(settings: FinetuneConfig, own: TrainConfig, pools: Pools) -> None:
-    """What the tuning changed on each test set, with intervals: told, and kept as a table."""
+    """Tell what the tuning changed on each test set, with intervals, and keep it as a table."""
     from guardtrain.commands.finetune_comparison import comparison, comparison_text
     from guardtrain.heads.artifact import load_head
 

@@ -12,10 +12,10 @@ from typing import Any
 from hydra import compose
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
-from guardtrain.cli import ACTIONS
 from guardtrain.commands.config_path import hydra_opened, set_own_configs
 from guardtrain.commands.examples import COMMON, EXAMPLES
 from guardtrain.commands.options import options_of
+from guardtrain.commands.registry import ACTIONS
 from guardtrain.config import SCHEMAS
 from guardtrain.config_groups import config_groups
 
@@ -83,7 +83,7 @@ def _named(command: str, group: str, default: str | None) -> list[str]:
 
 
 def _default(composed: DictConfig, name: str) -> str:
-    """What a setting is by itself, in brackets; empty where its explanation says so."""
+    """Return a setting's own value, in brackets; empty where its explanation says so."""
     value = "" if name in _RESOLVED else OmegaConf.select(composed, name, throw_on_missing=False, default="")
     if value == "" or isinstance(value, DictConfig):  # a mapping (a source) is in its group's file, too long for here
         return ""
@@ -91,7 +91,7 @@ def _default(composed: DictConfig, name: str) -> str:
 
 
 def first_comment(path: Path) -> str:
-    """What a YAML file says of itself in its first comment (after a `@package` line).
+    """Return what a YAML file says of itself in its first comment (after a `@package` line).
 
     A next line that begins with a small letter goes on with the sentence.
     """

@@ -12,9 +12,8 @@ from omegaconf import DictConfig
 from guardtrain.commands.arguments import placed_apart
 from guardtrain.config import ImportGuardConfig, conf_dir
 from guardtrain.config_checks import build, typed
-from guardtrain.curves.collecting.ranking import setting
 from guardtrain.errors import ConfigError, GuardError
-from guardtrain.grammar import quoted
+from guardtrain.grammar import quoted, setting
 
 log = logging.getLogger(__name__)
 

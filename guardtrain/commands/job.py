@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Outcome:
-    """What became of a job; `job.json` in its folder.
+    """A job's outcome; `job.json` in its folder.
 
     Args:
         key: of all that decides its results; a job of the same key need not be done again.
@@ -147,7 +147,7 @@ class Job:
 
     def settle(self) -> None:
         """Make this process one in which the job can work, wherever a launcher started it."""
-        from guardtrain.commands.launch import prepare_process
+        from guardtrain.commands.process import prepare_process
 
         prepare_process()
         make_importable(self.own)
@@ -250,7 +250,7 @@ def make_ready(command: str, driver: int) -> None:
         command: which.
         driver: the process whose child this is.
     """
-    from guardtrain.commands.launch import prepare_process
+    from guardtrain.commands.process import prepare_process
 
     prepare_process()
     _end_with(driver)
@@ -288,7 +288,7 @@ _follower = _Follower()
 
 @contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """What is printed goes to `path`; what is logged goes there by Hydra's own handler, and to no terminal."""
+    """Print to `path`; what is logged goes there by Hydra's own handler, and to no terminal."""
     terminals = [one for one in logging.root.handlers if type(one) is logging.StreamHandler]
     for handler in terminals:
         logging.root.removeHandler(handler)

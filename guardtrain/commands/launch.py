@@ -23,6 +23,7 @@ from guardtrain.commands.arguments import paths_as_they_are, with_plain_keys
 from guardtrain.commands.chosen_tests import keep_test_sets
 from guardtrain.commands.config_path import set_own_configs
 from guardtrain.commands.experiments import misplaced_experiment
+from guardtrain.commands.process import prepare_process
 from guardtrain.commands.values import as_typed
 from guardtrain.config_groups import conf_dir
 from guardtrain.disk import why_unwritten, written_folders
@@ -31,19 +32,6 @@ from guardtrain.own_code import make_importable, place_in_own
 from guardtrain.schemas import register_schema
 
 INTERRUPTED = 130
-
-
-def prepare_process() -> None:
-    """Set what torch and rich read from the environment, where the user has not."""
-    # Threads that spin while they wait take the cores from those that work: on two, a curve took half as long again.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # torch: large pages for large tensors, a third off a curve's time
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    # A log file on a full disk ends nothing, and prints no traceback for each line.
-    logging.raiseExceptions = False
-    # Jupyter sets FORCE_COLOR for its cells, which rich takes for a terminal: progress bars would fill the notebook.
-    if "FORCE_COLOR" in os.environ and not sys.stderr.isatty():
-        os.environ.setdefault("TTY_COMPATIBLE", "0")
 
 
 class _UsersToMend(SystemExit):
@@ -135,7 +123,7 @@ def launch(command: str, arguments: Sequence[str]) -> int:
 
 
 def _of_files(error: Exception, settings: Mapping[str, Any]) -> str | None:
-    """What the user should know of a file that cannot be read or written; None of other errors."""
+    """Return what the user should know of a file that cannot be read or written; None of other errors."""
     if (why := why_unwritten(error, written_folders(settings))) is not None:
         return why
     if isinstance(error, OSError) and error.filename is not None:

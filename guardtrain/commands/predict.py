@@ -148,7 +148,7 @@ def _check_out(settings: PredictConfig) -> None:
 
 
 def _images(settings: PredictConfig, walk: Walk | None = None) -> Iterator[InputImage]:
-    """What is to be judged, as often as it is asked for."""
+    """Yield what is to be judged, as often as it is asked for."""
     from guardtrain.guards.prediction_inputs import input_images
 
     with settings_told(lambda name, value: shlex.quote(f"{name}={setting_text(value, spaced=True)}")):
@@ -293,7 +293,7 @@ def _counted(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def _log_to_stderr() -> None:
-    """What is told must not come between the rows, which are UTF-8 in any locale."""
+    """Keep what is told from coming between the rows, which are UTF-8 in any locale."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)

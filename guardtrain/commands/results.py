@@ -73,7 +73,7 @@ def run(config: DictConfig) -> None:
 
 
 def _tell_encoders(rows: pd.DataFrame, test: str, metric: str) -> None:
-    """What pairs are worth with each encoder, of curves that differ in it."""
+    """Say what pairs are worth with each encoder, of curves that differ in it."""
     from guardtrain.curves.collecting.encoders import encoder_gains, gains_text
 
     try:

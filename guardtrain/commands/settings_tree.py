@@ -115,7 +115,7 @@ def _module(name: str) -> ast.Module:
 
 @cache
 def _names(module: str) -> dict[str, ast.ClassDef | tuple[str, str]]:
-    """What a module's names are, as far as classes go: its own, and (module, name) of those that it has from others."""
+    """Return a module's names, as far as classes go: its own, and (module, name) of those that it has from others."""
     found: dict[str, ast.ClassDef | tuple[str, str]] = {}
     source = _module(module)
     inside = [part for node in source.body if isinstance(node, ast.If) for part in node.body]  # if TYPE_CHECKING
@@ -169,7 +169,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def offered(tree: Tree, word: str, known: Iterable[str] = ()) -> list[str]:
-    """What a word that names a setting may become: settings as `name=`, those with others inside as `name.`.
+    """Complete a word that names a setting: settings as `name=`, those with others inside as `name.`.
 
     Args:
         tree: of the command.
@@ -196,7 +196,7 @@ def offered(tree: Tree, word: str, known: Iterable[str] = ()) -> list[str]:
 
 
 def _values(default: Any) -> list[str]:
-    """What a setting may be, as far as that can be said: both of what is true or false, else its default."""
+    """Return a setting's possible values, as far as known: both of what is true or false, else its default."""
     if isinstance(default, bool):
         return ["true", "false"]
     if isinstance(default, str) and (not default or set(default) & _NO_WORD):

@@ -20,7 +20,7 @@ _ASK_LIMIT = 60.0
 
 
 class Submitted(Protocol):
-    """What submitit gives of a job that it has sent to SLURM."""
+    """A job that submitit has sent to SLURM."""
 
     @property
     def job_id(self) -> str: ...
@@ -131,6 +131,6 @@ def _why(job: str, state: str | None) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What SLURM's program said, else what Python says of it."""
+    """Return what SLURM's program said, else what Python says of it."""
     said = str(getattr(error, "stderr", None) or "").strip().splitlines()
     return said[-1] if said else str(error)

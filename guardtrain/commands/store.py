@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from guardtrain.cli import ACTIONS
 from guardtrain.commands.data import read_labels, setting_of
+from guardtrain.commands.registry import ACTIONS
 from guardtrain.commands.terminal import show
 from guardtrain.config import StoreConfig
 from guardtrain.config_checks import build, typed
@@ -80,7 +80,7 @@ def _info(settings: StoreConfig) -> None:
 
 
 def info_text(store: EmbeddingStore) -> str:
-    """What is in a store, a line each."""
+    """Describe a store, a line a fact."""
     import pyarrow.compute as pc
 
     from guardtrain.embeddings.quarantine import QUARANTINE_FILE
@@ -204,7 +204,7 @@ def _filter(settings: StoreConfig) -> None:
 
 def _dedup(settings: StoreConfig) -> None:
     from guardtrain.embeddings.selection import distinct_rows
-    from guardtrain.sources.tables import listed
+    from guardtrain.words import listed
 
     store = _opened(settings)
     found = distinct_rows(store, settings.disputed)

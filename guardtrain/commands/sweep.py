@@ -31,11 +31,11 @@ from guardtrain.commands.job import DONE, FAILED, OUTCOME_FILE, RUNNING, Job, Ou
 from guardtrain.commands.sweep_plan import RESUMED, Planned, grid_size, optional_settings, plan
 from guardtrain.commands.sweep_progress import Progress, tell_failed
 from guardtrain.commands.unmentioned import accepted
-from guardtrain.curves.collecting.ranking import setting
 from guardtrain.curves.folder import RESULTS_FILE
 from guardtrain.disk import is_full, why_unwritten
 from guardtrain.errors import ConfigError, EngineError
 from guardtrain.files import only_process
+from guardtrain.grammar import setting
 from guardtrain.installing import install_line
 from guardtrain.own_code import own_folders
 

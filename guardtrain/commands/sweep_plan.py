@@ -21,7 +21,6 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from guardtrain import __version__
 from guardtrain.api.fitting import grid_check, require_mixture
 from guardtrain.commands.unmentioned import added, replaces
 from guardtrain.config import SCHEMAS, CurveConfig, TrainConfig
@@ -31,6 +30,7 @@ from guardtrain.curves.folder import ENGINE_VERSION
 from guardtrain.errors import ConfigError, GuardtrainError, MixtureError
 from guardtrain.grammar import quoted
 from guardtrain.mixtures import Supply
+from guardtrain.version import __version__
 
 RESUMED = ("train", "curve")  # commands whose jobs are skipped where they are done, and embed before all
 ONE_RUN = ("train", "finetune", "tune")  # commands that keep one head or search a folder: each job gets its own
@@ -249,7 +249,7 @@ def _set(config: DictConfig, one: Override, anew: bool) -> None:
 
 
 def _as_objects(config: DictConfig) -> Any:
-    """As `typed` makes them, of a config whose types are checked."""
+    """Return the config as objects, as `typed` makes them; its types are checked."""
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise ConfigError(without_value(missing))
     try:

@@ -50,7 +50,8 @@ def tracked(
             it came to. Either is said.
     """
     from guardtrain.tracking.redaction import redacted
-    from guardtrain.tracking.tracker import TrackedWork, Tracker, track
+    from guardtrain.tracking.registry import track
+    from guardtrain.tracking.tracker import TrackedWork, Tracker
 
     out = Path(settings.out)
     name, group = f"{kind}-{settings.data.name}", settings.logger.group
@@ -87,7 +88,8 @@ def track_export(folder: Path, out: Path, made: CurveConfig | TrainConfig, pools
         return
     from guardtrain.tracking.artefacts import guard_artefact, head_artefact, results_artefact
     from guardtrain.tracking.redaction import redacted
-    from guardtrain.tracking.tracker import Outcome, TrackedWork, track, tracked_run
+    from guardtrain.tracking.registry import track
+    from guardtrain.tracking.tracker import Outcome, TrackedWork, tracked_run
 
     settings = made.logger
     guard = guard_artefact(out, pools)

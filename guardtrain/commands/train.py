@@ -23,7 +23,7 @@ from guardtrain.curves.results import METRICS
 from guardtrain.errors import DataError, GuardError
 from guardtrain.imports import import_quickly
 from guardtrain.mixtures import counts
-from guardtrain.tracking.tracker import require_tracker
+from guardtrain.tracking.registry import require_tracker
 
 if TYPE_CHECKING:
     import pandas as pd

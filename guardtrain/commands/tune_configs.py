@@ -18,10 +18,10 @@ from guardtrain.commands.config_path import hydra_opened
 from guardtrain.config import TrainConfig, TuneConfig
 from guardtrain.config_checks import plain, typed
 from guardtrain.config_groups import config_groups
-from guardtrain.curves.collecting.ranking import setting
 from guardtrain.curves.tuning.settings import DEFAULT_SPACE, TuneSettings
 from guardtrain.curves.tuning.space import Parameter, Value, kept_text, read_space
 from guardtrain.errors import ConfigError
+from guardtrain.grammar import setting
 from guardtrain.mixtures import counts
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class TrialConfigs:
         return read_space(given, whole)
 
     def _known(self, parameter: Parameter) -> Any:
-        """What the setting is without the search, wherever a choice of groups has it."""
+        """Return the setting's value without the search, wherever a choice of groups has it."""
         groups = {name: values[0] for name, values in parameter.when if name in self._groups}
         return OmegaConf.select(self._base(groups), parameter.name, default=None)
 
@@ -132,7 +132,7 @@ class TrialConfigs:
         return values
 
     def candidate(self, values: Mapping[str, Value]) -> Candidate:
-        """What a trial with these parameters trains."""
+        """Return the settings that a trial with these parameters trains."""
         from guardtrain.curves.tuning.scoring import Candidate
 
         settings = typed(self.composed(values), TrainConfig)

@@ -22,7 +22,7 @@ _BRACKETS = ("'", '"', "[", "{", "$")
 
 
 def objection(command: str, error: Exception) -> str:
-    """What was wrong when a command's config was composed, and what is there instead."""
+    """Say what was wrong when a command's config was composed, and what is there instead."""
     cause: Any = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         return _with_places(command, cause, explain(cause))
@@ -38,7 +38,7 @@ def objection(command: str, error: Exception) -> str:
 
 
 def cannot_read(override: str, why: str) -> str:
-    """What to say of an override that is none in Hydra's grammar.
+    """Return an error's text for an override that is none in Hydra's grammar.
 
     >>> print(cannot_read("out=my run=1", "mismatched input '='"))
     cannot read 'out=my run=1': mismatched input '='

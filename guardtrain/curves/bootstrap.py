@@ -427,9 +427,9 @@ def _auroc(scores: np.ndarray, labels: np.ndarray, group: np.ndarray, draws: np.
     orders = np.argsort(scores[:, safe], axis=1)
     less, up_to = (np.empty((len(scores), len(unsafe)), dtype=np.intp) for _ in range(2))
     for run, order in enumerate(orders):
-        ascending = scores[run, safe[order]]
-        less[run] = np.searchsorted(ascending, scores[run, unsafe], "left")
-        up_to[run] = np.searchsorted(ascending, scores[run, unsafe], "right")
+        ranked, sought = scores[run, safe[order]], scores[run, unsafe]
+        less[run] = np.searchsorted(ranked, sought, "left")
+        up_to[run] = np.searchsorted(ranked, sought, "right")
     tied = [np.flatnonzero(high > low) for low, high in zip(less, up_to, strict=True)]
     width = max(16, _CACHE_BYTES // (8 * max(1, len(safe))))
     for first in range(0, draws.shape[1], width):

@@ -11,6 +11,7 @@ import numpy as np
 from guardtrain.curves.display_base import Display
 from guardtrain.curves.display_style import HeadLine, both_arms, image_ticks, look, per_row, powers_of_two
 from guardtrain.curves.paid import PAID, CostSettings, with_paid
+from guardtrain.curves.point_intervals import with_test_images
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.statistics import (
     OF_SEEDS,
@@ -22,7 +23,6 @@ from guardtrain.curves.statistics import (
     seeds_text,
     summarise,
     whole_slices,
-    with_test_images,
 )
 from guardtrain.curves.summary import check_panels, heads_text, in_table_order
 from guardtrain.errors import ConfigError, DataError

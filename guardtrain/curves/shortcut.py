@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from guardtrain.curves.statistics import select, summarise, with_test_images
+from guardtrain.curves.point_intervals import with_test_images
+from guardtrain.curves.statistics import select, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from guardtrain.curves.bootstrap import PointReplicates
 
 IN_DOMAIN = "in_domain"  # what the data configs call a test set of the real pool's kind
-NO_CHECK = ""  # as `in_domain`: no shortcut check
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from guardtrain.mixtures import OF_REAL
 if TYPE_CHECKING:
     import pandas as pd
 
-    from guardtrain.curves.bootstrap import PointReplicates
 
 LINE = ("arm", "control", "ratio")
 POINT = ("head", *LINE, "budget", "test", "slice_kind", "slice")
@@ -84,22 +83,6 @@ def summarise(
     out.insert(len(out.columns) - 1, "low", out["mean"] - out["half_width"])
     out.insert(len(out.columns) - 1, "high", out["mean"] + out["half_width"])
     return out
-
-
-def with_test_images(points: pd.DataFrame, boot: PointReplicates | None) -> pd.DataFrame:
-    """A `summarise` table whose intervals are over seeds *and* test groups.
-
-    Args:
-        points: of one metric on one test set.
-        boot: the bootstrap of them; None leaves the intervals over seeds alone.
-    """
-    if boot is None:
-        return points
-    keys = [name for name in POINT_COLUMNS if name != "arm"]
-    theirs = boot.points.assign(_arm=boot.points["arm"].where(boot.points["control"] != "none", ""))
-    ours = points.assign(_arm=points["arm"].where(points["control"] != "none", ""))
-    width = ours[[*keys, "_arm"]].merge(theirs[[*keys, "_arm", "half_width"]], how="left")["half_width"].to_numpy()
-    return points.assign(low=points["mean"] - width, high=points["mean"] + width, half_width=width)
 
 
 def paired_difference(

@@ -10,6 +10,7 @@ import numpy as np
 
 from guardtrain.curves.comparisons import BEST, Comparison, comparisons
 from guardtrain.curves.pairless import pairless_lines
+from guardtrain.curves.point_intervals import with_test_images
 from guardtrain.curves.results import CONTROL_NAMES, METRICS, NO_CONTROLS, SLICE_KINDS
 from guardtrain.curves.shortcut import shortcuts
 from guardtrain.curves.statistics import (
@@ -24,7 +25,6 @@ from guardtrain.curves.statistics import (
     select,
     summarise,
     whole_slices,
-    with_test_images,
 )
 from guardtrain.errors import DataError
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from guardtrain.curves.point_intervals import with_test_images
 from guardtrain.curves.results import METRICS
 from guardtrain.curves.statistics import (
     NO_INTERVAL,
@@ -22,7 +23,6 @@ from guardtrain.curves.statistics import (
     seeds_text,
     summarise,
     whole_slices,
-    with_test_images,
 )
 from guardtrain.curves.summary import check_panels, head_rows, heads_text, in_table_order, row_name
 from guardtrain.files import replace_file

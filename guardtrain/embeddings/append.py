@@ -33,7 +33,7 @@ from guardtrain.records import Records
 from guardtrain.sources.base import EncodedImageSource, ImageSource
 from guardtrain.sources.images import is_url
 from guardtrain.sources.stacking import stacked
-from guardtrain.sources.tables import listed
+from guardtrain.words import listed
 
 _WORK_FOLDER = ".append"
 
@@ -60,7 +60,7 @@ class SomeRecords:
         return self._records
 
     def content_key(self) -> str:
-        """Of the whole source and of which records these are."""
+        """Return the key of the whole source and of which records these are."""
         return hashlib.sha256(f"{self._source.content_key()}\0{self._records.digest()}".encode()).hexdigest()
 
     def image(self, i: int) -> Image.Image:
@@ -144,7 +144,7 @@ def _renewed(
     new: np.ndarray,
     disputed: str,
 ) -> Renewal:
-    """What the metadata becomes: `known` are rows of the source that are `rows` of the store, `new` those that are not.
+    """Return the new metadata: `known` are rows of the source that are `rows` of the store, `new` the others.
 
     Raises:
         DataError: they contradict each other, or the whole would be no record table.

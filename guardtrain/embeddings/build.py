@@ -145,7 +145,7 @@ def _write_piece(folder: Path, names: tuple[Path, Path], shards: Sequence[Shard]
 
 
 def _renewal(shards: Sequence[Shard], there: Sequence[tuple[Shard, Piece]]) -> Renewal:
-    """What has changed, since they were made, in the metadata that pieces are made of."""
+    """Return what has changed, since they were made, in the metadata that pieces are made of."""
     tables, before, after = [], list[pa.Table](), list[pa.Table]()
     for shard, piece in there:
         if piece.whole is not None and current(shard.metadata).samefile(current(piece.whole.metadata)):
@@ -162,7 +162,7 @@ def _renewal(shards: Sequence[Shard], there: Sequence[tuple[Shard, Piece]]) -> R
 
 
 def _names(table: pa.Table) -> list[str]:
-    """What rows are called in a message."""
+    """Return what rows are called in a message."""
     return [str(name) for name in (table["id"].to_pylist() if "id" in table.column_names else range(len(table)))]
 
 
@@ -180,7 +180,7 @@ def _dtype(shards: Sequence[Shard]) -> type[np.floating]:
 
 
 def link_shard(folder: Path, names: tuple[Path, Path], shard: Shard) -> None:
-    """The same files under other names, and checksums under those; the metadata comes last, as it marks a shard."""
+    """Link the files under other names, and checksums under those; the metadata comes last, as it marks a shard."""
     matrix, metadata = names
     link_file(shard.matrix, matrix)
     sums = checksums_file(shard.matrix.parent.parent, shard.matrix)

@@ -21,7 +21,7 @@ def check_disputed(disputed: str, allowed: Sequence[str] = DISPUTED) -> None:
 
 
 def ways_out(first: str, last: str, drop: str | None = None) -> str:
-    """What `disputed` can be set to, for the end of an error.
+    """Say what `disputed` can be set to, for the end of an error.
 
     Args:
         first, last: what counts then.

@@ -63,7 +63,7 @@ def current(file: Path) -> Path:
 
 
 def read_current(file: Path, read: Callable[[Path], T]) -> T:
-    """What `read` makes of the file that counts, asked for `file` once more where that was put in place meanwhile."""
+    """Apply `read` to the file that counts, asking for `file` once more where that was put in place meanwhile."""
     if (new := current(file)) != file:
         try:
             return read(new)

@@ -21,7 +21,7 @@ from guardtrain.embeddings.store import PATH_COLUMN, EmbeddingStore, usable_reco
 from guardtrain.encoders.spec import require_same
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.sources.stacking import stacked
-from guardtrain.sources.tables import listed
+from guardtrain.words import listed
 
 DUPLICATES = ("error", "first")
 _BLOCK_ROWS = 8192

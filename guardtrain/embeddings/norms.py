@@ -10,7 +10,7 @@ NORM_TOLERANCE = 1e-2  # of unit norm: embeddings that were stored as float16 st
 
 
 def wrong_rows(rows: np.ndarray, spec: EncoderSpec, first: int = 0, of: int | None = None) -> str | None:
-    """What is wrong with embeddings `(N, D)` that an encoder is said to have made; None where nothing is.
+    """Say what is wrong with embeddings `(N, D)` that an encoder is said to have made; None where nothing is.
 
     Args:
         rows: of any floating type.

@@ -85,7 +85,7 @@ def _notes(metadata: Mapping[bytes, bytes] | None) -> list[SetAside]:
 
 
 def still_set_aside(noted: Iterable[SetAside], table: pa.Table) -> list[SetAside]:
-    """Those of `noted` that a store has no row of, for others were mended and embedded since; each id once.
+    """Return the `noted` that a store has no row of, for others were mended and embedded since; each id once.
 
     Args:
         noted: of all its shards, the latest last.
@@ -139,7 +139,7 @@ def warn(set_aside: Sequence[SetAside], rows: int, what: str, folder: Path, halv
 
 
 def rows_left(records: Records, set_aside: Iterable[SetAside]) -> tuple[np.ndarray, np.ndarray, int]:
-    """What a store holds of these records, and what of it can be used: a pair needs both its halves.
+    """Return what a store holds of these records, and what of it can be used: a pair needs both its halves.
 
     Returns:
         the rows of the store that can be used, the same as rows of `records`, and how many halves are left out because

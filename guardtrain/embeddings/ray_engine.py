@@ -131,14 +131,14 @@ def room(ray: Any, cpus: float, gpus: float) -> int:
 
 
 def no_room(ray: Any, what: str, cpus: float, gpus: float) -> str:
-    """What to say where `room` is 0: what is asked for, and the most that a machine has."""
+    """Return an error's text for a `room` of 0: what is asked for, and the most that a machine has."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most = " and ".join(f"{max((one.get(name, 0) for one in nodes), default=0):g}" for name in ("CPU", "GPU"))
     return f"No machine of Ray has room for {what} of {cpus:g} processors and {gpus:g} GPUs; the most is {most}."
 
 
 class _Actor:
-    """What runs in a worker process of Ray. The encoder is loaded by a method: Ray hides what constructors raise."""
+    """A worker process of Ray. The encoder is loaded by a method: Ray hides what constructors raise."""
 
     def __init__(self, job: Job, share: int, folder: str) -> None:
         self._job, self._share, self._folder = job, share, folder
@@ -364,7 +364,7 @@ def _ray() -> Any:
 
 
 def _cause(error: Any) -> BaseException:
-    """What an actor's method raised, without Ray's wrapping; with its own traceback where it is no message to users."""
+    """Return what an actor's method raised, without Ray's wrapping; with its traceback if it is no message to users."""
     cause: BaseException = error.cause
     if not isinstance(cause, GuardtrainError):
         cause.add_note(f"In an actor of Ray:\n{error}")

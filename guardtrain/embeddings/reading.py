@@ -37,7 +37,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What some rows are to the model.
+    """Some rows as the model takes them.
 
     Args:
         rows: those that could be read, ascending.
@@ -60,7 +60,7 @@ class Reader(Protocol):
     files: bool
 
     def read(self, row: int) -> Any:
-        """What has to be waited for (`files`: the bytes of the row's file), or None."""
+        """Return what has to be waited for (`files`: the bytes of the row's file), or None."""
         ...
 
     def inputs(self, rows: Sequence[int], contents: Sequence[Any]) -> Inputs:
@@ -138,7 +138,7 @@ class BatchReader:
         self._source, self._model = source, model
 
     def read(self, row: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def inputs(self, rows: Sequence[int], contents: Sequence[Any]) -> Inputs:
         """See `Reader.inputs`; an error of the source is one of all its images, and ends the run."""
@@ -163,7 +163,7 @@ class TextReader:
         self._texts = records.column(column)
 
     def read(self, row: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def inputs(self, rows: Sequence[int], contents: Sequence[Any]) -> Inputs:
         """Texts as they are; see `Reader.inputs`."""

@@ -65,7 +65,7 @@ class Renewal:
 
 
 def renewal(shards: Sequence[Shard], records: Records, *, fill: bool = False) -> Renewal:
-    """What the metadata of `shards` must become for their rows to say what `records` say, matched by id.
+    """Return the metadata of `shards` with which their rows say what `records` say, matched by id.
 
     Rows of other ids stay. The hashes of the files stay, for images are not looked at.
 

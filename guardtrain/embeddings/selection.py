@@ -18,8 +18,9 @@ from guardtrain.errors import ConfigError, DataError
 from guardtrain.files import replace_file
 from guardtrain.sources.cells import text_of
 from guardtrain.sources.choosing import keep_where
-from guardtrain.sources.tables import FORMATS, listed, near, read_table
+from guardtrain.sources.tables import FORMATS, read_table
 from guardtrain.sources.text_tables import decoded
+from guardtrain.words import listed, near
 
 HALVES = ("error", "drop", "complete")
 _ROW = "__row__"
@@ -106,7 +107,7 @@ def _with_whole_pairs(table: pa.Table, rows: np.ndarray, halves: str, origin: st
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What `distinct_rows` found.
+    """The result of `distinct_rows`.
 
     Args:
         rows: `(n,)` rows to keep, ascending: the first of each image, or its halves of pairs.
@@ -206,7 +207,7 @@ def _united(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _conflicts(
     table: pa.Table, rows: np.ndarray, image: np.ndarray, origin: str
 ) -> dict[int, tuple[tuple[str, Any], ...]]:
-    """Of images with more than one label the ids and labels of their rows."""
+    """Return the ids and labels of rows whose image has more than one label."""
     labels, names = _cells(table, "label", rows), row_ids(table, origin)
     found: dict[int, dict[Any, tuple[str, Any]]] = {}
     for row, number, label in zip(rows.tolist(), image.tolist(), labels, strict=True):

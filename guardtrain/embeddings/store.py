@@ -74,7 +74,7 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an extraction set out to write; kept in the store, so that a part of it is known to be a part.
+    """An extraction's aim; kept in the store, so that a part of it is known to be a part.
 
     Args:
         rows: number of records.

@@ -23,7 +23,8 @@ from guardtrain.records import CELLS, SCHEMA, Records
 from guardtrain.sources.cells import text_of
 from guardtrain.sources.labels import LabelsUnclear, read_labels
 from guardtrain.sources.record_columns import as_record_columns, records_of_split, with_column
-from guardtrain.sources.tables import listed, near, read_table
+from guardtrain.sources.tables import read_table
+from guardtrain.words import listed, near
 
 _ROW = "__row__"
 _NOT_COMPARED = ("id", "image", "label", _ROW, CELLS)  # of other columns; labels are compared as they are read
@@ -129,7 +130,7 @@ class StoreSource:
         return records.without([_ROW]), rows
 
     def _set_aside(self, table: pa.Table, columns: dict[str, str]) -> dict[str, SetAside]:
-        """What could not be embedded, by what stands for the id here."""
+        """Return what could not be embedded, by what stands for the id here."""
         named = columns.get("id", "id")
         lost = self._store.set_aside(table)
         if named == "id":

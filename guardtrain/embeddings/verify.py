@@ -27,7 +27,7 @@ from guardtrain.encoders.spec import EncoderSpec
 from guardtrain.errors import DataError, EncoderError, StoreError
 from guardtrain.files import file_sha256
 from guardtrain.sources.stacking import as_text
-from guardtrain.sources.tables import listed
+from guardtrain.words import listed
 
 NORM_TOLERANCE = 5e-3  # float16 and bfloat16 arithmetic stay within it
 _BLOCK_ROWS = 8192
@@ -35,7 +35,7 @@ _BLOCK_ROWS = 8192
 
 @dataclass(frozen=True)
 class ShardCheck:
-    """What was found of one shard; None where its file could not say."""
+    """The findings of one shard; None where its file could not say."""
 
     number: int
     matrix: Path
@@ -49,7 +49,7 @@ class ShardCheck:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify_store` found.
+    """The result of `verify_store`.
 
     Args:
         path: the store's folder.
@@ -254,7 +254,7 @@ def _shard(
 
 
 def _values(file: Path, normalised: bool) -> list[str]:
-    """What is wrong with the numbers of a matrix file, read a block at a time."""
+    """Say what is wrong with the numbers of a matrix file, read a block at a time."""
     length = len(np.load(file, mmap_mode="r", allow_pickle=False))
     infinite, odd, first_infinite, first_odd = 0, 0, 0, 0
     for start in range(0, length, _BLOCK_ROWS):

@@ -23,7 +23,7 @@ Made = tuple[int, EmbeddedRows, list[SetAside]]  # a shard, its embeddings, and 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be embedded, and with what.
+    """The rows to be embedded, and the means to do it.
 
     Args:
         source, records: the images.
@@ -133,7 +133,7 @@ def embed_shards(
     shards: Iterable[Sequence[int]],
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Generator[tuple[EmbeddedRows, list[SetAside]], None, None]:
-    """What goes into each shard: the embeddings of its rows, and the records that have none.
+    """Yield what goes into each shard: the embeddings of its rows, and the records that have none.
 
     Args:
         records: of the source.

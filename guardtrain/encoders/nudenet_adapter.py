@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from guardtrain.encoders.encoder import Encoder
-from guardtrain.encoders.resolve import Resolved, local_path, versions
+from guardtrain.encoders.resolved import Resolved, local_path, versions
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec
 from guardtrain.errors import EncoderError
 from guardtrain.files import file_sha256
@@ -31,7 +31,7 @@ _BOX = 4  # the first rows of the output: centre, width and height
 
 @dataclass(frozen=True)
 class _Program:
-    """What the ONNX file says of itself."""
+    """A detector's ONNX program, and what its file says of itself."""
 
     session: Any
     classes: tuple[str, ...]

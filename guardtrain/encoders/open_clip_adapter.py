@@ -12,7 +12,8 @@ import torch
 
 from guardtrain.encoders.encoder import Encoder, pick_device
 from guardtrain.encoders.hub import hub_file, unavailable
-from guardtrain.encoders.resolve import OPEN_CLIP_WEIGHTS, Resolved, open_clip_tag
+from guardtrain.encoders.resolve import OPEN_CLIP_WEIGHTS, open_clip_tag
+from guardtrain.encoders.resolved import Resolved
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec
 from guardtrain.errors import EncoderError
 

@@ -8,13 +8,13 @@ import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from importlib import metadata
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from guardtrain.encoders.hub import hub_file
+from guardtrain.encoders.resolved import Resolved, local_path, versions
 from guardtrain.encoders.spec import LOCAL_DIR, EncoderSettings, EncoderSpec
 from guardtrain.errors import ConfigError, EncoderError
 from guardtrain.files import file_sha256, stand_in
@@ -46,17 +46,7 @@ TIMM_CONFIG = "config.json"
 TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _TIMM_ORG = "timm/"
 _HUB, _OLD_HUB = "hf-hub:", "hf_hub:"  # timm still takes its old spelling
-_PACKAGE_SCHEME = "pkg://"
 _NOT_OF_THE_NUMBERS = ("name", "batch_size", "device")
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """A spec, and where on this machine its weights lie (None where they are still to be downloaded)."""
-
-    spec: EncoderSpec
-    config_folder: Path | None
-    weights: Path | None
 
 
 def resolve_spec(settings: EncoderSettings, memo: Path | None = None) -> EncoderSpec:
@@ -98,28 +88,6 @@ def resolve(settings: EncoderSettings) -> Resolved:
 
         return resolve_nudenet(settings)
     return _resolve_open_clip(settings) if settings.family == "open_clip" else _resolve_timm(settings)
-
-
-def local_path(path: str) -> Path:
-    """A checkpoint setting as a path; `pkg://package/folder` is looked up in the installed package."""
-    if not path.startswith(_PACKAGE_SCHEME):
-        return Path(path).expanduser()
-    package, _, inside = path[len(_PACKAGE_SCHEME) :].partition("/")
-    found = find_spec(package) if package.isidentifier() else None
-    if found is None or not found.submodule_search_locations:
-        raise EncoderError(f"encoder.checkpoint={path}: there is no installed package '{package}'.")
-    return Path(next(iter(found.submodule_search_locations))) / inside
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Installed versions, for information."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def arithmetic(settings: EncoderSettings) -> str:
@@ -378,7 +346,7 @@ def _timm_folder(settings: EncoderSettings, checkpoint: Path | None) -> tuple[Pa
 
 
 def read_timm_config(folder: Path) -> dict[str, Any]:
-    """What timm writes of a model beside its weights: `architecture`, `pretrained_cfg`, perhaps `model_args`.
+    """Read what timm writes of a model beside its weights: `architecture`, `pretrained_cfg`, perhaps `model_args`.
 
     Raises:
         EncoderError: there is no such file, or it is of something else.

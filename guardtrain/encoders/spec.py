@@ -26,7 +26,7 @@ LOCAL_DIR = "local-dir"
 
 @dataclass
 class EncoderSettings:
-    """What a user configures. Whatever is None is taken from the model's own published settings.
+    """An encoder as a user configures it. Whatever is None is taken from the model's own published settings.
 
     Args:
         name: how the encoder is called in file names and tables.

@@ -11,7 +11,8 @@ import torch
 
 from guardtrain.encoders.encoder import Encoder, pick_device
 from guardtrain.encoders.hub import hub_file
-from guardtrain.encoders.resolve import TIMM_WEIGHTS, Resolved, read_timm_config
+from guardtrain.encoders.resolve import TIMM_WEIGHTS, read_timm_config
+from guardtrain.encoders.resolved import Resolved
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec
 from guardtrain.errors import EncoderError
 

@@ -17,7 +17,7 @@ from guardtrain.guards.operating_points import OperatingPoint, ThreeWay
 from guardtrain.guards.thresholds_rules import percent
 
 if TYPE_CHECKING:
-    from guardtrain.guards.export import GuardParts
+    from guardtrain.guards.parts import GuardParts
 
 _FILES = (HEAD_ONNX, CATEGORIES_ONNX, GUARD_ONNX, PROGRAM, KNOWN_IMAGES)  # that it tells of, where they are there
 _TEMPLATE = "card.md.jinja"

@@ -5,30 +5,28 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from guardtrain.embeddings.sketches import sketched
-from guardtrain.encoders.resolve import versions
-from guardtrain.encoders.spec import EncoderSpec
+from guardtrain.encoders.resolved import versions
 from guardtrain.errors import ConfigError, DataError, GuardError
 from guardtrain.guards.base_rates import shift
 from guardtrain.guards.beside import Beside, measured_beside
 from guardtrain.guards.calibration_choice import Calibration, choose_calibration
 from guardtrain.guards.card import write_card
-from guardtrain.guards.category_fit import CategoryImages, FittedCategories, kept_categories, named_in
-from guardtrain.guards.category_head import CategoryHead
+from guardtrain.guards.category_fit import kept_categories, named_in
 from guardtrain.guards.conformal import three_way
 from guardtrain.guards.directory import KNOWN_IMAGES, NEIGHBOURS, move_into_place, new_folder, write_config
 from guardtrain.guards.guard import Guard
 from guardtrain.guards.head_file import portable_definition, write_bank
 from guardtrain.guards.known_images import KnownImages
 from guardtrain.guards.logits import head_logits
-from guardtrain.guards.neighbours import Neighbours
 from guardtrain.guards.operating_points import OperatingPoint, OperatingPoints
+from guardtrain.guards.parts import GuardParts, TrainedRun
 from guardtrain.guards.settings import GuardSettings
 from guardtrain.guards.thresholds import category_points, operating_points
 from guardtrain.guards.validation import Validation
@@ -36,44 +34,8 @@ from guardtrain.guards.validation import Validation
 if TYPE_CHECKING:
     from guardtrain.encoders.encoder import Encoder
     from guardtrain.guards.onnx_export import Agreement
-    from guardtrain.heads.bank import HeadBank
 
 _COMPARED = 512  # validation images that exported programs are compared on
-
-
-@dataclass(frozen=True, eq=False)
-class TrainedRun:
-    """A head and what is known of its training.
-
-    Args:
-        bank: a bank of one.
-        spec: the encoder whose embeddings it reads.
-        definition: of the head, `{_target_: ..., ...}`.
-        training: data, mixture, chosen hyper-parameters and recipe, as plain data.
-        tests: its metrics on each test set, as plain data.
-        categories: of the training images, in order.
-        data: origin and licence of each source, as plain data.
-        neighbours: the training images.
-        notes: what a reader of the card should know besides.
-        further: entries of `config.json` besides those that every guard has.
-        categorised: its unsafe training images whose category is known; None where they are not at hand.
-        named: the category head that it has already, and what its config says of it; None where one is to be fitted.
-        known: (M, 16) float16 of its training images, by which they are known again; None where they are not at hand.
-    """
-
-    bank: HeadBank
-    spec: EncoderSpec
-    definition: Mapping[str, Any]
-    training: Mapping[str, Any]
-    tests: Sequence[Mapping[str, Any]] = ()
-    categories: Sequence[str] = ()
-    data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    neighbours: Neighbours | None = None
-    notes: tuple[str, ...] = ()
-    further: Mapping[str, Any] = field(default_factory=dict)
-    categorised: CategoryImages | None = None
-    named: tuple[CategoryHead, Mapping[str, Any]] | None = None
-    known: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,36 +106,6 @@ def export_guard(
     parts = GuardParts(run, calibration, prior, points, by_category, (*run.notes, *notes, *told), named)
     parts = replace(parts, beside=_beside(parts, validation, others, settings))
     return save_guard(out, parts, validation, settings, encoder=encoder, say=say)
-
-
-@dataclass(frozen=True, eq=False)
-class GuardParts:
-    """All that a guard consists of before it is written.
-
-    Args:
-        run: the head.
-        calibration: of its logits.
-        prior: the share of unsafe images that its probabilities hold for; None where nothing calibrated it.
-        points: operating points on its logits.
-        category_points: thresholds of single categories.
-        notes: for the card.
-        categories: the category head; None where none is named.
-        beside: what it does on images that had no part in it.
-    """
-
-    run: TrainedRun
-    calibration: Calibration
-    prior: float | None
-    points: OperatingPoints
-    category_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    categories: FittedCategories | None = None
-    beside: tuple[Beside, ...] = ()
-
-    @property
-    def category_head(self) -> CategoryHead | None:
-        """That alone."""
-        return None if self.categories is None else self.categories.head
 
 
 def save_guard(

@@ -14,8 +14,8 @@ from guardtrain.curves.results import METRICS
 from guardtrain.embeddings import Embeddings
 from guardtrain.embeddings.sketches import sketched
 from guardtrain.guards.category_fit import CategoryImages
-from guardtrain.guards.export import TrainedRun
 from guardtrain.guards.neighbours import Neighbours
+from guardtrain.guards.parts import TrainedRun
 from guardtrain.heads.bank import HeadBank
 from guardtrain.training.pools import Pools
 

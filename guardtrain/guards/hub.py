@@ -115,7 +115,7 @@ def push(
 def _only_here(folder: Path, spec: EncoderSpec, given: Mapping[str, str | None]) -> str:
     """Why a guard is not pushed whose encoder is a file of this machine, with commands that push it."""
 
-    from guardtrain.curves.collecting.ranking import setting
+    from guardtrain.grammar import setting
     from guardtrain.heads.artifact import DESCRIPTION
 
     def command(weights: str) -> str:

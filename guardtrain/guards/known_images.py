@@ -17,6 +17,7 @@ from guardtrain.errors import GuardError
 # by .014 at most (a cosine of .9999). The halves of a pair of scenes, which a small thing tells apart, are .04 apart or
 # more.
 SAME = 0.02
+TRAINED, FITTED = "trained_on", "fitted_on"  # columns of scores; absent where a guard does not know
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,14 @@ class KnownImages:
     def fitted_on(self, embeddings: np.ndarray) -> np.ndarray | None:
         """(N,) bool: which of them its probabilities and thresholds were fitted on; None where that is not known."""
         return _among(self.fitted, embeddings)
+
+    def made_of(self, embeddings: np.ndarray) -> dict[str, np.ndarray]:
+        """Return `TRAINED` and `FITTED` to (N,) bool, which of the images (N, D) the guard was made of.
+
+        What is not known is left out.
+        """
+        found = {TRAINED: self.trained_on(embeddings), FITTED: self.fitted_on(embeddings)}
+        return {name: mask for name, mask in found.items() if mask is not None}
 
     def write(self, path: Path) -> None:
         """Write them as safetensors; nothing where nothing is known."""

@@ -65,7 +65,7 @@ def _judging(guard: Guard) -> list[str]:
     """How images are judged with it, and whether that starts at once."""
     if guard.spec.family not in LOADABLE:
         return []
-    from guardtrain.curves.collecting.ranking import setting
+    from guardtrain.grammar import setting
 
     command = shlex.join(["guardtrain", "predict", setting("guard", str(guard.path)), "photo.png"])
     how = "whole=true at the export adds guard.onnx, which judges a few images without waiting for torch"

@@ -53,13 +53,13 @@ class Activation:
         return self.name if self.name != LEAKY else f"{LEAKY}({self.slope!r})"
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """The same shape, float64."""
+        """Apply it to an array; the same shape, float64."""
         if self.name == LEAKY:
             return np.where(x >= 0, x, self.slope * x)
         return np.asarray(_FUNCTIONS[self.name](x))
 
     def in_torch(self, x: Any) -> Any:
-        """The same of a tensor."""
+        """Apply it to a tensor."""
         import torch.nn.functional as F
 
         return F.leaky_relu(x, self.slope) if self.name == LEAKY else getattr(F, self.name)(x)

@@ -45,7 +45,7 @@ class TextAnchors:
 
 
 class TextAnchored:
-    """What head definitions with a field `text: TextAnchors` share."""
+    """Base of head definitions with a field `text: TextAnchors`."""
 
     text: TextAnchors
 

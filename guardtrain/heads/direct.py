@@ -40,7 +40,7 @@ class HeadData:
         pairs: np.ndarray | None = None,
         n_real: int | None = None,
     ) -> HeadData:
-        """The same with defaults: every image counts once, no pairs, all images real."""
+        """Make it with defaults: every image counts once, no pairs, all images real."""
         return cls(
             np.asarray(x, dtype=np.float32),
             np.asarray(y, dtype=np.int64),

@@ -308,7 +308,7 @@ class _Workspace(dict[str, Tensor]):
         return self["x"]
 
     def lowered_input(self, dtype: torch.dtype) -> Tensor:
-        """What `standardised` gave, as the products take it."""
+        """Return what `standardised` gave, as the products take it."""
         if self["x"].dtype == dtype or "input0" not in self or self._lowered_source is not self._source:
             self._lowered_source = self._source
             return self.lowered("input0", self["x"], dtype)

@@ -154,7 +154,7 @@ class MLPBlock:
             self._product(self._slopes.mT, self._above[0].mul_(by_norm), self._of_weights[0], add=True)
 
     def _backward_of_cosines(self, outer: Tensor) -> Tensor:
-        """What the cosines add to `inner` of the first layer, and to the gradients of the layers above it.
+        """Add the cosines' part to `inner` of the first layer, and to the gradients of the layers above it.
 
         The cosine of a slope s = W a with a difference d is s·d / (|s| |d|), where W d is what the first layer makes of
         the one half less what it makes of the other: the derivatives in it are derivatives in the halves' rows.

@@ -19,7 +19,7 @@ from guardtrain.heads.examples import ExampleBank
 
 @dataclass
 class _TipSettings(TextAnchored):
-    """What both kinds share."""
+    """Base of both kinds of Tip-Adapter."""
 
     name: str = "tip_adapter"
     text: TextAnchors = field(default_factory=TextAnchors)

@@ -16,7 +16,7 @@ class UnitNormBank(HeadBank):
     """R heads on unit-norm input; text anchors live in that space, so the input is not standardised."""
 
     def fit_input(self, embeddings: Tensor, indices: Sequence[Tensor]) -> None:
-        """Nothing: the input's length is divided out, and its mean is part of the direction."""
+        """Do nothing: the input's length is divided out, and its mean is part of the direction."""
 
     @staticmethod
     def unit(x: Tensor) -> Tensor:

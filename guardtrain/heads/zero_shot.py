@@ -46,6 +46,6 @@ class ZeroShotHead(TextAnchored):
         return UnitLinearBank(heads, dim)
 
     def solve(self, data: HeadData, strengths: Sequence[float]) -> list[HeadBank]:
-        """The same head for each strength."""
+        """Return the same head for each strength."""
         anchors = self.anchors(data.x.shape[1]).astype(np.float64)
         return [unit_linear_bank(self.scale * (anchors[1] - anchors[0])) for _ in strengths]

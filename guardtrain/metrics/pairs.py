@@ -15,7 +15,7 @@ from guardtrain.metrics.functional import both_right_of, log_odds, margin_of, ra
 
 
 class _PairMetric(Metric):
-    """What the pair metrics share: keep halves as they come, join them by the number of their pair at the end.
+    """Base of the pair metrics: keep halves as they come, join them by the number of their pair at the end.
 
     The states are lists that are concatenated over batches and over processes, so a pair counts once both its halves
     were seen, wherever that was. A pair of which only one half was seen does not count (a sanity check or a limit on

@@ -33,7 +33,7 @@ class Supply:
 
     @classmethod
     def of(cls, real: Pool, pairs: Pool | None) -> Supply:
-        """That of two pools.
+        """Return what two pools can supply.
 
         >>> Supply.of(Pool(ids=["a", "b"], labels=[0, 1]), None)
         Supply(real=2, unsafe=1, pairs=None, real_name='real', pairs_name='pairs')

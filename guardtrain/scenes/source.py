@@ -23,7 +23,7 @@ DEFAULT_ARTEFACT = {"real": 0.0, "pairs": 0.5, "test": 0.0}
 
 @dataclass(frozen=True)
 class _Plan:
-    """What one image shows, before anything is drawn."""
+    """One image's content, before anything is drawn."""
 
     scene: int  # index into the pool's scenes
     label: int
@@ -157,7 +157,7 @@ class SceneSource:
         return render.mask(self._scene(self._plan(self._checked(i))), self.size)
 
     def feature_name(self, i: int) -> str:
-        """What image i shows: the feature that decides its label, such as "a hair dryer"."""
+        """Name the feature of image i that decides its label, such as "a hair dryer"."""
         plan = self._plan(self._checked(i))
         stand_in = self._scene(plan).stand_in
         return stand_in.unsafe if plan.label == UNSAFE else stand_in.safe
@@ -191,7 +191,7 @@ class SceneSource:
         return render.sample_scene(generator, plan.category, label, correlation)
 
     def _thrown(self, plan: _Plan) -> tuple[np.random.Generator, int, float]:
-        """What a scene is thrown with: its generator, the label its context goes with, and how closely."""
+        """Return what a scene is thrown with: its generator, the label its context goes with, and how closely."""
         generator = render.entropy(self.pool, self.seed, plan.scene)
         # a pair has both labels, so its context can only be drawn without regard to them
         return (generator, SAFE, 0.5) if self.paired else (generator, plan.label, self.context_correlation)

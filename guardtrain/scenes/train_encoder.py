@@ -52,7 +52,7 @@ PREPROCESS_CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class EncoderTraining:
-    """What the training depends on.
+    """Settings that the training depends on.
 
     With the same values, library versions and thread count on one kind of processor the weights come out the same
     bit for bit; elsewhere the figures agree within their noise. Every image is seen once.

@@ -22,7 +22,8 @@ from guardtrain.sources.class_names import as_named
 from guardtrain.sources.images import is_url
 from guardtrain.sources.labels import read_labels
 from guardtrain.sources.record_columns import as_record_columns, records_of_split, with_column, with_constants
-from guardtrain.sources.tables import listed, near, read_table
+from guardtrain.sources.tables import read_table
+from guardtrain.words import listed, near
 
 # which halves of pairs went through an editor -> `edited` of (safe, unsafe)
 EDITED_HALVES = {"safe": (True, False), "unsafe": (False, True), "none": (False, False), "both": (True, True)}
@@ -93,7 +94,7 @@ class ArraysSource:
         return self._loaded[1]
 
     def encoder_description(self) -> dict[str, Any]:
-        """What the user says of the encoder."""
+        """Return what the user says of the encoder."""
         return dict(self.encoder)
 
     def content_key(self) -> str:

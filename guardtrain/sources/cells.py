@@ -41,7 +41,7 @@ def text_of(value: Any) -> str | None:
 
 
 def same(text: str) -> str:
-    """What all spellings of a value have in common: numbers by their value, `True` and `TRUE` as `true`.
+    """Return what all spellings of a value have in common: numbers by their value, `True` and `TRUE` as `true`.
 
     >>> [same(text) for text in ("1.0", "+1", "-0", "1e3", "0.50", "007", " True ", "Fire")]
     ['1', '1', '0', '1000', '0.5', '007', 'true', 'Fire']

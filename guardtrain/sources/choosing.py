@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from guardtrain.errors import DataError
 from guardtrain.sources.cells import Cells, same, shown, text_of
-from guardtrain.sources.tables import listed, near
+from guardtrain.words import listed, near
 
 _MAY_BE_MISSING = "?"  # ends a value that no row need have
 
@@ -52,7 +52,7 @@ def chosen_values(
     found: str,
     names: Sequence[str] = (),
 ) -> set[str | None]:
-    """Those of the values `there` that are `wanted`, in any spelling of a number.
+    """Return the values `there` that are `wanted`, in any spelling of a number.
 
     Args:
         wanted: texts; one that ends in a question mark need not be there.

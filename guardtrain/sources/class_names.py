@@ -33,7 +33,7 @@ def with_class_names(table: pa.Table, schema: pa.Schema | None = None) -> pa.Tab
 
 
 def features_of(schema: pa.Schema) -> Mapping[str, Any]:
-    """What `datasets` says of the columns, by name; nothing where it did not write the file."""
+    """Return what `datasets` says of the columns, by name; nothing where it did not write the file."""
     try:
         found = json.loads((schema.metadata or {})[_METADATA])["info"]["features"]
     except (KeyError, ValueError, TypeError):
@@ -123,7 +123,7 @@ def _of_numbers(column: pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
 
 
 def _inner(feature: Any) -> Any:
-    """What the items of a list are, in each of the ways that `datasets` has written lists in; None of no list."""
+    """Return the type of a list's items, in each way that `datasets` has written lists; None of no list."""
     if isinstance(feature, list):
         return feature[0] if feature else None
     return feature.get("feature") if isinstance(feature, dict) and "_type" in feature else None

@@ -153,7 +153,7 @@ def endings() -> frozenset[str]:
 
 
 def heif_hint() -> str:
-    """What reads HEIC, for those who have some."""
+    """Say what to install for reading HEIC."""
     return f"HEIC needs pillow-heif: {install_line(HEIF_EXTRA)}"
 
 
@@ -181,7 +181,7 @@ def _register_heif() -> None:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this Pillow was built with; HEIF is registered when the first one comes."""
+    """Return the `FORMATS` that this Pillow was built with; HEIF is registered when the first one comes."""
     Image.init()
     return tuple(
         name

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from guardtrain.errors import ConfigError, DataError
 from guardtrain.records import SCHEMA
-from guardtrain.sources.tables import listed, near
+from guardtrain.words import listed, near
 
 
 @dataclass

@@ -45,7 +45,7 @@ def ending_of(path: str) -> str:
 
 
 def kind_of(path: str) -> str:
-    """What a file that is passed over is counted as: its ending, or that it has none."""
+    """Return what a file that is passed over is counted as: its ending, or that it has none."""
     return ending_of(path) or (_HEIC if is_heif(_start_of(path)) else _NO_ENDING)
 
 

@@ -13,8 +13,8 @@ from guardtrain.sources.decoding import endings
 from guardtrain.sources.endings import ending_of
 from guardtrain.sources.images import is_url
 from guardtrain.sources.labels import read_labels
-from guardtrain.sources.tables import listed, near
 from guardtrain.sources.unclear import Unclear
+from guardtrain.words import listed, near
 
 _NAMES = re.compile(
     r"label|class|rating|safe|nsfw|sfw|score|choice|target|annotation|verdict|assessment", re.IGNORECASE

@@ -23,8 +23,9 @@ from guardtrain.sources.paths import files_named, is_saved_folder, local_path, r
 from guardtrain.sources.row_source import RowImageSource
 from guardtrain.sources.rows import ImageRows, TableRows, located
 from guardtrain.sources.stacking import stacked
-from guardtrain.sources.tables import FORMATS, TEXT_FORMATS, listed, read_table
+from guardtrain.sources.tables import FORMATS, TEXT_FORMATS, read_table
 from guardtrain.sources.unclear import Unclear
+from guardtrain.words import listed
 
 _ANSWER_SECONDS = 5.0  # for the hub's first answer
 _NO_ANSWER = {"ConnectionError", "ConnectError", "ConnectTimeout", "TimeoutException"}  # of several HTTP libraries
@@ -268,7 +269,7 @@ def _offline() -> Iterator[None]:
 
 
 def explained(error: Exception, name: str) -> str:
-    """What is wrong and what to do about it."""
+    """Say what is wrong and what to do about it."""
     chain: list[BaseException] = [error]
     while (further := chain[-1].__cause__ or chain[-1].__context__) is not None and further not in chain:
         chain.append(further)

@@ -16,8 +16,8 @@ from guardtrain.sources.decoding import endings
 from guardtrain.sources.images import files_key
 from guardtrain.sources.listed import ListedImages
 from guardtrain.sources.paths import refuse_saved_folder
-from guardtrain.sources.tables import listed
 from guardtrain.sources.walk import Walk
+from guardtrain.words import listed
 
 log = logging.getLogger(__name__)
 

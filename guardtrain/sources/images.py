@@ -97,7 +97,7 @@ def files_key(records: Records, origin: str) -> str:
         DataError: records without an image.
         MissingImages: local files that do not exist, with their number and the first few.
     """
-    from guardtrain.sources.tables import listed
+    from guardtrain.words import listed
 
     digest = hashlib.sha256()
     absent, missing, missing_as_given = [], [], []

@@ -129,7 +129,7 @@ def _is_task(row: Mapping[str, Any]) -> bool:
 
 
 def _of_task(task: Mapping[str, Any]) -> dict[str, Any]:
-    """What was said of a task, by the names of the controls; annotations that were skipped say nothing."""
+    """Return what was said of a task, by the names of the controls; annotations that were skipped say nothing."""
     said: dict[str, list[str]] = {}
     given = task["annotations"] if isinstance(task.get("annotations"), list) else [task]
     for annotation in given:
@@ -143,7 +143,7 @@ def _of_task(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _choices(value: Mapping[str, Any], kind: str) -> list[str]:
-    """What a control says: the labels of a choice, of a region; a number; a text."""
+    """Return what a control says: the labels of a choice, of a region; a number; a text."""
     found = value.get(kind, value.get("text"))
     flat = found if isinstance(found, list) else [found]
     return [" / ".join(map(str, one)) if isinstance(one, list) else str(one) for one in flat if one is not None]

@@ -190,7 +190,7 @@ def _switches(words: Mapping[str, bool]) -> dict[str, int]:
 
 
 def _says(name: str) -> int | None:
-    """What true means in a column of this name: `UNSAFE`, `SAFE`, or None where the name does not say.
+    """Return what true means in a column of this name: `UNSAFE`, `SAFE`, or None where the name does not say.
 
     >>> [_says(name) for name in ("unsafe", "isNSFW", "is_safe", "not safe", "label", "safe_or_unsafe")]
     [1, 1, 0, 1, None, None]

@@ -24,7 +24,7 @@ from guardtrain.sources.record_columns import (
     with_source,
 )
 from guardtrain.sources.rows import ImageRows
-from guardtrain.sources.tables import listed, near
+from guardtrain.words import listed, near
 
 UNPAIRED = ("error", "drop", "keep")
 ROW, IMAGE = "__row__", "__image__"  # the row and the image column that each record's image is in
@@ -167,7 +167,7 @@ def _halves(
 def _found(
     table: pa.Table, halves: np.ndarray, image: str, unpaired: str, origin: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of pairs of file names the row of each half; each pair once, in the order of its first row."""
+    """Return the row of each half for pairs of file names; each pair once, in the order of its first row."""
     paths = named_column(table, f"{image}.path", "pairs.names_of", origin).to_pylist()
     row_of: dict[str, int] = {}
     for row, path in enumerate(paths):

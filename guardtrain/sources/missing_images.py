@@ -53,7 +53,7 @@ def _root_with(path: str, root: Path) -> Path | None:
 
 
 def _relative(path: str, root: Path) -> tuple[str, str] | None:
-    """What an absolute path begins with, and what stands for it in one that leads from `root` to a file."""
+    """Return what an absolute path begins with, and its stand-in in one that leads from `root` to a file."""
     plain = path.replace("\\", "/")
     for cut in (match.end() for match in re.finditer("/", plain)):
         for folder in _folders(root):

@@ -21,7 +21,7 @@ from guardtrain.sources.images import is_url
 from guardtrain.sources.paths import file_key
 from guardtrain.sources.rows import located
 from guardtrain.sources.stacking import stacked
-from guardtrain.sources.tables import listed
+from guardtrain.words import listed
 
 _WINDOW_BYTES = 1 << 23  # of images decoded from a row group at a time
 _WINDOWS = 4  # kept of each open row group, for threads that are a little behind

@@ -26,7 +26,7 @@ _LETTERS = re.compile(r"([a-zA-Z])\.\.([a-zA-Z])")
 
 
 def brace_expand(pattern: str) -> list[str]:
-    """What a shell's brace pattern stands for; ranges keep their leading zeros. Braces without `,` or `..` stay.
+    """Expand a shell's brace pattern; ranges keep their leading zeros. Braces without `,` or `..` stay.
 
     >>> brace_expand("shards/{00008..00010}.tar")
     ['shards/00008.tar', 'shards/00009.tar', 'shards/00010.tar']
@@ -189,7 +189,7 @@ def _urls(pattern: str, suffixes: tuple[str, ...], what: str) -> list[str]:
 
 
 def file_key(file: str, what: str) -> str:
-    """What changes when a file does: path, size and time; of a URL its size and its ETag, checksum or time.
+    """Return what changes when a file does: path, size and time; of a URL its size and its ETag, checksum or time.
 
     Raises:
         DataError: no such file.

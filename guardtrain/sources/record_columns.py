@@ -14,7 +14,7 @@ from guardtrain.sources.cells import plain_column, text_of
 from guardtrain.sources.choosing import keep_where
 from guardtrain.sources.guessing import PROPOSED, may_be_labels
 from guardtrain.sources.labels import LabelsUnclear, read_flags, read_labels, refuse_other_words
-from guardtrain.sources.tables import listed, near
+from guardtrain.words import listed, near
 
 
 def as_record_columns(

@@ -66,7 +66,7 @@ class RowImageSource(ABC):
     @property
     @abstractmethod
     def _origin(self) -> str:
-        """What messages call the source."""
+        """Return what messages call the source."""
 
     @property
     def _kept_split(self) -> str | None:

@@ -67,7 +67,7 @@ class TableRows:
 
 
 def _uris_key(uris: list[str | None]) -> str:
-    """Of local files path, size and time; of URLs the URL: a changed file behind one cannot be seen."""
+    """Return a key of local files' path, size and time; of URLs the URL: a changed file behind one cannot be seen."""
     digest = hashlib.sha256()
     for uri in uris:
         digest.update(f"{uri}\0".encode())

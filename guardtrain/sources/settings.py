@@ -70,7 +70,7 @@ class DataSettings:
 
 
 def _origin(name: str, given: Any) -> DataOrigin:
-    """What `data.about.NAME` says, checked."""
+    """Check and return what `data.about.NAME` says."""
     if isinstance(given, DataOrigin):
         return given
     known = [field.name for field in fields(DataOrigin)]

@@ -15,7 +15,7 @@ from guardtrain.sources.class_names import with_class_names
 from guardtrain.sources.images import is_url
 from guardtrain.sources.parquet_rows import open_parquet
 from guardtrain.sources.stacking import stacked
-from guardtrain.sources.tables import listed
+from guardtrain.words import listed
 
 
 def with_sidecars(table: pa.Table, keys: list[str], tar_of: np.ndarray, tars: list[str]) -> pa.Table:

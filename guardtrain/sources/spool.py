@@ -107,7 +107,7 @@ def _opened(url: str) -> Any:
 
 
 def compression(file: IO[bytes]) -> Any:
-    """What opens a compressed file, by its first bytes; None where it is not compressed."""
+    """Return what opens a compressed file, by its first bytes; None where it is not compressed."""
     file.seek(0)
     head = file.read(6)
     file.seek(0)

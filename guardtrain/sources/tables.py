@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import functools
 import io
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,23 +18,6 @@ from guardtrain.sources.text_tables import csv_table, decoded
 
 TEXT_FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 FORMATS = (*TEXT_FORMATS, ".parquet")
-_SHOWN = 8  # values listed in an error before "and N more"
-
-
-def listed(values: Iterable[Any], shown: int = _SHOWN) -> str:
-    """`a, b, c and 7 more`, for error messages."""
-    values = [str(v) for v in values]
-    more = len(values) - shown
-    return (", ".join(values[:shown]) or "none") + (f" and {more} more" if more > 0 else "")
-
-
-def near(name: str, allowed: Iterable[str]) -> str:
-    """` Did you mean 'x'?` where something in `allowed` is close to `name`, else nothing."""
-    allowed = list(allowed)
-    close = [a for a in allowed if a.lower() == name.lower()] or difflib.get_close_matches(name, allowed, n=3)
-    if len(name) > 2:
-        close += [a for a in allowed if a not in close and (name.lower() in a.lower() or a.lower() in name.lower())]
-    return f" Did you mean {' or '.join(repr(c) for c in close[:3])}?" if close else ""
 
 
 def read_table(path: str, text_columns: Iterable[str] = ()) -> pa.Table:

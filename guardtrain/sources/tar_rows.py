@@ -25,8 +25,8 @@ from guardtrain.sources.paths import brace_expand, file_key, files_named
 from guardtrain.sources.sidecars import with_sidecars
 from guardtrain.sources.spool import PIPE, Spool, Spooled, compression
 from guardtrain.sources.stacking import stacked
-from guardtrain.sources.tables import listed, near
 from guardtrain.sources.tar_index import FIELDS, IndexFolder, TarIndex, read_index
+from guardtrain.words import listed, near
 
 _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ONLY_IMAGE = "image"  # stands for the one image member of a sample, whatever its suffix
@@ -208,7 +208,7 @@ def _refuse_torn_apart(index: TarIndex, tar: str) -> None:
 
 
 def _other_folders(with_images: Sequence[str], without: set[str]) -> str:
-    """That samples of one name in two folders are two, where there are such."""
+    """Note that samples of one name in two folders are two, where there are such."""
     by_name = {key.rpartition("/")[2]: key for key in with_images}
     beside = next((key for key in sorted(without) if key.rpartition("/")[2] in by_name), None)
     if beside is None:
@@ -220,7 +220,7 @@ def _other_folders(with_images: Sequence[str], without: set[str]) -> str:
 
 
 def _dotted(key: str, images: Iterable[str]) -> str:
-    """What to do where a name has a dot of its own: `22.05.png` is the member `05.png` of the sample `22`."""
+    """Say what to do where a name has a dot of its own: `22.05.png` is the member `05.png` of the sample `22`."""
     odd = next((name for name in images if re.match(r"\d+\.", name)), None)
     if odd is None:
         return ""
@@ -261,7 +261,7 @@ def _of_json(text: str | None) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What is nested in JSON stays JSON text: other samples may nest otherwise."""
+    """Keep what is nested in JSON as JSON text: other samples may nest otherwise."""
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 

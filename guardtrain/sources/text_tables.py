@@ -55,7 +55,7 @@ def _in(name: str, content: bytes, path: str) -> str:
 
 
 def _another_encoding(content: bytes, place: int, path: str) -> str:
-    """What to say of a table that is not UTF-8: most often it is a spreadsheet's, of Western Europe."""
+    """Return an error's text for a table that is not UTF-8: most often a spreadsheet's, of Western Europe."""
     start = content.rfind(b"\n", 0, place) + 1
     line = content[start:].split(b"\n", 1)[0].strip()
     number = content.count(b"\n", 0, place) + 1
@@ -133,7 +133,7 @@ def _trimmed(table: pa.Table) -> pa.Table:
 
 
 def _delimiter(text: str, usual: str) -> str:
-    """What separates the columns: the usual delimiter, or the only other one that the header has.
+    """Find what separates the columns: the usual delimiter, or the only other one that the header has.
 
     Names of columns have no tabs, so a tab in the header is the delimiter.
     """

@@ -15,7 +15,7 @@ Line = Callable[[str, Any], str]  # a setting's name and value -> what to write 
 
 
 class Unclear(DataError):
-    """What a table does not say by itself, with settings that say it.
+    """A table's ambiguity, with settings that resolve it.
 
     Args:
         problem: what is wrong with which column.

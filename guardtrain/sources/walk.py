@@ -74,18 +74,18 @@ class Walk:
                 yield path
 
     def name(self, paths: Iterable[str]) -> None:
-        """Those of `paths` that are files are asked for by themselves, and not taken a second time out of a folder."""
+        """Take those of `paths` that are files by themselves, and not a second time out of a folder."""
         for path in map(path_on_disk, paths):
             if Path(path).is_file() and (place := _place(path)) is not None:
                 self._files.setdefault(place, path)
 
     def once(self, paths: Iterable[str]) -> list[str]:
-        """Those of these files that are not taken yet, each once; a link to another of them is passed over."""
+        """Return the files that are not taken yet, each once; a link to another of them is passed over."""
         real_first = sorted(paths, key=lambda path: (_is_linked(path), os.fsencode(path)))
         return [path for path in real_first if not self._is_there(path)]
 
     def lines(self) -> list[str]:
-        """What was passed over, for people: a line for files, and those of `link_lines`."""
+        """Return what was passed over, for people: a line for files, and those of `link_lines`."""
         kinds = [kinds_text(self.passed)] if self.passed else []
         kinds += [f"{len(self.drawn):,} drawn by guardtrain ({_first(self.drawn)})"] if self.drawn else []
         kinds += [f"{len(self.hidden):,} hidden ({_first(self.hidden)})"] if self.hidden else []

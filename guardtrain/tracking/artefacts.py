@@ -41,7 +41,7 @@ class Artefact:
     references: Mapping[str, Path] = field(default_factory=dict)
 
     def described(self) -> dict[str, Any]:
-        """As plain data, for trackers that know no artefacts."""
+        """Return it as plain data, for trackers that know no artefacts."""
         where = {} if self.folder is None else {"folder": self.folder.absolute().as_uri()}
         return {"name": self.name, "kind": self.kind, **where, **self.about}
 

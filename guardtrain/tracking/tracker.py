@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guardtrain.errors import ConfigError
 from guardtrain.files import replace_file
-from guardtrain.installing import install_line
 from guardtrain.tracking.settings import LoggerSettings
 
 if TYPE_CHECKING:
@@ -28,7 +22,7 @@ TRACKING_FILE = "tracking.json"
 
 @dataclass(frozen=True)
 class TrackedWork:
-    """What is tracked as one run.
+    """Work that is tracked as one run.
 
     Args:
         kind: `curve`, `train`, `finetune` or `export`.
@@ -51,7 +45,7 @@ class TrackedWork:
 
 @dataclass
 class Outcome:
-    """What a command made, and from what.
+    """The products of a command, and what they were made from.
 
     Args:
         uses, makes: artefacts.
@@ -128,87 +122,18 @@ def tracked_run(folder: Path, kind: str) -> str | None:
 
 
 class ServiceTracker(Tracker):
-    """What the trackers of services share; each says how it keeps an `Outcome`."""
+    """Base of the trackers of services; each says how it keeps an `Outcome`."""
 
     def log(self, outcome: Callable[[], Outcome]) -> None:
         try:
             self._log(outcome())
         except Exception as error:  # of a library, its service or a server: all of them have errors of their own
-            self.say(f"{self.title} has not got all of this: {_worded(error)}")
+            self.say(f"{self.title} has not got all of this: {worded(error)}")
 
     def _log(self, outcome: Outcome) -> None:
         raise NotImplementedError
 
 
-def _worded(error: Exception) -> str:
+def worded(error: Exception) -> str:
+    """Return an error's kind and the first line of what it says."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
-@contextmanager
-def track(
-    settings: LoggerSettings, work: TrackedWork, csv: Path | None, say: Callable[[str], None]
-) -> Iterator[Tracker]:
-    """A tracker that is closed whatever happens.
-
-    Args:
-        settings: what is wanted.
-        work: what is tracked.
-        csv: the losses of training go to `csv/logs`, but with `logger=none`; None for nowhere.
-        say: tells the user, a line a call.
-
-    Raises:
-        ConfigError: a package that is missing.
-    """
-    require_tracker(settings)
-    try:
-        tracker = _tracker(settings)(settings, work, say)
-    except Exception as error:  # as in `log`
-        say(f"this is not tracked ({settings.kind}): {_worded(error)}")
-        tracker = Tracker(settings, work, say)
-    if settings.kind != "none" and csv is not None:
-        from lightning.pytorch.loggers import CSVLogger
-
-        tracker.loggers.insert(0, CSVLogger(str(csv), name="logs"))
-    try:
-        yield tracker
-    except BaseException:
-        tracker.close(failed=True)
-        raise
-    tracker.close()
-
-
-def _tracker(settings: LoggerSettings) -> type[Tracker]:
-    if settings.kind == "wandb":
-        from guardtrain.tracking.wandb_tracker import WandbTracker
-
-        return WandbTracker
-    if settings.kind == "tensorboard":
-        from guardtrain.tracking.tensorboard_tracker import TensorBoardTracker
-
-        return TensorBoardTracker
-    if settings.kind == "mlflow":
-        from guardtrain.tracking.mlflow_tracker import MLflowTracker
-
-        return MLflowTracker
-    return Tracker
-
-
-_EXTRAS = {"wandb": "", "tensorboard": "tracking", "mlflow": "tracking"}
-
-
-def require_tracker(settings: LoggerSettings) -> None:
-    """Refuse a tracker whose package is missing, before anything else is done.
-
-    Raises:
-        ConfigError: with the line that installs it.
-    """
-    extra = _EXTRAS.get(settings.kind)
-    if extra is not None and find_spec(settings.kind) is None:
-        raise ConfigError(
-            f"logger={settings.kind} needs the package {settings.kind}, which is not installed: "
-            f"{install_line(extra)}, or take logger=csv."
-        )
-    if settings.kind == "wandb" and "torch" not in sys.modules:
-        # its data classes are looked up among all modules: after torch, which brings thousands, that takes a second
-        with suppress(ImportError):
-            importlib.import_module("wandb.sdk.launch")

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Work:
-    """What every step of a fit needs."""
+    """Settings and data that every step of a fit needs."""
 
     recipe: TrainingRecipe
     embeddings: Tensor
@@ -107,5 +107,5 @@ def tell_unfinished(unfinished: int, heads: int, evaluations: int) -> None:
 
 
 def bank_title(label: str, number: int, banks: Sequence[Tensor]) -> str:
-    """What the progress bar says of one bank of several."""
+    """Return what the progress bar says of one bank of several."""
     return label if len(banks) == 1 else f"{label} (bank {number + 1} of {len(banks)})"

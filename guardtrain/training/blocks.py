@@ -164,7 +164,7 @@ class BlockwiseSteps:
 
 
 class HeadRows:
-    """What one head sees in its steps: rows of its own and halves of whole pairs.
+    """One head's data in its steps: rows of its own and halves of whole pairs.
 
     Args:
         data: the bank's.
@@ -195,7 +195,7 @@ class HeadRows:
         self.pair_weight = float(data.share[r]) / max(1, drawn)
 
     def drawn(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What steps `start … stop - 1` see.
+        """Return what steps `start … stop - 1` see.
 
         Returns:
             Rows of the embeddings `(S, images + halves)`; labels and weights of the images `(S, images)`, these with a

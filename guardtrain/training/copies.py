@@ -8,7 +8,7 @@ import numpy as np
 
 from guardtrain.embeddings import Embeddings
 from guardtrain.embeddings.sketches import nearest, sketched
-from guardtrain.sources.tables import listed
+from guardtrain.words import listed
 
 # Of the length of an embedding, how far two of one file may be apart: float16 rounds by a quarter of it.
 SAME_FILE = 2e-3

@@ -30,7 +30,7 @@ def weighted_bce(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
 
 def pair_terms(unsafe: Tensor, safe: Tensor, pairs: PairSettings) -> Tensor:
-    """What each pair adds to a loss: `centring·m² + logistic·softplus(-d)`, m the mean and d the difference of logits.
+    """Return each pair's term: `centring·m² + logistic·softplus(-d)`, m the mean and d the difference of logits.
 
     Args:
         unsafe, safe: `(R, P)` logits of the two halves.

@@ -89,7 +89,7 @@ class BankAdamW(torch.optim.Optimizer):
         return loss
 
     def _cosine(self, taken: int) -> float:
-        """What the learning rate is multiplied by after so many steps."""
+        """Return what the learning rate is multiplied by after so many steps."""
         return 0.5 * (1 + math.cos(math.pi * min(1.0, taken / self.schedule_steps)))
 
     def moments(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,7 @@ class BankAdamW(torch.optim.Optimizer):
         gradients: Sequence[Tensor],
         moments: Sequence[tuple[Tensor, Tensor]],
     ) -> Callable[[int], None]:
-        """What takes the steps of some neighbouring heads, whose gradients lie elsewhere than in the parameters.
+        """Return what takes the steps of some neighbouring heads, whose gradients lie elsewhere than in the parameters.
 
         torch's kernel is called as torch's own AdamW calls it, whose bookkeeping takes as long as a small head's step.
 

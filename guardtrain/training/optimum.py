@@ -266,7 +266,7 @@ class LinearOptimum:
             bank.bias.copy_((bias + (weight * mean.double()).sum(1))[:, None])
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later start continues from: the points, and which strengths are done."""
+        """Return what a later start continues from: the points, and which strengths are done."""
         if self._solver is not None:
             self._keep_points(self._solver)
         return {

@@ -16,7 +16,7 @@ EVALUATIONS_A_STEP = 10  # what Lightning sees as one step, so that its own work
 
 
 class _SolverSteps(torch.optim.Optimizer):
-    """What Lightning takes for the optimizer: it counts its steps, and saves checkpoints by them."""
+    """A stand-in for the optimizer that Lightning takes: it counts its steps, and saves checkpoints by them."""
 
     def __init__(self, module: OptimumModule) -> None:
         super().__init__([torch.nn.Parameter(torch.zeros(1))], {})

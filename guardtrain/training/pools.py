@@ -41,7 +41,7 @@ class HoldOut:
 
 @dataclass(frozen=True)
 class DrawnRows:
-    """What some runs train on, gathered once.
+    """The data that some runs train on, gathered once.
 
     Args:
         rows: `(n,)` int64, ascending: rows of `Pools.matrix`.
@@ -172,7 +172,7 @@ class Pools:
 
     @cached_property
     def validation_digest(self) -> str:
-        """The same over what is marked for validation, which no run's result depends on, but the choice among them."""
+        """Hex sha256 over what is marked for validation: no run's result depends on it, but the choice among them."""
         return self._digest(dict(sorted(self.validation.items())))
 
     def _digest(self, parts: Mapping[str, Embeddings | None]) -> str:
@@ -274,7 +274,7 @@ def make_pools(
 def pools_of_records(
     name: str, pools: Mapping[str, Records], tests: Mapping[str, Records | HoldOut], *, seed: int
 ) -> Pools:
-    """What `make_pools` makes of the same records when they are embedded, for whoever asks which or how many they are.
+    """Return what `make_pools` will make of the records when they are embedded, to ask which or how many they are.
 
     Copies are among them, which only embeddings tell.
 

@@ -91,7 +91,7 @@ class _Stack:
         return found
 
     def columns(self, keep: Tensor) -> _Stack:
-        """The same with the heads at `keep` `(k,)` only."""
+        """Return the loss with the heads at `keep` `(k,)` only."""
         return replace(self, heads=self.heads[:, keep], lengths=self.lengths[keep], left_out=self.left_out[keep])
 
 

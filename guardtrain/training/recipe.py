@@ -13,7 +13,7 @@ PAIR_AWARE = " (pair-aware)"  # what results add to a head's name where its trai
 
 
 class HeadDefinition(Protocol):
-    """What a head's config names: it builds a bank of R untrained heads on D-dimensional embeddings."""
+    """Protocol of what a head's config names: it builds a bank of R untrained heads on D-dimensional embeddings."""
 
     name: str
     convex: ClassVar[bool]
@@ -66,7 +66,7 @@ class TrainingRecipe:
 
     @property
     def label(self) -> str:
-        """What the results table calls it: the head, and whether its training knows of pairs."""
+        """Return what the results table calls it: the head, and whether its training knows of pairs."""
         aware = self.loss.pairs.active and not self.direct
         return f"{self.head.name}{PAIR_AWARE}" if aware else self.head.name
 

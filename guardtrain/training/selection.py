@@ -22,7 +22,7 @@ class Candidates:
     steps: Tensor
 
     def take(self, index: Tensor) -> Candidates:
-        """Those of some heads."""
+        """Return the parts of some heads."""
         return Candidates(self.lr[index], self.l2[index], self.steps[index])
 
 

@@ -15,7 +15,7 @@ RULES = (BEST, ONE_STANDARD_ERROR)
 
 @dataclass
 class PairSettings:
-    """What training makes of the images of the pair pool, and of the pairs of which a run has both halves.
+    """Settings for the images of the pair pool, and for the pairs of which a run has both halves.
 
     With all of them 0 a pair is two images like any others.
 

@@ -148,7 +148,7 @@ def test_what_a_curve_answers_is_what_the_statistics_say(pools: gt.Pools, tmp_pa
 
 def test_an_audit_prints_as_the_command_does(pools: gt.Pools) -> None:
     audit = gt.run_audit(pools, replicates=100, permutations=2)
-    assert audit.sizes["real"][0] == 300 and "data" in str(audit).splitlines()[0]
+    assert audit.sizes["real"][0] == 300 and "told without looking" in gt.audit_text(audit)
     with pytest.raises(ConfigError, match="no setting 'replicate'; it knows: max_images"):
         gt.run_audit(pools, replicate=3)
 

@@ -16,8 +16,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from guardtrain.cli import COMMANDS, main
+from guardtrain.cli import main
 from guardtrain.commands.completion import SCRIPTS, completions
+from guardtrain.commands.registry import COMMANDS
 from guardtrain.commands.settings_tree import settings_tree
 from guardtrain.config import register_schemas
 from guardtrain.config_groups import conf_dir

@@ -19,8 +19,9 @@ from guardtrain.curves.results import ResultsTable
 from guardtrain.errors import ConfigError
 from guardtrain.files import file_sha256
 from guardtrain.installing import install_line
+from guardtrain.tracking.registry import require_tracker
 from guardtrain.tracking.settings import LoggerSettings
-from guardtrain.tracking.tracker import TrackedWork, require_tracker
+from guardtrain.tracking.tracker import TrackedWork
 from tests.commands.conftest import SMALL_DATA
 from tests.tracking.wandb_file import OfflineRun
 

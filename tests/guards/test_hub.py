@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from guardtrain.encoders.resolve import local_path, resolve_spec
+from guardtrain.encoders.resolve import resolve_spec
+from guardtrain.encoders.resolved import local_path
 from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.errors import GuardError
 from guardtrain.files import file_sha256

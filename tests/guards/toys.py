@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from guardtrain.encoders.spec import EncoderSpec, external_spec
-from guardtrain.guards.export import Exported, TrainedRun, export_guard
+from guardtrain.guards.export import Exported, export_guard
 from guardtrain.guards.neighbours import Neighbours
+from guardtrain.guards.parts import TrainedRun
 from guardtrain.guards.settings import CalibrationSettings, GuardSettings
 from guardtrain.guards.validation import Validation
 from guardtrain.heads import LinearHead

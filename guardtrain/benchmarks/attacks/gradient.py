@@ -20,12 +20,10 @@ Margins = Callable[[Tensor, Tensor], Tensor]
 # Pixels (M, 3, H, W) that fool the guard and their places (M,) in the batch to (M,) bool: no more work on these.
 Settled = Callable[[Tensor, Tensor], Tensor]
 
-NORMS = ("linf", "l2")
-
 
 @dataclass(frozen=True, eq=False)
 class Attacked:
-    """What an attack made of a batch.
+    """An attack's result on a batch.
 
     Args:
         pixels: (B, 3, H, W) float32 in [0, 1].

@@ -54,7 +54,7 @@ def trained_notes(images: pd.DataFrame, guards: Mapping[str, Guard], training_im
 
 
 def notes(frame: pd.DataFrame, settings: AttackSettings, further: Sequence[str] = ()) -> list[str]:
-    """What the numbers mean, and where they say less than they seem to."""
+    """Say what the numbers mean, and where they say less than they seem to."""
     percent = f"{100 * settings.confidence:g}"
     found = [
         f"Brackets: {percent} % intervals (Clopper-Pearson). Robust accuracy is that on images which the guard "

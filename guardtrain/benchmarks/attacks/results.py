@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from guardtrain.benchmarks.attacks.settings import UNCHANGED
-from guardtrain.benchmarks.overlap import KEEP
+from guardtrain.benchmarks.training_images import KEEP
 from guardtrain.guards.thresholds_rates import clopper_pearson, effective_number
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _share(right: np.ndarray, groups: np.ndarray, confidence: float) -> dict[str
 
 
 def _pairs(part: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of each pair with both halves in `part` whether both are right, and its group as a number."""
+    """Return for each pair with both halves in `part` whether both are right, and its group as a number."""
     halves = part[part["pair_id"].notna()].groupby("pair_id", sort=False)
     whole = halves.filter(lambda rows: len(rows) == 2).groupby("pair_id", sort=False)
     both = whole[column].agg(lambda values: bool(values.astype(bool).all()))
@@ -79,7 +79,7 @@ def _pairs(part: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _extras(part: pd.DataFrame) -> dict[str, Any]:
-    """What is said of images alone: DeepFool's median change, images without a gradient, gradients taken."""
+    """Return what is said of images alone: DeepFool's median change, images without a gradient, gradients taken."""
     if part["attack"].iloc[0] == UNCHANGED.name:
         return {"needed": np.nan, "flat": np.nan, "steps": np.nan}
     # what never crossed the boundary counts as far away, not as absent

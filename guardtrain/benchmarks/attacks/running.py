@@ -17,7 +17,7 @@ from guardtrain.benchmarks.attacks.blocks import Image, attacked_rows
 from guardtrain.benchmarks.attacks.samples import ImageSet
 from guardtrain.benchmarks.attacks.settings import UNCHANGED, Attack, AttackSettings
 from guardtrain.benchmarks.attacks.target import Target
-from guardtrain.benchmarks.overlap import LEAVE_OUT
+from guardtrain.benchmarks.training_images import LEAVE_OUT
 from guardtrain.errors import DataError
 from guardtrain.files import only_process, replace_file
 

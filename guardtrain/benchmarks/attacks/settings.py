@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from guardtrain.benchmarks.overlap import LEAVE_OUT, require_choice
+from guardtrain.benchmarks.training_images import LEAVE_OUT, require_choice
 from guardtrain.errors import ConfigError
 
 NOISE, GRADIENT, EVERYDAY = ("gaussian",), ("fgsm", "pgd", "deepfool"), ("jpeg", "resize", "blur", "crop")
@@ -135,7 +135,7 @@ class AttackSettings:
 
     @property
     def warning(self) -> str | None:
-        """What makes the attacks weaker than they are said to be; None where nothing does."""
+        """Say what makes the attacks weaker than they are said to be; None where nothing does."""
         reach = self.steps * self.step
         if "pgd" not in self.attacks or reach >= 2 * self.epsilon * (1 - 1e-9):
             return None

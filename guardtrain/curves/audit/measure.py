@@ -96,11 +96,6 @@ class Audit:
     checks: tuple[LabelCheck, ...]
     gaps: tuple[Gap, ...]
 
-    def __str__(self) -> str:
-        from guardtrain.curves.audit.report import audit_text
-
-        return audit_text(self)
-
 
 def audit_pools(
     pools: Pools,

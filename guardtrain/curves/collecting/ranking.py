@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from guardtrain.curves.statistics import NO_INTERVAL, half_width, number_text
 from guardtrain.curves.tables import Table, mean_cell
 from guardtrain.curves.tuning.settings import LOG_LOSS, lower_is_better
 from guardtrain.errors import ConfigError
-from guardtrain.grammar import quoted
+from guardtrain.grammar import setting
 from guardtrain.sources.cells import shown, text_of
 from guardtrain.sources.choosing import chosen_values
-from guardtrain.sources.tables import listed
+from guardtrain.words import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -208,17 +207,6 @@ def _export_command(row: pd.Series) -> str:
     if row["kind"] == CURVE:
         return shlex.join(["guardtrain", "export", setting("run", folder), f"pick.run={row['run']}"])
     return f"the head of run {row['run']} is no longer in {folder}: a later run there took its place; train it again"
-
-
-def setting(name: str, text: str) -> str:
-    """`NAME=TEXT` for a command line, quoted where Hydra would read something else in the text.
-
-    >>> setting("run", "sweep/seed=0,n=64"), setting("out", "a/b")
-    ('run="sweep/seed=0,n=64"', 'out=a/b')
-    """
-    if re.fullmatch(r"[\w./:@+-]+", text, re.ASCII):
-        return f"{name}={text}"
-    return f"{name}=" + quoted(text, '"')
 
 
 def _name(metric: str) -> str:

@@ -15,7 +15,6 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from guardtrain import __version__
 from guardtrain.guards.directory import NEIGHBOURS
 from guardtrain.guards.operating_points import Point, ThreeWay
 from guardtrain.guards.serving.messages import GuardAnswer, Limits, PointAnswer, PredictAnswer, PredictRequest, State
@@ -23,6 +22,7 @@ from guardtrain.guards.serving.page import page
 from guardtrain.guards.serving.problems import Problem, ProblemDetails, problem_responses
 from guardtrain.guards.serving.reading import FILE_FIELDS, MEGABYTE, read_asked
 from guardtrain.guards.serving.service import GuardService
+from guardtrain.version import __version__
 
 # Of the guard's config: told elsewhere, or of no use to a client.
 _INTERNAL = ("files", "sha256", "operating_points", "category_points", "encoder")

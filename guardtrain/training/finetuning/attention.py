@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class OpenAttention(nn.Module):
-    """What an `nn.MultiheadAttention` computes, its fused projections opened into four `nn.Linear`.
+    """`nn.MultiheadAttention` with its fused projections opened into four `nn.Linear`.
 
     torch's attention multiplies with its parameters itself: a LoRA layer put on `out_proj` would never be called, and
     queries, keys and values have no layer at all. peft's own way around it (0.21) adds the adapters to the weights and
@@ -60,7 +60,7 @@ class OpenAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any
     ) -> tuple[Tensor, None]:
-        """As `nn.MultiheadAttention` with `need_weights=False`: `(B, L, D)`, or `(L, B, D)` unless `batch_first`."""
+        """Attend as with `need_weights=False`: `(B, L, D)`, or `(L, B, D)` unless `batch_first`."""
         if not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
         q, k, v = self._split(self.q_proj(query)), self._split(self.k_proj(key)), self._split(self.v_proj(value))

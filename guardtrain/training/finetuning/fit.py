@@ -41,7 +41,7 @@ _COMPARED = 16  # images on which the merged encoder is compared with the adapte
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning came to.
+    """The result of tuning.
 
     Args:
         layers: names of the adapted layers.

@@ -15,8 +15,9 @@ from guardtrain.embeddings.sketches import sketched
 from guardtrain.encoders import load_encoder
 from guardtrain.encoders.spec import EncoderSettings
 from guardtrain.guards.category_fit import CategoryImages
-from guardtrain.guards.export import TrainedRun, export_guard
+from guardtrain.guards.export import export_guard
 from guardtrain.guards.neighbours import Neighbours
+from guardtrain.guards.parts import TrainedRun
 from guardtrain.guards.settings import GuardSettings, ReviewSettings
 from guardtrain.guards.validation import Validation
 from guardtrain.heads.linear import LinearHead

@@ -1,0 +1,3 @@
+"""guardtrain's version."""
+
+__version__ = "0.1.0"
