@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from guardtrain.curves.bootstrap import PointReplicates
 
 IN_DOMAIN = "in_domain"  # what the data configs call a test set of the real pool's kind
-NO_CHECK = ""  # as `in_domain`: no shortcut check
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from guardtrain.errors import StoreError
 from guardtrain.files import file_sha256, replace_file
 
 CHECKSUMS_FOLDER = "checksums"
-CHECKSUMS_NAME = r"checksums_(\d+)\.sha256"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -153,10 +153,6 @@ class IndexStream:
             self._orders.pop((seed, n, epoch - 2), None)  # passed for good: keep the memory flat
             self._orders[key] = np.random.default_rng([seed, n, epoch]).permutation(n)
         return self._orders[key]
-
-    def iterate(self, start: int, stop: int) -> Iterator[IndexBatch]:
-        """The batches of steps `start … stop - 1`."""
-        return (self.batch(step) for step in range(start, stop))
 
 
 class RowNoise:

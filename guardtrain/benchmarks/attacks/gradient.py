@@ -20,8 +20,6 @@ Margins = Callable[[Tensor, Tensor], Tensor]
 # Pixels (M, 3, H, W) that fool the guard and their places (M,) in the batch to (M,) bool: no more work on these.
 Settled = Callable[[Tensor, Tensor], Tensor]
 
-NORMS = ("linf", "l2")
-
 
 @dataclass(frozen=True, eq=False)
 class Attacked:

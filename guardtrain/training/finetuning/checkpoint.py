@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guardtrain.encoders.resolve import OPEN_CLIP_CONFIG, resolve_spec
+from guardtrain.encoders.resolve import OPEN_CLIP_CONFIG
 from guardtrain.encoders.spec import EncoderSettings, EncoderSpec, settings_for
 
 if TYPE_CHECKING:
@@ -69,11 +69,6 @@ def tuned_settings(folder: Path, base: EncoderSettings) -> EncoderSettings:
     weights = folder if (folder / OPEN_CLIP_CONFIG).is_file() else folder / _TIMM_WEIGHTS
     own = EncoderSettings(**described["encoder"])
     return replace(own, checkpoint=str(weights.resolve()), device=base.device, batch_size=base.batch_size)
-
-
-def tuned_spec(folder: Path, base: EncoderSettings) -> EncoderSpec:
-    """The spec of the tuned encoder in `folder`."""
-    return resolve_spec(tuned_settings(folder, base))
 
 
 def _loading(spec: EncoderSpec, folder: Path, name: str, settings: EncoderSettings) -> EncoderSettings:
