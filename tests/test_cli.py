@@ -110,6 +110,7 @@ def test_whoever_has_seen_enough_of_the_output_may_go(arguments: list[str]) -> N
     ("arguments", "message"),
     [
         (["curv"], "there is no command 'curv'. Did you mean 'curve'?"),
+        (["ingest"], "It left; scores of others take part in `guardtrain benchmark 'guards=[GUARD,{scores: FILE}]'`."),
         (["doctr"], "there is no command 'doctr'. Did you mean 'doctor'?"),
         (["compltion"], "Did you mean 'completion'? Commands: curve, train, "),
         (["curve", "grid.seeds=abc"], "grid.seeds: Value 'abc' of type 'str' could not be converted to Integer."),

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def run_audit(pools: Pools, **settings: Any) -> Audit:
-    """Audit pools and test sets as `guardtrain audit` does, without what only files tell; `audit_text` puts it in words.
+    """Audit pools and test sets as `guardtrain audit` does, but for what only files tell; `audit_text` has it in words.
 
     Args:
         pools: of `make_pools`.

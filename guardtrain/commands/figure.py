@@ -166,6 +166,12 @@ class _Output:
 
         plot, asked = self.plot, self.plot.figures
         whole = whole_slices(self.frame)
+        if whole["encoder"].astype(str).str.startswith("published:").any():
+            raise DataError(
+                f"The results in {self.results} are of scores that others published, by `guardtrain ingest`, which left: "
+                "their folds are no seeds. Such scores take part in `guardtrain benchmark "
+                "'guards=[GUARD,{scores: FILE}]'`."
+            )
         known = str(whole["test"].iloc[0])
         check_panels(whole, [(plot.categories.test or known, plot.categories.metric or "auroc")])
         check_panels(whole, [(plot.in_domain or known, "auroc")])

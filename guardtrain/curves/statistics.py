@@ -85,51 +85,6 @@ def summarise(
     return out
 
 
-def paired_difference(
-    frame: pd.DataFrame,
-    metric: str,
-    a: Mapping[str, Any],
-    b: Mapping[str, Any],
-    by: Sequence[str] = ("head", "budget", "test", "slice_kind", "slice"),
-    confidence: float = CONFIDENCE,
-) -> pd.DataFrame:
-    """Mean of `metric` under `a` minus under `b`, matched by seed, with the t interval of the paired differences.
-
-    Seeds of the two sides share their real images, so the matched interval is narrower than the two apart.
-
-    Args:
-        frame: a results table.
-        a, b: what selects either side, such as `{"arm": "replace", "control": "paired", "ratio": 0.5}`.
-        by: the columns that make a point; a seed that only one side has is left out.
-
-    Returns:
-        The columns of `by`, then `n_seeds`, `difference`, `std`, `low`, `high`, `half_width`; a point without a common
-        seed is left out; with one common seed the interval is NaN.
-
-    Raises:
-        DataError: an unknown metric or column, a side that selects nothing, or one that has a seed twice at a point.
-
-    >>> # paired_difference(frame, "auroc", {"control": "paired", "ratio": .5}, {"control": "unpaired", "ratio": .5})
-    """
-    check_metric(frame, metric)
-    on = [*by, "seed"]
-    sides = []
-    for selection in (a, b):
-        side = select(frame, selection)
-        if side.empty:
-            raise DataError(f"No rows of the results have {_worded(selection)}.")
-        _refuse_mixed(side, list(by))
-        sides.append(side[[*on, metric]])
-    joined = sides[0].merge(sides[1], on=on, suffixes=("_a", "_b"))
-    joined["value"] = joined[f"{metric}_a"] - joined[f"{metric}_b"]
-    joined = joined[joined["value"].notna()]
-    grouped = joined.groupby(list(by), sort=True, observed=True)
-    out = grouped.agg(n_seeds=("value", "count"), difference=("value", "mean"), std=("value", "std")).reset_index()
-    width = half_width(out["std"].to_numpy(), out["n_seeds"].to_numpy(), confidence)
-    width = np.full(len(out), np.nan) if metric in NO_INTERVAL else width
-    return out.assign(low=out["difference"] - width, high=out["difference"] + width, half_width=width)
-
-
 def select(frame: pd.DataFrame, selection: Mapping[str, Any]) -> pd.DataFrame:
     """The rows whose columns equal `selection`; floats within rounding.
 

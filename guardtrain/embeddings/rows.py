@@ -66,11 +66,6 @@ class StoredRows(NDArrayOperatorsMixin):
     def __repr__(self) -> str:
         return f"StoredRows(shape={self.shape}, dtype={self.dtype}, {len(self.files)} files)"
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that an array of all rows would take."""
-        return self.shape[0] * self.shape[1] * self.dtype.itemsize
-
     def take(self, indices: np.ndarray | Sequence[int]) -> StoredRows:
         """The rows at `indices`, in that order, repeated where they are; nothing is read."""
         indices = self._within(np.asarray(indices, dtype=np.int64))

@@ -172,32 +172,6 @@ def category_points(
     return out
 
 
-def category_rates(
-    point: OperatingPoint,
-    scores: np.ndarray,
-    labels: np.ndarray,
-    categories: np.ndarray,
-    *,
-    groups: np.ndarray | None = None,
-) -> dict[str, dict[str, Rate]]:
-    """`fpr` and `recall` of a point in each category, with intervals, on any images.
-
-    Args:
-        scores, labels, categories, groups: as for `category_points`; images without a category are left out.
-
-    Returns:
-        Categories in alphabetical order; a rate of no images has the interval [0, 1].
-    """
-    images, names = scored(scores, labels, groups), _categories(categories, scores)
-    out = {}
-    for category in sorted(set(names[names != ""].tolist())):
-        own = images.take(names == category)
-        confidence = point.rule.confidence
-        fpr, recall = (called_rate(own, label, point.threshold, confidence) for label in (0, 1))
-        out[category] = {"fpr": fpr, "recall": recall}
-    return out
-
-
 @dataclass(frozen=True)
 class Cut:
     """A threshold for a rate of one class.

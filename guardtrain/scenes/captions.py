@@ -5,14 +5,6 @@ from __future__ import annotations
 from guardtrain.scenes.canvas import Dice
 from guardtrain.scenes.render import Scene
 
-LABEL_WORDS = frozenset((
-    "safe", "unsafe", "safety", "danger", "dangerous", "harm", "harmful", "harmless", "hateful", "violent",
-    "violence", "sexual", "nudity", "nude", "criminal", "crime", "abuse", "cruelty", "cruel", "disaster",
-    "emergency", "prohibited", "forbidden", "allowed", "illegal", "offensive", "bad", "good", "evil",
-    "labelled", "real", "edited", "counterfactual", "typical", "category",
-))  # fmt: skip
-"""Words that no caption uses: they would carry the label, the category or the pool into the encoder."""
-
 _STYLES = {"flat": "flat", "outlined": "outlined", "pale": "pale", "textured": "grainy"}
 _TINTS = {"colour": "in colour", "grey": "in black and white", "sepia": "in sepia", "blue": "in blue tones"}
 _KINDS = ("drawing", "picture", "image")

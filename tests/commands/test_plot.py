@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -178,3 +179,12 @@ def test_of_three_ratios_there_is_no_map(run: Run, tmp_path: Path) -> None:
 
 def test_no_results_say_where_they_were_looked_for(run: Run) -> None:
     assert "There are no results at nowhere/results.parquet" in run("plot", "results=nowhere", code=2)
+
+
+def test_results_that_ingest_left_are_refused(run: Run, results: Path, tmp_path: Path) -> None:
+    """Their folds would pass for seeds."""
+    old = tmp_path / "old"
+    shutil.copytree(results, old)
+    frame = pd.read_parquet(old / "results.parquet").assign(encoder="published:smid")
+    frame.to_parquet(old / "results.parquet")
+    assert "guardtrain benchmark 'guards=[GUARD,{scores: FILE}]'" in run("plot", f"results={old}", code=2)

@@ -19,7 +19,6 @@ from guardtrain.curves.statistics import (
     lines_of,
     number_text,
     one_baseline,
-    paired_difference,
     seeds_text,
     select,
     share_text,
@@ -70,28 +69,6 @@ def test_seeds_without_spread_have_an_interval_of_width_zero(frames: Any) -> Non
     np.testing.assert_allclose(points["half_width"], 0, atol=1e-12)
 
 
-def test_paired_difference_is_scipys_paired_t_test(frames: Any) -> None:
-    frame = frames().sample(frac=1, random_state=0)  # matched by seed, not by the order of rows
-    ours = paired_difference(frame, "auroc", PAIRED, UNPAIRED).query("test == 'pairs'")
-    assert ours["budget"].tolist() == [16, 64, 256]
-    for point in ours.to_dict("records"):
-        here = frame[(frame["test"] == "pairs") & (frame["budget"] == point["budget"])].sort_values("seed")
-        a, b = (select(here, side)["auroc"].to_numpy() for side in (PAIRED, UNPAIRED))
-        interval = stats.ttest_rel(a, b).confidence_interval(0.95)
-        assert (point["low"], point["high"]) == pytest.approx((interval.low, interval.high))
-        assert point["difference"] == pytest.approx((a - b).mean())
-
-
-def test_paired_difference_uses_common_seeds_only(frames: Any) -> None:
-    frame = frames()
-    frame = frame[~((frame["control"] == "paired") & (frame["seed"] == 0))]
-    frame = frame[~((frame["control"] == "unpaired") & (frame["seed"] == 1) & (frame["budget"] == 16))]
-    counts = paired_difference(frame, "auroc", PAIRED, UNPAIRED).query("test == 'pairs'")["n_seeds"]
-    assert counts.tolist() == [2, 3, 3]
-    frame = frame[(frame["control"] != "unpaired") | (frame["seed"] == 0)]
-    assert paired_difference(frame, "auroc", PAIRED, UNPAIRED).empty
-
-
 def test_mixed_experiments_are_refused(frames: Any) -> None:
     frame = frames()
     other = frame.assign(encoder="clip", seed=frame["seed"] + 10)
@@ -102,8 +79,6 @@ def test_mixed_experiments_are_refused(frames: Any) -> None:
         summarise(pd.concat([frame, twice]), "auroc")
     by_lr = summarise(pd.concat([frame, twice]), "auroc", by=("lr", "control", "ratio", "budget", "test"))
     assert set(by_lr["n_seeds"]) == {4}
-    with pytest.raises(DataError, match="Several runs share"):
-        paired_difference(frame, "auroc", {"control": "paired"}, UNPAIRED)  # two ratios match
 
 
 def test_unknown_names_are_refused(frames: Any) -> None:
@@ -112,8 +87,6 @@ def test_unknown_names_are_refused(frames: Any) -> None:
         summarise(frame, "auc")
     with pytest.raises(DataError, match="no column colour"):
         summarise(frame, "auroc", by=("colour",))
-    with pytest.raises(DataError, match=r"No rows .* control real"):
-        paired_difference(frame, "auroc", PAIRED, {"control": "real"})
     with pytest.raises(DataError, match="empty"):
         summarise(frame.iloc[:0], "auroc")
 

@@ -51,7 +51,6 @@ def test_indexing_is_numpys(
     some = rows.take(np.array(taken, dtype=np.int64))
     expected = WHOLE[np.array(taken, dtype=np.int64)]
     assert some.shape == expected.shape
-    assert some.nbytes == expected.nbytes
     np.testing.assert_array_equal(some, expected)
     if taken:
         again = np.array(chosen, dtype=np.int64) % len(taken)

@@ -12,7 +12,6 @@ from guardtrain.errors import ConfigError, DataError
 from guardtrain.guards.thresholds import (
     DEFAULT_RULES,
     category_points,
-    category_rates,
     errors_allowed,
     operating_point,
     operating_points,
@@ -230,12 +229,6 @@ def test_categories_have_thresholds_and_rates_of_their_own() -> None:
     points = category_points(scores, labels, categories, Rule("fpr", 0.1))
     assert list(points) == ["a", "b"] and points["b"].threshold > points["a"].threshold + 2
     assert points["a"].fpr.of == 200 and points["a"].recall.of == 100  # with the safe images of no category
-    both = operating_point(scores, labels, Rule("fpr", 0.1))
-    rates = category_rates(both, scores, labels, categories)
-    own = (categories == "a") & (labels == 0)
-    assert list(rates) == ["a", "b"]
-    assert rates["a"]["fpr"].value == (scores[own] >= both.threshold).mean()
-    assert rates["b"]["recall"].of == 100
     with pytest.raises(DataError, match="Category 'c': A threshold for recall needs unsafe"):
         category_points(
             scores, np.where(categories == "a", 0, labels), np.where(categories == "a", "c", "b"), Rule("recall", 0.9)

@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 
 from guardtrain.scenes.canvas import Dice
-from guardtrain.scenes.captions import LABEL_WORDS, describe
+from guardtrain.scenes.captions import describe
 from guardtrain.scenes.features import CATEGORIES, STAND_INS
 from guardtrain.scenes.render import entropy, sample_scene
+
+_LABEL_WORDS = frozenset((
+    "safe", "unsafe", "safety", "danger", "dangerous", "harm", "harmful", "harmless", "hateful", "violent",
+    "violence", "sexual", "nudity", "nude", "criminal", "crime", "abuse", "cruelty", "cruel", "disaster",
+    "emergency", "prohibited", "forbidden", "allowed", "illegal", "offensive", "bad", "good", "evil",
+    "labelled", "real", "edited", "counterfactual", "typical", "category",
+))  # fmt: skip
+# they would carry the label, the category or the pool into the encoder
 
 
 def _captions(count: int) -> list[tuple[str, str]]:
@@ -24,7 +32,7 @@ def _captions(count: int) -> list[tuple[str, str]]:
 def test_no_caption_uses_a_word_of_the_label() -> None:
     for pair in _captions(1500):
         for caption in pair:
-            assert not LABEL_WORDS & set(re.findall(r"[a-z]+", caption.lower())), caption
+            assert not _LABEL_WORDS & set(re.findall(r"[a-z]+", caption.lower())), caption
 
 
 def test_captions_of_halves_differ_in_the_feature_alone() -> None:

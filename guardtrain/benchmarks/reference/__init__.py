@@ -2,38 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _FOLDER = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class PublishedFigure:
-    """One number of a published table.
-
-    Args:
-        paper: the file it stands in, one of `papers()`.
-        table: the table's name in that file.
-        number: the table's in the paper; None where the source gives none.
-        what: what the table shows.
-        source: the paper or data set.
-        row, column: where it stands, such as a classifier and a source.
-        value: as published; not all papers give percent.
-        second_hand: read in what others copied from the source, not in the source itself.
-    """
-
-    paper: str
-    table: str
-    number: int | None
-    what: str
-    source: str
-    row: str
-    column: str
-    value: float
-    second_hand: bool
 
 
 def papers() -> list[str]:
@@ -58,17 +30,3 @@ def published_tables(name: str = "unsafebench") -> dict[str, dict[str, Any]]:
 
     tables: dict[str, dict[str, Any]] = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text("utf-8"))
     return tables
-
-
-def published_figures(*names: str) -> Iterator[PublishedFigure]:
-    """Every number of some papers (default: of all), a row each.
-
-    >>> next(f.value for f in published_figures("unsafebench") if (f.row, f.column) == ("NudeNet", "lexica"))
-    0.596
-    """
-    for paper in names or papers():
-        for name, table in published_tables(paper).items():
-            about = (paper, name, table["table"], " ".join(table["what"].split()), table["source"])
-            for row, columns in table["rows"].items():
-                for column, value in columns.items():
-                    yield PublishedFigure(*about, str(row), str(column), float(value), "read_from" in table)
