@@ -266,7 +266,7 @@ class Continuation:
 
 
 def continuation(line: LineReplicates, reach: float = 4.0, floor: float = 0.0, steps: int = 17) -> Continuation:
-    """What `extrapolate` says of every number of images from the largest measured to `reach` times that.
+    """Return what `extrapolate` says of every number of images from the largest measured to `reach` times that.
 
     Args:
         line: of `guardtrain.curves.efficiency.LineReplicates.of`.
@@ -317,7 +317,7 @@ def refusal(line: LineReplicates) -> str:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What an extrapolation from smaller budgets said of a budget that was measured.
+    """An extrapolation from smaller budgets beside what was measured at the budget.
 
     Args:
         n: images at the budget held out.

@@ -19,7 +19,7 @@ POOLED = "pooled"  # all folds of a point as one run
 
 
 def published_encoder(design: str, name: str) -> str:
-    """What the results table has in its column `encoder` for published runs of data `name`.
+    """Return what the results table has in its column `encoder` for published runs of data `name`.
 
     Args:
         design: one of `DESIGNS`, or `POOLED`.
@@ -41,7 +41,7 @@ class Repeats:
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> Repeats:
-        """Those of a results table; of a table that mixes designs, seeds."""
+        """Return the design of a results table; of a table that mixes designs, seeds."""
         encoders = set(frame["encoder"].astype(str))
         designs = {name.split(":")[1] for name in encoders if name.startswith(PUBLISHED)}
         published = bool(encoders) and all(name.startswith(PUBLISHED) for name in encoders)
@@ -54,17 +54,17 @@ class Repeats:
 
     @property
     def over(self) -> str:
-        """What intervals are over: "seeds", "folds"."""
+        """Return what intervals are over: "seeds", "folds"."""
         return "folds" if self.folds else "seeds"
 
     @property
     def method(self) -> str:
-        """What a head is called: "head", or "method" where others trained it, perhaps more than a head."""
+        """Return what a head is called: "head", or "method" where others trained it, perhaps more than a head."""
         return "method" if self.published else "head"
 
     @property
     def covers(self) -> str:
-        """What varies from one to the next, for the caption of an interval."""
+        """Say what varies from one to the next, for the caption of an interval."""
         if self.folds:
             return (
                 "folds (each trained and tested on other images; somewhat too narrow, for folds share training images)"

@@ -185,7 +185,7 @@ def check_panels(frame: pd.DataFrame, panels: Sequence[tuple[str, str]]) -> list
 
 
 def heads_text(frame: pd.DataFrame) -> str:
-    """What was trained, for a title: "linear head", "4 heads", or "10 methods" of others."""
+    """Say what was trained, for a title: "linear head", "4 heads", or "10 methods" of others."""
     heads, what = list(dict.fromkeys(frame["head"])), Repeats.of(frame).method
     return f"{heads[0]} {what}" if len(heads) == 1 else f"{len(heads)} {what}s"
 
@@ -222,7 +222,7 @@ def in_table_order(points: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
 def spread_text(
     whole: pd.DataFrame, panels: Sequence[tuple[str, str]], boots: Collection[tuple[str, str]], mark: str = "±"
 ) -> str:
-    """What ± is half of, in sentences: over what the intervals of these panels are."""
+    """Say in sentences what ± is half of: over what the intervals of these panels are."""
     repeats = Repeats.of(whole)
     told, metrics = [], [METRICS[metric] for _, metric in panels if metric in NO_INTERVAL]
     fixed = [panel for panel in panels if panel not in boots and panel[1] not in NO_INTERVAL]
@@ -366,7 +366,7 @@ def _controls(compared: Sequence[Comparison], rows: pd.DataFrame, over_ratios: b
 
 
 def _compared_name(one: Comparison, rows: pd.DataFrame, over_ratios: bool) -> str:
-    """What is compared: "pairs ½ (replace) − unpaired ½ (control)"."""
+    """Say what is compared: "pairs ½ (replace) − unpaired ½ (control)"."""
     lines = lines_of(rows)
     both_arms = len({line.arm for line in lines if line.control != "none"}) > 1
     if one.other is None:
