@@ -212,7 +212,7 @@ class Curve:
         *,
         real: bool = False,
     ) -> pd.DataFrame:
-        """What `of` says of each line with pairs (and, with `real`, of real data alone) beside its head's real data."""
+        """Tabulate what `of` says of each line with pairs (with `real`, of real data alone, too) beside its head's real data."""
         import pandas as pd
 
         from guardtrain.curves.efficiency import LineReplicates

@@ -158,7 +158,7 @@ def make_pools(
     name: str = "data",
     seed: int = 0,
 ) -> Pools:
-    """What trainings draw from and what they are tested on, checked: nothing may lie on both sides.
+    """Return what trainings draw from and are tested on, checked: nothing may lie on both sides.
 
     Args:
         real: the real pool.

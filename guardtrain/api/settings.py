@@ -91,7 +91,7 @@ def head_node(head: Any) -> dict[str, Any]:
 
 
 def _configs(target: str) -> list[dict[str, Any]]:
-    """What files of `conf/head` say of such a head."""
+    """Return what files of `conf/head` say of such a head."""
     import yaml
 
     from guardtrain.config import conf_dir

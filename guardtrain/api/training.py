@@ -94,7 +94,7 @@ class TrainedHead:
         return np.asarray(torch.sigmoid(logits)[0].numpy())
 
     def described(self, results: pd.DataFrame | None = None, *, neighbours: bool = False) -> TrainedRun:
-        """What a guard needs of it.
+        """Describe it as a guard needs it.
 
         Args:
             results: a table that has its rows; None for `rows`.
@@ -202,7 +202,7 @@ def trainings(pools: Pools, heads: Sequence[Any], overrides: Sequence[str]) -> l
 
 
 def _encoder_of(pools: Pools) -> Any:
-    """What prompts are embedded with, and programs are traced with: the encoder of the embeddings, where it can be had.
+    """Return the encoder of the embeddings, which embeds prompts and stands in programs, where it can be had.
 
     Its spec stands for settings: whoever loads it gets exactly that encoder.
     """

@@ -32,7 +32,7 @@ THRESHOLD = 0.5  # of scores without decisions
 
 @dataclass(frozen=True, eq=False)
 class ScoredTable:
-    """What a benchmark asks a guard besides its scores, of one that is known by its scores alone.
+    """A guard that is known by its scores alone, as far as a benchmark asks one for more.
 
     Args:
         path: of the table.
@@ -66,7 +66,7 @@ class ScoredContender(Contender):
         return {name: row for row, name in enumerate(self.table["id"].to_pylist())}
 
     def asked(self, data: DataSet, say: Callable[[str], None]) -> Scores:
-        """Its scores of the images of a data set; an image that its table lacks has no answer, which bounds figures.
+        """Return its scores of the images of a data set; an image that its table lacks has no answer, which bounds figures.
 
         Raises:
             DataError: its table has no image of the data set.

@@ -168,8 +168,8 @@ class _Output:
         whole = whole_slices(self.frame)
         if whole["encoder"].astype(str).str.startswith("published:").any():
             raise DataError(
-                f"The results in {self.results} are of scores that others published, by `guardtrain ingest`, which left: "
-                "their folds are no seeds. Such scores take part in `guardtrain benchmark "
+                f"The results in {self.results} are of scores that others published, by `guardtrain ingest`, which "
+                "left: their folds are no seeds. Such scores take part in `guardtrain benchmark "
                 "'guards=[GUARD,{scores: FILE}]'`."
             )
         known = str(whole["test"].iloc[0])

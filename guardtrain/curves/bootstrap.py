@@ -291,7 +291,7 @@ class PointReplicates:
 
     @property
     def heads(self) -> list[str]:
-        """Its heads, in the order of the table."""
+        """Return the heads, in the order of the table."""
         return [str(head) for head in dict.fromkeys(self.points["head"])]
 
     def lines(self, head: str) -> list[Line]:

@@ -62,7 +62,7 @@ class Comparison:
 
     @property
     def kind(self) -> str:
-        """What it is compared with: `none`, a control, or `BEST`."""
+        """Return what it is compared with: `none`, a control, or `BEST`."""
         return BEST if self.other is None else self.other.control
 
     def shown(self, better: bool) -> list[int]:
@@ -101,7 +101,7 @@ class Comparison:
         return f"{self.at(k)}" + (f" at n = {self.budgets[k]:,}" if len(self.budgets) > 1 else "")
 
     def missed(self) -> str:
-        """What would be shown: "≥ .031 would be, at n = 1,024"; "" for one seed."""
+        """Return what would be shown: "≥ .031 would be, at n = 1,024"; "" for one seed."""
         if np.isnan(self.detectable).all():
             return ""
         k = int(np.nanargmin(self.detectable))
@@ -109,7 +109,7 @@ class Comparison:
         return f"≥ {number_text(self.detectable[k])} would be{at}"
 
     def told(self) -> str:
-        """What the intervals allow to say of it, and where."""
+        """Say what the intervals allow to say of it, and where."""
         k = len(self.budgets) - 1
         if np.isnan(self.low).all():
             return f"{self.at(k)}" + (f" at n = {self.budgets[k]:,}" if k else "")

@@ -239,7 +239,7 @@ def check_decomposed(found: Sequence[Decomposition]) -> None:
 
 
 def missing_lines(found: Sequence[Decomposition], kept: KeptConfig | None, folder: Path) -> list[str]:
-    """What was not measured, and the command that adds it to the folder.
+    """Say what was not measured, and the command that adds it to the folder.
 
     Args:
         kept: of the command that made the results; None where it is not known.

@@ -151,7 +151,7 @@ class CurveDisplay(Display):
         return cls(made, x, title=title, notes=tuple(notes), width=width)
 
     def caption(self) -> str:
-        """What lines and bands are, over how many seeds, and what was left out."""
+        """Say what lines and bands are, over how many seeds, and what was left out."""
         counts = np.concatenate([panel.points["n_seeds"].to_numpy() for panel in self.panels])
         many = seeds_text(counts)
         resampled = {panel.resampled for panel in self.panels}
@@ -334,7 +334,7 @@ def heads_as_lines(whole: pd.DataFrame) -> tuple[str, ...]:
 
 
 def panel_heads(whole: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """What panels are made of: the rows of each head by its name, or all rows where heads are lines."""
+    """Return what panels are made of: the rows of each head by its name, or all rows where heads are lines."""
     if heads_as_lines(whole):
         return [(heads_text(whole), whole)]
     return [(str(head), whole[whole["head"] == head]) for head in dict.fromkeys(whole["head"])]

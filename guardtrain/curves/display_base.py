@@ -65,7 +65,7 @@ class Display(ABC):
 
     @abstractmethod
     def caption(self) -> str:
-        """What lines, marks and bands are, over how many seeds, and what was left out."""
+        """Say what lines, marks and bands are, over how many seeds, and what was left out."""
 
     @abstractmethod
     def alt(self) -> str:
@@ -80,10 +80,10 @@ class Display(ABC):
         """Draw one panel into an axes about `inches` wide."""
 
     def _finish(self, panel: Any, ax: Axes) -> None:  # noqa: B027, most displays have nothing to do here
-        """What can be done only when all panels are drawn."""
+        """Do what can be done only when all panels are drawn."""
 
     def _room(self) -> float:
-        """Of square panels: the inches above and below each; 0 for panels of any shape."""
+        """Return the inches above and below each square panel; 0 for panels of any shape."""
         return 0.0
 
     def _alone(self) -> tuple[float, float]:

@@ -122,7 +122,7 @@ class CategoryDisplay(CurveDisplay):
         return cls(made, chosen_x(whole, x), title=title, notes=tuple(notes), width=width)
 
     def caption(self) -> str:
-        """What lines and bands are, and that slices are small and several."""
+        """Say what lines and bands are, and that slices are small and several."""
         kinds = {"category": "categories", "source": "sources"}
         what = " and ".join(dict.fromkeys(kinds[p.slice_kind] for p in self.panels if isinstance(p, SlicePanel)))
         return (

@@ -49,7 +49,7 @@ class DecompositionDisplay(Display):
         return cls(list(found), title=title, width=width)
 
     def caption(self) -> str:
-        """What lines and bars are."""
+        """Say what lines and bars are."""
         first = self.panels[0]
         text = (
             f"{METRICS[first.metric]} on '{first.test}'. Black: what pairs gain over real data alone; the parts add up "

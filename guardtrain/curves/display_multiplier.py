@@ -145,7 +145,7 @@ class MultiplierDisplay(Display):
         return cls(made, replicates, tuple(seeds), title=title, notes=tuple(notes), width=width)
 
     def caption(self) -> str:
-        """What marks, bars and the shade are, and what is censored."""
+        """Say what marks, bars and the shade are, and what is censored."""
         censored = [e for panel in self.panels for own in panel.family for e in own.estimates if _censored(e)]
         tests = {panel.test for panel in self.panels}
         text = (f"Test set '{tests.pop()}'. " if len(tests) == 1 else "") + (

@@ -45,7 +45,7 @@ class PointsPanel:
 
 @dataclass
 class _PointsDisplay(Display):
-    """What the two have in common: a panel a test set, arm and ratio; values and intervals in its legend.
+    """Base of two displays: a panel a test set, arm and ratio; values and intervals in its legend.
 
     Args:
         panels: what is drawn, in order.
@@ -124,10 +124,10 @@ class _PointsDisplay(Display):
     @property
     @abstractmethod
     def _kind(self) -> str:
-        """What the figure is called in words."""
+        """Return what the figure is called in words."""
 
     def caption(self) -> str:
-        """What lines, bands and values are, over how many seeds."""
+        """Say what lines, bands and values are, over how many seeds."""
         counts = [len(p.scores) for panel in self.panels for p in panel.points]
         names = " and ".join(_NAMES[name] for name in self.told if name not in NO_INTERVAL)
         if max(counts) < 2:
@@ -230,7 +230,7 @@ class ReliabilityDisplay(_PointsDisplay):
         return "Reliability diagrams, share unsafe over mean probability,"
 
     def caption(self) -> str:
-        """As of every display, and what the marks' areas are."""
+        """Say what is said for every display, and what the marks' areas are."""
         return (
             f"{super().caption()} {N_BINS} equally wide bins, those of the calibration error (ECE), which has no "
             "interval but, in brackets, what right probabilities would show by chance. The area of a mark is the share "
@@ -281,7 +281,7 @@ class RocDisplay(_PointsDisplay):
         return "ROC curves, true-positive over false-positive rate,"
 
     def caption(self) -> str:
-        """As of every display, and how seeds are averaged."""
+        """Say what is said for every display, and how seeds are averaged."""
         return f"{super().caption()} Curves are averaged at each false-positive rate; the dotted line is chance."
 
     def _line(self, point: PointScores, ax: Axes, style: dict[str, Any], label: str) -> None:

@@ -49,7 +49,7 @@ class RatioDisplay(Display):
         return cls(sorted(found, key=lambda one: heads.index(one.head)), title=title, width=width)
 
     def caption(self) -> str:
-        """What colours and marks are."""
+        """Say what colours and marks are."""
         counts = [n for one in self.panels for n in one.n_seeds]
         text = (
             "Colour: how much worse than the best ratio at the same n, means over "
@@ -120,5 +120,5 @@ class RatioDisplay(Display):
 
 
 def _ink(depth: float) -> str:
-    """What is read on a colour of this depth, 0 to 1."""
+    """Return the colour of text that is read on a colour of this depth, 0 to 1."""
     return "black" if depth < 0.6 else "white"

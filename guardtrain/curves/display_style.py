@@ -107,7 +107,7 @@ def families_of(lines: Sequence[Line]) -> list[list[Line]]:
 
 
 def family_name(family: Sequence[Line]) -> str:
-    """What a family of lines is: "½ pair images (replace)", "pair images only"."""
+    """Name a family of lines: "½ pair images (replace)", "pair images only"."""
     line = family[0]
     name = Line(line.arm, "paired", line.ratio).label()
     return name.replace("pairs only", "pair images only") if line.ratio == 1 else name.replace("pairs", "pair images")
@@ -178,7 +178,7 @@ def _thinned(ticks: Sequence[float], most: int) -> list[float]:
 
 
 def _apart(ticks: list[float], ends: tuple[float, float], inches: float) -> list[float]:
-    """Those of `ticks` whose labels do not run into each other on a log axis of `inches`: the last and the first stay.
+    """Return the `ticks` whose labels stay apart on a log axis of `inches`: the last and the first are kept.
 
     Budgets need not be evenly spread; 0, of an axis that is linear there, has its place.
     """

@@ -44,12 +44,12 @@ class Estimate:
 
     @property
     def at_least(self) -> float:
-        """What the lower end of the interval allows to claim: `ceiling` at most, -inf where it is censored below."""
+        """Return what the lower end allows to claim: `ceiling` at most, -inf where it is censored below."""
         return min(self.low, self.ceiling)
 
     @property
     def at_most(self) -> float:
-        """What the upper end allows to claim: `floor` at least, +inf where it is censored above."""
+        """Return what the upper end allows to claim: `floor` at least, +inf where it is censored above."""
         return max(self.high, self.floor)
 
     def text(self, digits: int = 2) -> str:

@@ -27,7 +27,7 @@ _LEAST_BUDGETS = 3
 
 @dataclass(frozen=True)
 class LineEfficiency:
-    """What one line gains over real data alone: area under the curve, and the multiplier at each budget."""
+    """The gain of one line over real data alone: area under the curve, and the multiplier at each budget."""
 
     line: Line
     area: Estimate

@@ -195,7 +195,7 @@ def _blocks(runs: Sequence[Run], recipe: TrainingRecipe, dim: int) -> dict[str, 
 
 
 def _work(images: int, recipe: TrainingRecipe, one: HeadBank) -> float:
-    """What training a run of so many images takes: parameters × images × steps, folds and candidates among them.
+    """Return the work of training on so many images: parameters × images × steps, with folds and candidates.
 
     Args:
         one: an untrained bank of one head.
@@ -283,7 +283,7 @@ def score_tests(fitted: FittedBank, pools: Pools) -> dict[str, Scores]:
 
 
 def metric_column(metric: str) -> str:
-    """What the results table calls a metric of `guardtrain.metrics`."""
+    """Return what the results table calls a metric of `guardtrain.metrics`."""
     return _COLUMNS.get(metric, metric)
 
 

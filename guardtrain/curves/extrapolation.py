@@ -272,7 +272,7 @@ def refusal(line: LineReplicates) -> str:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What an extrapolation from smaller budgets said of a budget that was measured.
+    """An extrapolation from smaller budgets beside what was measured at the budget.
 
     Args:
         n: images at the budget held out.

@@ -38,7 +38,7 @@ class Errors:
 
     @classmethod
     def of(cls, values: np.ndarray) -> Errors:
-        """Those of F metrics, or differences of metrics, of S seeds.
+        """Compute the errors of F metrics, or differences of metrics, of S seeds.
 
         The spread over seeds on fixed images holds the seeds' own variance and their interaction with images; that of
         the means over resampled test sets holds the images' own and the interaction again, over S. Resampled seed by

@@ -47,7 +47,7 @@ def findings(
     multiplied: Sequence[PointReplicates] = (),
     compared: Sequence[Comparison] | None = None,
 ) -> list[Finding]:
-    """What may be said of a curve: a finding a head and panel, then the data multiplier, then the shortcut.
+    """Say what may be said of a curve: a finding a head and panel, then the data multiplier, then the shortcut.
 
     What real data alone would need where it was never measured to do as well stands apart, under its own heading. A
     sentence claims a difference only where its interval leaves out none; everything else is "no difference shown".
@@ -143,7 +143,7 @@ def _multiplied(boot: PointReplicates, several: bool) -> list[Finding]:
 
 
 def _times(estimate: Estimate, used: float, what: str) -> str:
-    """What the interval allows to say of a multiplier."""
+    """Say what the interval allows to say of a multiplier."""
     told = estimate.text(1)
     if np.isnan(estimate.low) or estimate.undefined > 0.05:
         return f"no multiplier against {what} could be computed"

@@ -46,6 +46,6 @@ def of_last_curve(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
 
 
 def kept_keys(folder: Path) -> set[str] | None:
-    """What `keep_keys` noted in `folder`; None where there is no note."""
+    """Return what `keep_keys` noted in `folder`; None where there is no note."""
     file = folder / CURVE_FILE
     return set(json.loads(file.read_text())["runs"]) if file.is_file() else None

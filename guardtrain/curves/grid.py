@@ -69,7 +69,7 @@ class GridPoint:
 
     @property
     def images(self) -> str:
-        """What it draws, in words: "real only", "ratio 0.5 paired (replace)"."""
+        """Say what it draws: "real only", "ratio 0.5 paired (replace)"."""
         return "real only" if self.control == NO_CONTROL else f"ratio {self.ratio:g} {self.control} ({self.arm})"
 
     @property

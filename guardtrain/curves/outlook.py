@@ -22,7 +22,7 @@ HEADING = "Extrapolated, not measured"
 
 @dataclass(frozen=True)
 class Outlook:
-    """What real data alone would need to do as well as a line at the first budget where it never did.
+    """The real images needed to do as well as a line does at the first budget where real data never did.
 
     Args:
         head, test, metric: where.
@@ -68,7 +68,7 @@ def outlooks(boot: PointReplicates) -> list[Outlook]:
 
 
 def outlook_lines(boot: PointReplicates) -> list[str]:
-    """What `outlooks` says, a line each, and why the rest was not extrapolated; none where nothing is censored.
+    """Tell what `outlooks` says, a line each, and why the rest was not extrapolated; none where nothing is censored.
 
     Heads are named where there are several.
     """

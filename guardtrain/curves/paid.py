@@ -16,7 +16,7 @@ _OF_WHOLE_PAIRS = ("paired", "shuffled")  # whose pair images are both halves of
 
 @dataclass
 class CostSettings:
-    """What one of each costs, in any unit.
+    """Prices of one of each, in any unit.
 
     Args:
         label: a person says of an image whether it is safe.

@@ -33,7 +33,7 @@ _FEW = 20  # seeds that are taken where no number of them is enough for the test
 
 @dataclass(frozen=True)
 class Pilot:
-    """What moves one difference at K budgets.
+    """The sources of variation of one difference at K budgets.
 
     Args:
         head, name: whose difference: "pairs ¼ (replace) − unpaired ¼ (control)".
@@ -55,7 +55,7 @@ class Pilot:
 
 @dataclass(frozen=True)
 class Need:
-    """What shows a difference at one budget.
+    """The seeds and images that show a difference at one budget.
 
     Args:
         seeds: how many; None where even `MOST_SEEDS` are too few for these test images.
@@ -107,7 +107,7 @@ def seeds_needed(difference: float, seed_sd: float, image_error: float, power: f
 
 
 def needs(pilot: Pilot, difference: float, power: float) -> list[Need]:
-    """What each budget of a pilot needs."""
+    """Return what each budget of a pilot needs."""
     from scipy.stats import chi2
 
     out = []

@@ -124,7 +124,7 @@ def point_scores(
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, n_bins: int = N_BINS) -> tuple[np.ndarray, ...]:
-    """What a reliability diagram draws (Niculescu-Mizil and Caruana, ICML 2005), for S runs at once.
+    """Compute what a reliability diagram draws (Niculescu-Mizil and Caruana, ICML 2005), for S runs at once.
 
     Bins are [i/n, (i+1)/n), the last with 1: those of the calibration error.
 

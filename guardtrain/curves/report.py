@@ -37,7 +37,7 @@ _SOFTWARE = ("guardtrain", "torch", "numpy", "scipy", "pandas", "matplotlib")
 
 @dataclass(frozen=True)
 class KeptConfig:
-    """What the folder of a curve keeps of the command: its config as YAML, the overrides that were typed, its name."""
+    """The command that made a curve, as its folder keeps it: config as YAML, the overrides that were typed, name."""
 
     yaml: str
     overrides: tuple[str, ...]
@@ -132,7 +132,7 @@ def report_html(
 
 
 def run_facts(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """What was run, as (name, value), read off the results table."""
+    """Return what was run, as (name, value), read off the results table."""
     whole = whole_slices(frame)
     runs = whole.drop_duplicates("run")
 

@@ -60,7 +60,7 @@ class Scores:
         return len(self.ranked)
 
     def __getitem__(self, heads: Any) -> Scores:
-        """Those of some heads: a slice, numbers or a mask."""
+        """Return the scores of some heads: a slice, numbers or a mask."""
         return Scores(self.ranked[heads], self.logits[heads])
 
     @property

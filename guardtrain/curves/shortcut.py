@@ -39,7 +39,7 @@ class Shortcut:
     right: pd.Series
 
     def doubt(self) -> str:
-        """What to say beside the figures where nobody said which test set shares the contexts; "" otherwise."""
+        """Return what to say beside the figures where nobody said which test set shares the contexts; "" otherwise."""
         if not self.guessed:
             return ""
         return (

@@ -184,7 +184,7 @@ def check_panels(frame: pd.DataFrame, panels: Sequence[tuple[str, str]]) -> list
 
 
 def heads_text(frame: pd.DataFrame) -> str:
-    """What was trained, for a title: "linear head", "4 heads"."""
+    """Say what was trained, for a title: "linear head", "4 heads"."""
     heads = list(dict.fromkeys(frame["head"]))
     return f"{heads[0]} head" if len(heads) == 1 else f"{len(heads)} heads"
 
@@ -221,7 +221,7 @@ def in_table_order(points: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
 def spread_text(
     whole: pd.DataFrame, panels: Sequence[tuple[str, str]], boots: Collection[tuple[str, str]], mark: str = "±"
 ) -> str:
-    """What ± is half of, in sentences: over what the intervals of these panels are."""
+    """Say in sentences what ± is half of: over what the intervals of these panels are."""
     told, metrics = [], [METRICS[metric] for _, metric in panels if metric in NO_INTERVAL]
     fixed = [panel for panel in panels if panel not in boots and panel[1] not in NO_INTERVAL]
     if wide := [panel for panel in panels if panel in boots]:
@@ -364,7 +364,7 @@ def _controls(compared: Sequence[Comparison], rows: pd.DataFrame, over_ratios: b
 
 
 def _compared_name(one: Comparison, rows: pd.DataFrame, over_ratios: bool) -> str:
-    """What is compared: "pairs ½ (replace) − unpaired ½ (control)"."""
+    """Say what is compared: "pairs ½ (replace) − unpaired ½ (control)"."""
     lines = lines_of(rows)
     both_arms = len({line.arm for line in lines if line.control != "none"}) > 1
     if one.other is None:

@@ -27,7 +27,7 @@ _BLOCK_ROWS = 8192  # embeddings read at once
 
 
 class ValidationScores:
-    """What every run of a curve says of the same images of each pool, whether it was trained on them or not.
+    """Every run's scores of the same images of each pool, whether it was trained on them or not.
 
     Whoever chooses among runs leaves out of them what these were trained on, see `unseen`: so the images need not
     depend on the grid, and a curve that grows keeps what it has. Nothing here is shown: tables and figures are of test

@@ -44,7 +44,7 @@ def checked_share(value: Any, name: str = "prior") -> float:
 
 
 def shift(share: float, other: float) -> float:
-    """What is added to log-odds that hold where `share` of images are unsafe, for them to hold where `other` are.
+    """Return what to add to log-odds that hold where `share` of images are unsafe, to hold where `other` are.
 
     >>> round(shift(0.5, 0.02), 3)
     -3.892
@@ -77,7 +77,7 @@ def base_rate(about: Mapping[str, Any]) -> float | None:
 
 
 def shift_to(prior: float, about: Mapping[str, Any]) -> float:
-    """What moves a guard's log-odds to those for `prior`.
+    """Return what moves a guard's log-odds to those for `prior`.
 
     Raises:
         ConfigError: `prior` is no share.
@@ -95,7 +95,7 @@ def shift_to(prior: float, about: Mapping[str, Any]) -> float:
 
 
 def holding(prior: float | None) -> str:
-    """What is said behind a guard's name of the share that its probabilities hold for; nothing where it is unknown.
+    """Say, behind a guard's name, for which share its probabilities hold; nothing where it is unknown.
 
     >>> holding(0.02)
     '; probabilities where 2 % of images are unsafe'
@@ -105,7 +105,7 @@ def holding(prior: float | None) -> str:
 
 @dataclass(frozen=True)
 class AtBaseRate:
-    """What a threshold does where a given share of images is unsafe.
+    """A threshold's effect where a given share of images is unsafe.
 
     The ends of the intervals are taken at those of recall and false-positive rate, each at so much more confidence that
     both hold at once: the confidence of the intervals is at least that of the two rates.
@@ -120,7 +120,7 @@ class AtBaseRate:
 
     @classmethod
     def of(cls, point: OperatingPoint | ThreeWay, share: float) -> AtBaseRate:
-        """What an operating point does where `share` of images are unsafe.
+        """Compute what an operating point does where `share` of images are unsafe.
 
         Of three ways only what is called unsafe counts, not what is left to people.
 

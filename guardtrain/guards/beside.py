@@ -26,7 +26,7 @@ from guardtrain.guards.validation import Validation
 
 @dataclass(frozen=True)
 class PointRates:
-    """What an operating point does on other images than those that set it.
+    """An operating point's effect on other images than those that set it.
 
     Args:
         false_alarms: safe images called unsafe.
@@ -38,7 +38,7 @@ class PointRates:
 
     @classmethod
     def of(cls, point: OperatingPoint | ThreeWay, images: Scored) -> PointRates:
-        """Those of a point on scored images."""
+        """Measure a point on scored images."""
         lower, upper = (point.lower, point.upper) if isinstance(point, ThreeWay) else (point.threshold,) * 2
         rule = point.unsafe_rule if isinstance(point, ThreeWay) else point.rule
         found = []
@@ -57,7 +57,7 @@ class PointRates:
 
     @classmethod
     def promised(cls, point: OperatingPoint | ThreeWay) -> PointRates:
-        """What validation says of the point."""
+        """Return what validation says of the point."""
         if isinstance(point, ThreeWay):
             return cls(point.false_alarms, point.misses)
         return cls(point.fpr, point.recall.complement())
@@ -99,7 +99,7 @@ class Beside:
 
     @classmethod
     def from_dict(cls, data: Any) -> Beside:
-        """What `to_dict` wrote; raises DataError for missing or unknown keys."""
+        """Read what `to_dict` wrote; raises DataError for missing or unknown keys."""
         values = checked_fields(cls, data)
         for name in ("points", "category_points"):
             values[name] = {point: PointRates.from_dict(own) for point, own in values[name].items()}

@@ -92,7 +92,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, data: Any) -> Calibration:
-        """What `to_dict` wrote; raises DataError for what is missing, unknown or wrong."""
+        """Read what `to_dict` wrote; raises DataError for what is missing, unknown or wrong."""
         values = checked_fields(cls, data)
         return cls(
             calibrator_from_dict(values["calibrator"]),

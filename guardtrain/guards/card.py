@@ -146,7 +146,7 @@ def _meanings(parts: GuardParts) -> dict[str, str]:
 
 
 def _warnings(parts: GuardParts) -> list[str]:
-    """What validation cannot promise, and what else is to know, once each."""
+    """List what validation cannot promise, and what else is to know, once each."""
     lines = [
         f"{point.name}: {text}" for point in parts.points.points for text in (*map(str, point.warnings), *point.notes)
     ]

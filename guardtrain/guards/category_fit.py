@@ -47,7 +47,7 @@ class CategoryImages:
 
     @classmethod
     def of_part(cls, part: Embeddings) -> CategoryImages:
-        """Those of embeddings with their records."""
+        """Take the unsafe images among embeddings with their records."""
         records = part.records
         return cls.of(part.matrix, records.labels, records.categories, records.groups)
 
@@ -62,7 +62,7 @@ class CategoryImages:
         return {name: len(set(self.groups[self.names == name])) for name in sorted(set(self.names.tolist()))}
 
     def rows(self, chosen: np.ndarray) -> CategoryImages:
-        """Those of an index or a mask."""
+        """Return the images of an index or a mask."""
         return CategoryImages(self.embeddings[chosen], self.names[chosen], self.groups[chosen])
 
 
@@ -133,7 +133,7 @@ class FittedCategories:
 
 
 def category_line(said: Mapping[str, Any]) -> str:
-    """What `FittedCategories.to_dict` says, in one line."""
+    """Put what `FittedCategories.to_dict` says into one line."""
     accuracy = Rate.from_dict(said["validation"]["accuracy"])
     text = f"{len(said['names'])} of them"
     if not accuracy.of:

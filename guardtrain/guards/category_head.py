@@ -37,12 +37,12 @@ class CategoryHead:
         return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """As they lie in `model.safetensors`."""
+        """Return the weights as they lie in `model.safetensors`."""
         return {_WEIGHT: self.weight, _BIAS: self.bias}
 
     @classmethod
     def read(cls, folder: Path, config: Mapping[str, Any], dim: int) -> CategoryHead | None:
-        """That of a guard's directory; None where it has none.
+        """Read the category head of a guard's directory; None where it has none.
 
         Raises:
             GuardError: weights that do not fit the names in the config.
@@ -70,7 +70,7 @@ class CategoryHead:
 def named_categories(
     names: Sequence[str], probabilities: np.ndarray, decisions: Sequence[str | None]
 ) -> tuple[str | None, ...]:
-    """Of each image the likeliest category; None where it is called safe, or could not be read.
+    """Return each image's likeliest category; None where it is called safe, or could not be read.
 
     Args:
         names: C categories.

@@ -39,7 +39,7 @@ class DescribedGuard:
 
     @classmethod
     def read(cls, path_or_hub_id: str | Path, revision: str | None = None) -> DescribedGuard:
-        """That of a directory, or of a repository on the Hugging Face hub; every file is the one that was exported.
+        """Load it from a directory or a repository on the Hugging Face hub; every file is the one that was exported.
 
         Raises:
             GuardError: no such guard, or one that is refused; the message says what differs and what to do.
@@ -85,7 +85,7 @@ class DescribedGuard:
 
     @property
     def name(self) -> str:
-        """What the guard is called."""
+        """Return what the guard is called."""
         return str(self.about.get("name") or self.path.name)
 
     @property

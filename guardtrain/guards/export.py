@@ -281,7 +281,7 @@ def _programs(
 
 
 def _slug(training: Mapping[str, Any]) -> str:
-    """What a guard is called that has no name: data and head."""
+    """Return what a guard is called that has no name: data and head."""
     return re.sub(r"[^a-z0-9]+", "-", f"{training.get('data', 'guard')} {training.get('head', '')}".lower()).strip("-")
 
 

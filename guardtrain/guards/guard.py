@@ -157,7 +157,7 @@ class Guard:
 
     @property
     def name(self) -> str:
-        """What the guard is called."""
+        """Return what the guard is called."""
         return str(self.about.get("name") or self.path.name)
 
     @property

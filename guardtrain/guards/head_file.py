@@ -31,7 +31,7 @@ def is_known(name: str) -> bool:
 
 
 def trust(name: str) -> str:
-    """What is said to `Guard.load` besides the path, where the head is of this dotted name.
+    """Return what is said to `Guard.load` besides the path, where the head is of this dotted name.
 
     >>> trust("guardtrain.heads.LinearHead"), trust("my_head.TinyHead")
     ('', ', trusted_heads=["my_head.TinyHead"]')

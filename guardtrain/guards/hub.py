@@ -134,7 +134,7 @@ def _only_here(folder: Path, spec: EncoderSpec, given: Mapping[str, str | None])
 
 
 def _of_others(config: Mapping[str, Any], without_weights: bool) -> list[str]:
-    """What others need to use a guard, besides what is pushed."""
+    """List what others need to use a guard, besides what is pushed."""
     needed = []
     if without_weights:
         programs = [name for name in (GUARD_ONNX, PROGRAM) if name in config["files"]]

@@ -92,7 +92,7 @@ def _listed(inputs: Any) -> Any:
 
 
 def _described(item: Any, place: int) -> str:
-    """What an input is called."""
+    """Return what an input is called."""
     if isinstance(item, (str, Path)):
         return path_text(item)
     if isinstance(item, bytes) or hasattr(item, "getbands") or (isinstance(item, np.ndarray) and item.ndim == 3):

@@ -27,7 +27,7 @@ _ROUNDING = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What is judged of an image file.
+    """The frame of an image file that is judged.
 
     Args:
         pixels: (H, W, 3) uint8, the model's input.
@@ -42,7 +42,7 @@ class Seen:
     judged: int = 1
 
     def columns(self) -> dict[str, int | None]:
-        """What predictions say of it."""
+        """Return what predictions say of it."""
         return {"frame": self.frame, "frames": self.frames, "frames_judged": self.judged}
 
 
@@ -54,7 +54,7 @@ class UnreadableImage(DataError):
 
 
 class Sight(Protocol):
-    """What a guard looks with: its encoder and head, or a program of both."""
+    """A guard's eyes: its encoder and head, or a program of both."""
 
     @property
     def needed(self) -> tuple[int, int]:
@@ -105,7 +105,7 @@ class EncoderSight:
 
 
 def seen_in(content: bytes, sight: Sight, most: int | None, max_pixels: int = MAX_PIXELS) -> Seen:
-    """What is judged of an image file.
+    """Return what is judged of an image file.
 
     Args:
         content: the bytes of a JPEG, PNG, WebP, … file.

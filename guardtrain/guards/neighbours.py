@@ -34,7 +34,7 @@ class Neighbours:
 
     @classmethod
     def of(cls, embeddings: np.ndarray, labels: Any, ids: Sequence[Any], pair_ids: Sequence[Any]) -> Neighbours:
-        """Of embeddings (M, D) of any length, not zero."""
+        """Keep embeddings (M, D) of any length, not zero."""
         rows = _unit(np.asarray(embeddings, dtype=np.float32))
         pairs = [None if pair is None else str(pair) for pair in pair_ids]
         return cls(rows, np.asarray(labels, dtype=np.int8), [str(i) for i in ids], pairs)
@@ -54,7 +54,7 @@ class Neighbours:
         return Neighbour(self.ids[i], int(self.labels[i]), max(-1.0, min(1.0, similarity)), self.pair_ids[i])
 
     def write(self, path: Path) -> None:
-        """As safetensors, with ids as JSON in its header."""
+        """Write it as safetensors, with ids as JSON in its header."""
         from safetensors.numpy import save_file
 
         said = {"ids": json.dumps(list(self.ids)), "pair_ids": json.dumps(list(self.pair_ids))}
@@ -62,7 +62,7 @@ class Neighbours:
 
     @classmethod
     def read(cls, path: Path) -> Neighbours:
-        """What `write` wrote; raises GuardError for another content."""
+        """Read what `write` wrote; raises GuardError for another content."""
         from safetensors import SafetensorError, safe_open
 
         try:

@@ -173,7 +173,7 @@ def program_judge(program: Any) -> Judge:
 
 
 def remembered(judge: Judge) -> Judge:
-    """The same, which answers what it was asked before without working it out again: encoders take their time."""
+    """Wrap a judge to answer what it was asked before without working it out again: encoders take their time."""
     answers: dict[bytes, tuple[np.ndarray, ...]] = {}
 
     def again(rows: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -91,7 +91,7 @@ class OperatingPoint:
 
     @classmethod
     def from_dict(cls, data: Any) -> OperatingPoint:
-        """What `to_dict` wrote; raises DataError for missing or unknown keys, or no finite threshold."""
+        """Read what `to_dict` wrote; raises DataError for missing or unknown keys, or no finite threshold."""
         values = checked_fields(cls, data, extra=["decision"])
         rates = {name: Rate.from_dict(values[name]) for name in ("fpr", "recall", "precision")}
         warnings = tuple(TooFewLabels.from_dict(warning) for warning in values["warnings"])
@@ -182,7 +182,7 @@ class ThreeWay:
 
     @classmethod
     def from_dict(cls, data: Any) -> ThreeWay:
-        """What `to_dict` wrote; raises DataError for missing or unknown keys, or thresholds that are not finite."""
+        """Read what `to_dict` wrote; raises DataError for missing or unknown keys, or infinite thresholds."""
         values = checked_fields(cls, data, extra=["decision"])
         for name in ("unsafe_rule", "safe_rule"):
             values[name] = Rule.from_dict(values[name])
@@ -248,7 +248,7 @@ class OperatingPoints:
 
     @classmethod
     def from_dict(cls, data: Any) -> OperatingPoints:
-        """What `to_dict` wrote; raises DataError or ConfigError for what is missing, unknown or wrong."""
+        """Read what `to_dict` wrote; raises DataError or ConfigError for what is missing, unknown or wrong."""
         values = checked_fields(cls, data)
         return cls(tuple(operating_point_from_dict(point) for point in values["points"]), values["default"])
 

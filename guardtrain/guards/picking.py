@@ -70,7 +70,7 @@ class Picked:
 
     @property
     def about(self) -> dict[str, Any]:
-        """The same as plain data, for the guard's config; empty where nothing was picked."""
+        """Return the pick as plain data, for the guard's config; empty where nothing was picked."""
         if self.metric is None:
             return {}
         marked = {"is_test": True} if self.is_test else {}
@@ -78,7 +78,7 @@ class Picked:
 
     @property
     def text(self) -> str:
-        """What was picked, as it is printed; nothing where there was no choice."""
+        """Return the pick as it is printed; nothing where there was no choice."""
         if self.metric is None:
             return ""
         lines = [f"picked of {self.of} runs by {self.metric} on {self.on}: {self.value:.3f}"]
@@ -100,7 +100,7 @@ class Picked:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the guard's card must know of the pick; nothing where there was no choice."""
+        """Return what a reader of the guard's card must know of the pick; nothing where there was no choice."""
         if self.metric is None or self.of < 2:
             return ()
         by = f"{self.metric} on {self.on}"

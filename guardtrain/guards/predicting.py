@@ -19,7 +19,7 @@ from guardtrain.sources.frames import DEFAULT_FRAMES, decoded_pixels, most_frame
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What a guard says of N images, at every operating point at once.
+    """A guard's answers about N images, at every operating point at once.
 
     Args:
         probabilities: (N,) float64, of being unsafe.
@@ -41,7 +41,7 @@ class Verdicts:
         return len(self.probabilities)
 
     def of(self, i: int) -> Verdicts:
-        """What is said of one of the images."""
+        """Return what is said of one of the images."""
         decisions = {name: values[i : i + 1] for name, values in self.decisions.items()}
         return Verdicts(
             self.probabilities[i : i + 1],
@@ -53,7 +53,7 @@ class Verdicts:
         )
 
     def category(self, point: str) -> tuple[str | None, ...]:
-        """Of each image the likeliest category; None where it is safe at this operating point, or none is named."""
+        """Return each image's likeliest category; None where it is safe at this operating point, or none is named."""
         if not self.category_names:
             return (None,) * len(self)
         return named_categories(self.category_names, self.category_probabilities, self.decisions[point])
@@ -92,7 +92,7 @@ class ImageJudge:
         return self._seen(content, 1).pixels
 
     def look(self, content: bytes) -> Seen:
-        """What is judged of an image file: of an animation the frame that is likeliest to be unsafe.
+        """Return what is judged of an image file: of an animation the frame that is likeliest to be unsafe.
 
         Args:
             content: the bytes of a JPEG, PNG, WebP, … file.
@@ -117,7 +117,7 @@ class ImageJudge:
         return self.guard.encoder.forward(torch.from_numpy(np.stack(pixels))).cpu().numpy()
 
     def judge(self, embeddings: np.ndarray, explain: int = 0) -> Verdicts:
-        """What the guard says of embeddings.
+        """Return what the guard says of embeddings.
 
         Args:
             embeddings: (N, D), of the guard's encoder.

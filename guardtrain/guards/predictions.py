@@ -109,7 +109,7 @@ def predictions_of(
     shares: np.ndarray | None,
     seen: Sequence[Mapping[str, int | None]] | None,
 ) -> Predictions:
-    """What is said of N inputs, of which M could be read; see `Predictions`.
+    """Return what is said of N inputs, of which M could be read; see `Predictions`.
 
     Args:
         point: the operating point that decides.

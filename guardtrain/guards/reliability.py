@@ -77,7 +77,7 @@ class Reliability:
 
     @property
     def chance(self) -> str:
-        """What was measured and what chance alone shows, in words; of guards of old the latter alone."""
+        """Say what was measured and what chance alone shows; of guards of old the latter alone."""
         up_to = f"by chance alone up to {_short(self.ece_noise.high)}"
         return up_to if self.ece_measured is None else f"measured {_short(self.ece_measured)}, {up_to}"
 
@@ -87,7 +87,7 @@ class Reliability:
 
     @classmethod
     def from_dict(cls, data: Any) -> Reliability:
-        """What `to_dict` wrote; raises DataError for missing or unknown keys."""
+        """Read what `to_dict` wrote; raises DataError for missing or unknown keys."""
         since = {field.name: None for field in fields(cls) if field.default is None}  # guards of old lack them
         values = checked_fields(cls, {**since, **data} if isinstance(data, dict) else data)
         for name, value in values.items():

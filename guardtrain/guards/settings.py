@@ -146,7 +146,7 @@ class PickSettings:
 
 @dataclass
 class GuardSettings:
-    """What decides of a guard, besides its head.
+    """Settings of a guard, besides its head.
 
     Args:
         name: what it is called; null for the data and the head.
@@ -193,7 +193,7 @@ class GuardSettings:
     seed: int = 0
 
     def with_packages(self, say: Callable[[str], None]) -> Self:
-        """The same, where `onnx` is true or false; tells `say` where packages are missing that nobody asked for.
+        """Return the settings with `onnx` true or false; tells `say` where packages are missing that nobody asked for.
 
         Raises:
             GuardError: the guard is to have ONNX programs, and their packages are missing.

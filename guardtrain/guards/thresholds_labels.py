@@ -52,7 +52,7 @@ class TooFewLabels:
 
     @classmethod
     def from_dict(cls, data: Any) -> TooFewLabels:
-        """What `to_dict` wrote; raises DataError for missing or unknown keys."""
+        """Read what `to_dict` wrote; raises DataError for missing or unknown keys."""
         return cls(**checked_fields(cls, data, extra=["text"]))
 
 

@@ -124,7 +124,7 @@ def _grown(place: _Place, factor: float) -> _Place:
 
 
 def _more(rate: Rate, factor: float) -> Rate:
-    """The same share of so many times as many images."""
+    """Return the same share of so many times as many images."""
     of = math.ceil(rate.of * factor)
     count = min(of, round(rate.count * of / rate.of)) if rate.of else 0
     return Rate.measured(count, of, confidence=rate.confidence, effective=rate.effective * factor if rate.of else None)

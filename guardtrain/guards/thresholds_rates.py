@@ -114,7 +114,7 @@ class Rate:
 
     @classmethod
     def from_dict(cls, data: Any) -> Rate:
-        """What `to_dict` wrote; raises DataError for missing or unknown keys."""
+        """Read what `to_dict` wrote; raises DataError for missing or unknown keys."""
         return cls(**checked_fields(cls, data, extra=["value"]))
 
     def __str__(self) -> str:

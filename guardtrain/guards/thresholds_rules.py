@@ -16,7 +16,7 @@ METHODS = ("guaranteed", "conformal", "point")
 
 @dataclass(frozen=True)
 class Rule:
-    """What a threshold is chosen for.
+    """A rule that a threshold is chosen by.
 
     Args:
         kind: `fpr` calls at most `target` of the safe images unsafe; `recall` finds at least `target` of the unsafe
@@ -61,7 +61,7 @@ class Rule:
 
     @property
     def wanted(self) -> str:
-        """What is wanted, in words; not how firmly."""
+        """Say what is wanted; not how firmly."""
         t = f"{self.target:g}"
         words = {"fpr": f"false-positive rate ≤ {t}", "recall": f"recall ≥ {t}", "precision": f"precision ≥ {t}"}
         text = words.get(self.kind, f"least cost, a miss costing {t} false alarms")
@@ -78,7 +78,7 @@ class Rule:
 
     @classmethod
     def from_dict(cls, data: Any) -> Rule:
-        """What `to_dict` wrote; raises DataError for missing or unknown keys, ConfigError for wrong values."""
+        """Read what `to_dict` wrote; raises DataError for missing or unknown keys, ConfigError for wrong values."""
         return cls(**checked_fields(cls, data))
 
 

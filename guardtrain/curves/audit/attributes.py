@@ -52,7 +52,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class AttributeScores:
-    """What is known of n images of a part.
+    """Readings of an attribute on n images of a part.
 
     Args:
         logits, labels, groups, values: `(n,)` each; a value is anything, or None.

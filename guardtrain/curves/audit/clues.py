@@ -74,7 +74,7 @@ class Clue:
 
 @dataclass(frozen=True)
 class PartClues:
-    """What is known of some images of one part besides the images themselves.
+    """Clues to some images of one part besides the images themselves.
 
     Args:
         labels: `(N,)` 0 safe, 1 unsafe.

@@ -49,7 +49,7 @@ def clue_table(audit: Audit) -> str:
 
 
 def label_table(audit: Audit) -> str:
-    """What the readers say of the labels, part by part, and the most doubted images and pairs."""
+    """Tell what the readers say of the labels, part by part, and the most doubted images and pairs."""
     rows = [["", "images", "readers' AUROC", "contradicted", "wrong, about", "p"]]
     listed: list[str] = []
     for check in audit.checks:

@@ -27,7 +27,7 @@ _THREADS = 8
 
 @dataclass(frozen=True)
 class LookedAt:
-    """What could be had of the files of one part.
+    """Facts that could be had of the files of one part.
 
     Args:
         n, of: images drawn, of those there are.
@@ -42,7 +42,7 @@ class LookedAt:
 
 
 def look(part: Embeddings, source: Any | None, *, most: int = 2000, seed: int = 0) -> tuple[PartClues, LookedAt]:
-    """What is known of a part's images besides the images, at most about `most` of them, in whole groups.
+    """Return the facts of a part's images besides the images, at most about `most` of them, in whole groups.
 
     Args:
         part: records in any order; what is drawn depends on their ids alone.
@@ -76,7 +76,7 @@ def look(part: Embeddings, source: Any | None, *, most: int = 2000, seed: int = 
 
 
 def _reader(source: Any, records: Records, at: np.ndarray) -> tuple[Callable[[int], bytes] | None, str]:
-    """What gives the bytes of the file of record i, or why there is nothing."""
+    """Return what gives the bytes of the file of record i, or why there is nothing."""
     if hasattr(source, "encoded"):
         return lambda i: bytes(source.encoded(int(at[i]))), ""
     if not hasattr(source, "embeddings"):

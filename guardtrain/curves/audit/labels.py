@@ -56,7 +56,7 @@ class Inverted:
 
 @dataclass(frozen=True)
 class LabelCheck:
-    """What the readers say of the labels of one part.
+    """The readers' judgement of the labels of one part.
 
     Args:
         part: its name.
@@ -99,7 +99,7 @@ class LabelCheck:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the readers together say of `rows` `(n,)` of a part: their `logits` `(n,)` of being unsafe."""
+    """The readers' joint judgement of `rows` `(n,)` of a part: their `logits` `(n,)` of being unsafe."""
 
     rows: np.ndarray
     logits: np.ndarray

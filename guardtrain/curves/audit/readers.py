@@ -30,7 +30,7 @@ def out_of_fold(
     seeds: int = SEEDS,
     seed: int = 0,
 ) -> np.ndarray:
-    """What each reader says of every image, having learnt from images of other folds only.
+    """Return what each reader says of every image, having learnt from images of other folds only.
 
     The linear head is a ridge regression on targets ±1, solved for all divisions from sums of squares, its strength
     that with the smallest squared error out of fold. The other reader is the log-odds of the labels of the 20 nearest

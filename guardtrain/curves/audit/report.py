@@ -51,7 +51,7 @@ def audit_text(audit: Audit, *, width: int = WIDTH) -> str:
 
 
 def findings(audit: Audit) -> list[str]:
-    """What the figures mean for the claims one may make, a sentence or three each, the weightiest first."""
+    """Say what the figures mean for the claims one may make, a sentence or three each, the weightiest first."""
     stops, entrance = entrance_findings(audit)
     out = stops + _on_edits(audit)
     out += [text for a in _tests(audit) if (text := _on_test_edits(a))]
@@ -227,7 +227,7 @@ def _on_edits(audit: Audit) -> list[str]:
 
 
 def _on_edits_within(audit: Audit, question: Question) -> str:
-    """What one label's readout of `edited` means."""
+    """Say what one label's readout of `edited` means."""
     label, r = question.label, question.readout
     figure = f"AUROC {number_text(r.auroc)} {interval_text(r.low, r.high)}"
     figure += f", {sample}" if (sample := _sample_of(r)) else ""

@@ -36,7 +36,7 @@ class Content:
 
 
 def contents_of(rows: pd.DataFrame, settings: Sequence[str]) -> list[Content]:
-    """What the test set of every row holds.
+    """Return what the test set of every row holds.
 
     Nobody knows the settings of runs of an earlier command in a curve's folder: theirs is the set of the same name,
     data and counts, if all that are known are one.

@@ -29,7 +29,7 @@ _REPLICATES = 200  # for variances
 
 @dataclass(frozen=True)
 class Gain:
-    """What pairs gain over real data alone of the same head at one budget.
+    """The gain of pairs over real data alone, of the same head at one budget.
 
     Args:
         encoder, head, line, budget: where.

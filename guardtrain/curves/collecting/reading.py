@@ -41,7 +41,7 @@ _TRIAL_COLUMNS = ("trial", "metric", "on", "score", "half_width", "n", "seconds"
 
 @dataclass(frozen=True)
 class Collected:
-    """What was found.
+    """The runs that were found.
 
     Args:
         rows: a row a run × test set × slice: `folder`, `kind`, the columns of the results table, `holds_head` (whether

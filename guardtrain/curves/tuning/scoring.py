@@ -34,7 +34,7 @@ FEWEST = 20  # safe and unsafe validation images of a pool, below which a score 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a trial trains.
+    """The head and recipe that a trial trains.
 
     Args:
         recipe: head, loss, optimizer, selection (its folds alone), trainer.
@@ -275,7 +275,7 @@ def _within(rows: np.ndarray, pairs: np.ndarray | None) -> tuple[torch.Tensor, t
 
 
 def _validation_parts(pools: Pools, used: Sequence[Mixture], folder: Path, metric: str) -> dict[str, Embeddings]:
-    """Of each pool the images that judge: validation images of groups that no mixture of the search draws from."""
+    """Return the judging images of each pool: validation of groups that no mixture of the search draws from."""
     parts = {}
     for name, part in ValidationScores(folder, pools).parts.items():
         if metric.startswith("pair_") and name != "pairs":

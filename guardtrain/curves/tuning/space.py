@@ -51,7 +51,7 @@ class Parameter:
         return all(sofar.get(name) in values for name, values in self.when)
 
     def suggest(self, trial: Trial) -> Value:
-        """Its value in an Optuna trial."""
+        """Return the parameter's value in an Optuna trial."""
         if self.choices:
             return trial.suggest_categorical(self.name, self.choices)
         if self.integer:
@@ -61,7 +61,7 @@ class Parameter:
         return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
 
     def grid(self) -> list[Value]:
-        """Its values in a grid, ascending where it is a range.
+        """Return the parameter's values in a grid, ascending where it is a range.
 
         >>> Parameter("loss.l2", low=0.01, high=100, log=True, points=5).grid()
         [0.01, 0.1, 1.0, 10.0, 100.0]
@@ -140,7 +140,7 @@ def grid(space: Sequence[Parameter]) -> list[dict[str, Value]]:
 
 
 def _kept(value: Any) -> Value:
-    """What Optuna keeps of a choice: words as they are, for whoever reads the study."""
+    """Return what Optuna keeps of a choice: words as they are, for whoever reads the study."""
     plain = (
         value is None or isinstance(value, (bool, int, float)) or (isinstance(value, str) and value[:1] not in _TEXT)
     )

@@ -141,7 +141,7 @@ def create_app(service: GuardService) -> FastAPI:
 
 
 def described(service: GuardService) -> GuardAnswer:
-    """What `/v1/guard` tells."""
+    """Return what `/v1/guard` tells."""
     guard, settings = service.guard, service.settings
     spec, points = guard.spec, guard.points
     encoder = {

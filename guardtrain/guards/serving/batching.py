@@ -16,7 +16,7 @@ Answer = TypeVar("Answer")
 
 
 class QueueFull(Exception):
-    """As many items as may be are waiting."""
+    """The queue holds as many items as may wait."""
 
 
 class Closed(Exception):

@@ -30,7 +30,7 @@ _SURPLUS = 64  # connections over the limit that may be told so
 
 
 class Stage(Enum):
-    """What a connection is at."""
+    """The states of a connection."""
 
     IDLE = "idle"  # between two requests
     HEAD = "head"  # a request's line and headers are awaited
@@ -91,7 +91,7 @@ class Connections:
         return True
 
     def settle(self, one: LimitedProtocol, stage: Stage) -> None:
-        """It may have to make room, or no longer."""
+        """Note that the connection may have to make room, or no longer."""
         self.forget(one)
         if stage is Stage.BODY:
             self._arriving[one] = None
@@ -99,12 +99,12 @@ class Connections:
             self._unused[one] = None
 
     def lost(self, one: LimitedProtocol) -> None:
-        """It has ended."""
+        """Note that the connection has ended."""
         self.number -= 1
         self.forget(one)
 
     def forget(self, one: LimitedProtocol) -> None:
-        """It makes no room, for it is ending or has a request."""
+        """Note that the connection makes no room, for it is ending or has a request."""
         for some in (self._unused, self._arriving, self._surplus):
             some.pop(one, None)
 
@@ -178,7 +178,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._close()
 
     def _settle(self) -> None:
-        """What comes next has its time."""
+        """Give what comes next its time."""
         if self.transport.is_closing() or (stage := self._at()) is self._stage:
             return
         self._stage = stage

@@ -55,7 +55,7 @@ class NearImage(BaseModel):
 
 
 class Result(BaseModel):
-    """What the guard says of one image."""
+    """The guard's answer about one image."""
 
     id: str = Field(description="As it was given; else its number in the request, from 0.")
     probability: float | None = Field(description="Of being unsafe, 0 to 1; null where the image cannot be read.")
@@ -101,7 +101,7 @@ class PointAnswer(BaseModel):
 
 
 class Limits(BaseModel):
-    """What a request may hold."""
+    """The limits of a request."""
 
     max_images: int = Field(description="Images, or embeddings.")
     max_body_mb: float = Field(description="Millions of bytes, all together.")
@@ -112,7 +112,7 @@ class Limits(BaseModel):
 
 
 class GuardAnswer(BaseModel):
-    """What the guard is, and what it may be sent."""
+    """The guard, and what it may be sent."""
 
     model_config = ConfigDict(json_schema_extra={"title": "Guard"})
     name: str

@@ -133,7 +133,7 @@ def _too_large(most: int) -> Problem:
 
 
 async def read_asked(content_type: str, body: bytes, settings: ServeSettings) -> Asked:
-    """What is asked in a body of this type.
+    """Return what is asked in a body of this type.
 
     Raises:
         Problem: another type (415), malformed (400), or not what may be asked (422).
@@ -151,7 +151,7 @@ async def read_asked(content_type: str, body: bytes, settings: ServeSettings) ->
 
 
 def asked_in_json(body: bytes, most: int) -> Asked:
-    """What a JSON body asks; `most` images or embeddings.
+    """Return what a JSON body asks; `most` images or embeddings.
 
     Raises:
         Problem: no JSON (400), or not as `PredictRequest` has it (422). What was sent is not repeated.
@@ -187,7 +187,7 @@ def asked_in_json(body: bytes, most: int) -> Asked:
 
 
 async def asked_in_form(content_type: str, body: bytes, most: int) -> Asked:
-    """What a form asks: files called `image` (or `images`, `file`, `files`), and fields `point` and `explain`.
+    """Return what a form asks: files called `image` (or `images`, `file`, `files`), fields `point` and `explain`.
 
     Raises:
         Problem: malformed, or ending early (400); another field, too many files, none (422).

@@ -110,7 +110,7 @@ def files_left() -> int:
 
 @contextlib.contextmanager
 def seldom(names: tuple[str, ...], seconds: float = _SILENCE) -> Iterator[None]:
-    """What these loggers say again within so many seconds is only counted."""
+    """Count, and do not print, what these loggers say again within so many seconds."""
     filters = [(logging.getLogger(name), _Seldom(seconds)) for name in names]
     for logger, one in filters:
         logger.addFilter(one)

@@ -34,7 +34,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _ReadyJob:
-    """What was seen of an image, or embeddings (N, D)."""
+    """An image as it was seen, or embeddings (N, D)."""
 
     seen: Seen | None
     embeddings: np.ndarray | None
@@ -150,7 +150,7 @@ class GuardService:
         raise _told(outcome, "embeddings")
 
     async def _outcomes(self, jobs: Sequence[_Job]) -> list[_Judged | BaseException]:
-        """What became of each job."""
+        """Return what became of each job."""
         if not jobs:
             return []
         try:
@@ -225,7 +225,7 @@ class GuardService:
 
 
 def _told(error: BaseException, where: str | None) -> BaseException:
-    """What the asker can mend as a problem; a fault of ours as it is."""
+    """Turn what the asker can mend into a problem; a fault of ours stays as it is."""
     return Problem(422, without_bytes(str(error)), where) if isinstance(error, GuardtrainError) else error
 
 

@@ -121,5 +121,5 @@ class ServeSettings:
 
     @classmethod
     def of(cls, settings: object) -> ServeSettings:
-        """Those settings of a command's config that are the service's."""
+        """Return the settings of a command's config that are the service's."""
         return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
