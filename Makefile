@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install curve test pytest engines fuzz lint api house notebooks bench wheel clean
+.PHONY: help docs install curve test pytest engines fuzz lint api house notebooks bench wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ lint: install  ## ruff, mypy, who may import whom, and what nobody uses
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/vulture
+
+docs: install  ## the pages as a site, with a reference of commands and API, in outputs/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --config-file docs/mkdocs.yml
 
 api: install  ## what breaks for users of the last tag
 	@tag=$$(git describe --tags --abbrev=0 2>/dev/null) || { echo "there is no tag yet to compare with"; exit 0; }; \

@@ -45,12 +45,13 @@ def test_settings_are_read_without_what_trains_and_draws() -> None:
 
 
 def test_one_import_is_all_that_is_shown() -> None:
-    """README, card and notebooks need `import guardtrain as gt` alone, and what they take from it is there."""
+    """README, pages, card and notebooks need `import guardtrain as gt` alone, and what they take from it is there."""
     import guardtrain as gt
 
     names = set(gt.__all__)
     assert names <= set(dir(gt)) and all(getattr(gt, name).__name__ == name for name in names)
-    shown = [(ROOT / "README.md").read_text(), (ROOT / "guardtrain/guards/card.md.jinja").read_text(), _TEXT]
+    shown = [path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs" / "pages").glob("*.md"))]
+    shown += [(ROOT / "guardtrain/guards/card.md.jinja").read_text(), _TEXT]
     notebooks = [json.loads(path.read_text()) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
     shown += ["".join(cell["source"]) for notebook in notebooks for cell in notebook["cells"]]
     assert len(shown) > 20

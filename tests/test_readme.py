@@ -1,4 +1,4 @@
-"""The README's commands are run as they stand, in its order, in one empty folder."""
+"""The commands of README and pages are run as they stand, in their order, in one empty folder."""
 
 from __future__ import annotations
 
@@ -18,9 +18,15 @@ ROOT = Path(__file__).parent.parent
 VENV = Path(sys.prefix)
 MADE = shutil.which("make") is not None and (VENV / ".installed").is_file()
 CONSOLE = re.compile(r"```console\n(.*?)```", flags=re.S)
+PAGES = ROOT / "docs" / "pages"
+TEXTS = {
+    name: (PAGES / f"{name}.md" if name != "README" else ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ("README", "first", "measure", "train", "ship", "compare", "data", "extend")
+}
 COMMANDS = [
     line.removeprefix("$ ")
-    for block in CONSOLE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    for text in TEXTS.values()
+    for block in CONSOLE.findall(text)
     for line in block.splitlines()
     if line.startswith("$ ")
 ]
@@ -123,13 +129,27 @@ def test_make_commands_run(folder: Path) -> None:
 
 
 def test_the_output_shown_is_that_of_the_code(start: Start, tmp_path: Path) -> None:
-    """The README's table comes from the default grid; its first column is computed anew here."""
+    """The first curve's table comes from the default grid; its first column is computed anew here."""
     command = "guardtrain curve grid.budgets=[16,32] 'plot.panels=[{test: counterfactual, metric: auroc}]'"
     text = start(command, tmp_path).stdout
-    shown = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = shown[shown.index("AUROC on 'counterfactual'") :]
+    table = TEXTS["first"][TEXTS["first"].index("AUROC on 'counterfactual'") :]
     for label in ("real only", "pairs ¼ (replace)", "pairs ½ (replace)", "pairs only"):
         cells = [re.search(rf"{re.escape(label)} +(\S+)±", part) for part in (table, text)]
         assert all(cells), label
         values = [float(cell[1]) for cell in cells if cell]
         assert abs(values[0] - values[1]) < 0.0025, label  # another machine rounds embeddings otherwise
+
+
+def test_readme_is_short_and_says_what_the_pages_say() -> None:
+    readme = TEXTS["README"]
+    assert len(readme.splitlines()) <= 150
+    (ten,) = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
+    assert ten in (PAGES / "python.md").read_text(encoding="utf-8"), "a test runs that page's"
+    (first,) = re.findall(r"```text\n(.*?)```", readme, flags=re.S)
+    assert first in TEXTS["first"]
+
+
+def test_links_lead_to_files() -> None:
+    for page in [ROOT / "README.md", *PAGES.glob("*.md")]:
+        links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+        assert not [link for link in links if "://" not in link and not (page.parent / link).exists()], page

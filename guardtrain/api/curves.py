@@ -212,7 +212,7 @@ class Curve:
         *,
         real: bool = False,
     ) -> pd.DataFrame:
-        """Tabulate what `of` says of each line with pairs (with `real`, of real data alone, too) beside its head's real data."""
+        """Tabulate what `of` says of lines with pairs (with `real`, of real data, too) beside real data alone."""
         import pandas as pd
 
         from guardtrain.curves.efficiency import LineReplicates

@@ -66,7 +66,7 @@ class ScoredContender(Contender):
         return {name: row for row, name in enumerate(self.table["id"].to_pylist())}
 
     def asked(self, data: DataSet, say: Callable[[str], None]) -> Scores:
-        """Return its scores of the images of a data set; an image that its table lacks has no answer, which bounds figures.
+        """Return its scores of a data set's images; one that its table lacks has no answer, which bounds figures.
 
         Raises:
             DataError: its table has no image of the data set.

@@ -46,7 +46,7 @@ class EncoderSettings:
             output is always pooled.
         normalize: scale embeddings to unit norm.
         crops: 1 embeds an image as a whole; 5 takes the mean of its embedding and those of its four corners, in five
-            times the time. What that helps against, and what not: `guardtrain/benchmarks/attacks/DEFENCES.md`.
+            times the time. What that helps against, and what not: `docs/pages/defences.md`.
         crop_share: of height and width that a corner keeps, where there are corners.
         dtype: arithmetic of the forward pass. `auto` gives float32's embeddings and counts as float32 everywhere, a
             store made on any machine as good as another: many images under a large model are embedded in bfloat16

@@ -108,7 +108,7 @@ class OptimizerSettings:
         batch_size: adamw: images of its own each head sees in a step; a run with fewer images sees all of them.
         noise: adamw: standard deviation of Gaussian noise on the embeddings of a step, new in each, where the spread of
             a run's images is 1 (the root mean square of their centred coordinates); 0 adds none. Measured with 1: see
-            `guardtrain/benchmarks/attacks/DEFENCES.md`.
+            `docs/pages/defences.md`.
     """
 
     kind: str = "auto"

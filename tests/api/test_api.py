@@ -21,7 +21,7 @@ from guardtrain.curves.results import ResultsTable
 from guardtrain.errors import ConfigError, DataError, MixtureError
 from tests.commands.conftest import SMALL_DATA, SMALL_GRID
 
-PAGE = (Path(__file__).parents[2] / "docs" / "PYTHON.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "pages" / "python.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
 
 
@@ -56,7 +56,7 @@ def test_the_page_runs_as_it_stands(
     gt.SceneSource("test", n=2).image(1).save("photo.png")
     assert len(BLOCKS) == 2
     for block in BLOCKS:
-        exec(compile(block, "PYTHON.md", "exec"), {})
+        exec(compile(block, "python.md", "exec"), {})
     text = capsys.readouterr().out
     assert "AUROC on 'pairs'" in text and re.search(r"^\('(safe|unsafe)',\)$", text, re.MULTILINE)
     assert Path("curve/curve.png").stat().st_size > 10_000

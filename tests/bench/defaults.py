@@ -1,4 +1,4 @@
-"""The study behind the defaults of head and loss; its protocol and findings are in `docs/DEFAULTS.md`.
+"""The study behind the defaults of head and loss; its protocol and findings are in `docs/pages/defaults.md`.
 
 Run: python -m tests.bench.defaults [penalty|loss|heads ...]     (real data in $GUARDTRAIN_DATA; minutes to an hour)
 """

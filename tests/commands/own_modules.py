@@ -1,11 +1,11 @@
-"""Modules of users' own: the head that the README shows, in the files that it names, and a source of images."""
+"""Modules of users' own: the head that the page on them shows, in the files that it names, and a source of images."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "pages" / "extend.md"
 OWN_HEAD = ["--config-dir", "mine", "head=tiny"]
 
 SOURCE = """
@@ -30,8 +30,8 @@ class Squares:
 
 
 def write_own_head(folder: Path) -> None:
-    """Write `my_head.py` and `mine/head/tiny.yaml` as they stand in the README."""
-    shown = re.findall(r"```(?:python|yaml)\n# (\S+\.(?:py|yaml))\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    """Write `my_head.py` and `mine/head/tiny.yaml` as they stand in that page."""
+    shown = re.findall(r"```(?:python|yaml)\n# (\S+\.(?:py|yaml))\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     assert {name for name, _ in shown} == {"my_head.py", "mine/head/tiny.yaml"}
     for name, text in shown:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Other people's annotations: each line of the README's table reads what it says, and what is unclear is pasted."""
+"""Other people's annotations: each line of the table in pages/data.md reads what it says, what is unclear is pasted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-LINES = re.findall(r"^\| .* \| `(guardtrain embed .*)` \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+PAGE = (ROOT / "docs" / "pages" / "data.md").read_text(encoding="utf-8")
+LINES = re.findall(r"^\| .* \| `(guardtrain embed .*)` \|$", PAGE, re.M)
 SAID = "source: 4 labels, unsafe: {} (2), safe: {} (2)"
 
 

@@ -1,4 +1,4 @@
-"""A user's own head and source, in the folder that commands are run in: the README's, word for word."""
+"""A user's own head and source, in the folder that commands are run in: that of the page on them, word for word."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def nothing_own_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def readme(tmp_path: Path) -> Path:
-    """The files that the README shows, under their names."""
+    """The files that the page shows, under their names."""
     write_own_head(tmp_path)
     assert len((tmp_path / "my_head.py").read_text().splitlines()) < 35
     return tmp_path

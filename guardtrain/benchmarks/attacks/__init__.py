@@ -1,4 +1,4 @@
 """Attacks on guards: adversarial pixels through encoder and head, what images go through every day, robust accuracy.
 
-Which cheap defences helped, and which did not, with figures: DEFENCES.md in this folder.
+Which cheap defences helped, and which did not, with figures: docs/pages/defences.md.
 """
