@@ -44,7 +44,7 @@ _COMPUTED_OF = {"auroc": "ranked", "pair_ranking": "ranked", "pair_margin": "log
 
 _RUNS_AT_ONCE = 64
 _BLOCK_BYTES = 64 << 20  # of the weights (groups × replicates) held at once where they go into one matrix product
-_CACHE_BYTES = 1 << 19  # of the same where they are gone over again and again: a core's own cache holds that
+_CACHE_BYTES = 1 << 20  # of the same where they are gone over again and again: a core's own cache holds that
 
 PairColumns = tuple[np.ndarray, np.ndarray]
 NO_PAIRS: PairColumns = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
@@ -422,25 +422,31 @@ def _means(terms: np.ndarray, unit: np.ndarray, draws: np.ndarray, out: np.ndarr
 
 
 def _auroc(scores: np.ndarray, labels: np.ndarray, group: np.ndarray, draws: np.ndarray, out: np.ndarray) -> None:
-    """Weighted AUROC of (R, N) `scores` into (R, B) `out`, as many replicates at a time as the cache holds."""
+    """Put weighted AUROC of (R, N) `scores` into (R, B) `out`, as many replicates at a time as the cache holds."""
     safe, unsafe = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
+    most = int(draws[group].sum(axis=0, dtype=np.int64).max(initial=0)) * int(draws.max(initial=0))
+    exact = torch.float32 if most < 1 << 24 else torch.float64  # whole numbers up to there, and half the memory
     orders = np.argsort(scores[:, safe], axis=1)
-    less, up_to = (np.empty((len(scores), len(unsafe)), dtype=np.intp) for _ in range(2))
+    less, up_to = (np.empty((len(scores), len(unsafe)), dtype=np.int64) for _ in range(2))
     for run, order in enumerate(orders):
         ranked, sought = scores[run, safe[order]], scores[run, unsafe]
         less[run] = np.searchsorted(ranked, sought, "left")
         up_to[run] = np.searchsorted(ranked, sought, "right")
     tied = [np.flatnonzero(high > low) for low, high in zip(less, up_to, strict=True)]
-    width = max(16, _CACHE_BYTES // (8 * max(1, len(safe))))
+    width = max(16, _CACHE_BYTES // (exact.itemsize * max(1, len(safe))))
     for first in range(0, draws.shape[1], width):
-        block = draws[:, first : first + width].astype(np.float64)
-        of_safe, of_unsafe = block[group[safe]], block[group[unsafe]]
-        couples = of_safe.sum(axis=0) * of_unsafe.sum(axis=0)
-        below = np.zeros((len(safe) + 1, block.shape[1]))  # weight of the k lowest safe images, (K + 1, B)
+        block = torch.from_numpy(draws[:, first : first + width].astype(np.int64)).to(exact)
+        of_safe, of_unsafe = block[torch.from_numpy(group[safe])], block[torch.from_numpy(group[unsafe])]
+        couples = of_safe.sum(0, dtype=torch.float64) * of_unsafe.sum(0, dtype=torch.float64)
+        couples[couples == 0] = torch.nan
+        below = torch.zeros((len(safe) + 1, block.shape[1]), dtype=exact)  # weight of the k lowest safe images
+        drawn, passed = torch.empty_like(of_safe), torch.empty_like(of_unsafe)
         for run, order in enumerate(orders):
-            np.cumsum(of_safe[order], axis=0, out=below[1:])
-            won = np.einsum("ib,ib->b", of_unsafe, below[less[run]])
+            torch.index_select(of_safe, 0, torch.from_numpy(order), out=drawn)
+            torch.cumsum(drawn, 0, out=below[1:])
+            torch.index_select(below, 0, torch.from_numpy(less[run]), out=passed)
+            won = passed.mul_(of_unsafe).sum(0, dtype=torch.float64)
             if len(equal := tied[run]):
-                more = below[up_to[run, equal]] - below[less[run, equal]]
-                won += np.einsum("ib,ib->b", of_unsafe[equal], more) / 2
-            out[run, first : first + width] = won / np.where(couples > 0, couples, np.nan)
+                more = below[torch.from_numpy(up_to[run, equal])] - below[torch.from_numpy(less[run, equal])]
+                won += more.mul_(of_unsafe[torch.from_numpy(equal)]).sum(0, dtype=torch.float64) / 2
+            out[run, first : first + width] = (won / couples).numpy()
