@@ -100,6 +100,7 @@ def test_a_package_that_cannot_be_had_in_part_is_imported_as_ever(heavy: Callabl
     import_in_part("no_such_package", {}, {})
 
 
+@pytest.mark.apart
 def test_lightning_comes_without_what_training_does_not_need() -> None:
     code = (
         "import sys; from guardtrain.imports import import_quickly; import_quickly('lightning'); "

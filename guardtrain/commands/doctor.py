@@ -18,6 +18,7 @@ from guardtrain.installing import install_line
 EXTRAS = {
     "onnx": "head.onnx and guard.onnx in exported guards",
     "serve": "guardtrain serve",
+    "docs": "the documentation as a site (`make docs`)",
     "heic": "HEIC photographs, as phones take them",
     "hf": "data sets of the Hugging Face hub (source=hugging_face)",
     "ray": "engine=ray, hydra/launcher=ray_local and ray_cluster",

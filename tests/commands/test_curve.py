@@ -46,6 +46,7 @@ def _rows(out: str | Path) -> pd.DataFrame:
     return frame.drop(columns="seconds").sort_values(["run", "test", "slice_kind", "slice"]).reset_index(drop=True)
 
 
+@pytest.mark.apart
 def test_the_two_commands_that_add_the_loss_add_it(run) -> None:
     """What the hint says is pasted, as a reader would."""
     *_, loss = run(*PLAIN, "head=linear").partition("  Not measured: the loss. These two commands add it:\n")

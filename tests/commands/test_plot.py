@@ -19,7 +19,7 @@ from guardtrain.files import DRAWN_FILE
 from guardtrain.sources.walk import Walk
 from tests.curves.scored_curve import scored_curve
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.apart
 Run = Callable[..., str]
 
 

@@ -359,6 +359,7 @@ def test_a_sample_without_a_duplicate_is_no_proof_that_there_is_none() -> None:
     assert "not all were compared: raise max_compared" in said
 
 
+@pytest.mark.apart
 def test_neither_order_nor_repetition_changes_an_audit() -> None:
     pools = _pools(trace=1.0)
     first = audit_pools(pools, FAST)

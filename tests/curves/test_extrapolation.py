@@ -81,6 +81,7 @@ def test_columns_are_fitted_apart_and_undefined_ones_not_at_all() -> None:
     assert fit_power_law(N, law(N, -0.2, 1.5, 0.2)[:, None]).plateau[0] == 0
 
 
+@pytest.mark.apart
 def test_intervals_cover() -> None:
     """With ten seeds 95 to 96 % over 300 repetitions of four power laws; here fewer, of one on the boundary too."""
     rng = np.random.default_rng(1)

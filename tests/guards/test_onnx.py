@@ -329,6 +329,7 @@ def test_isotonic_with_a_step_between_two_images_that_are_hardly_apart(
     assert "at a step of the calibration,\nwhere" in (guard.path / "README.md").read_text()
 
 
+@pytest.mark.apart
 def test_a_vision_transformer_with_categories(tiny_clip: Path, tmp_path: Path) -> None:
     """Attention, class token and positions at any batch, against open_clip's own model."""
     encoder = load_encoder(EncoderSettings(checkpoint=str(tiny_clip), device="cpu"))
@@ -356,6 +357,7 @@ def test_a_vision_transformer_with_categories(tiny_clip: Path, tmp_path: Path) -
         np.testing.assert_allclose(named, shares, atol=1e-4)
 
 
+@pytest.mark.apart
 def test_an_encoder_that_looks_at_the_corners_too(tiny_clip: Path, tmp_path: Path) -> None:
     encoder = load_encoder(EncoderSettings(checkpoint=str(tiny_clip), crops=5, device="cpu"))
     g = np.random.default_rng(0)

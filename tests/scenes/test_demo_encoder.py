@@ -73,6 +73,7 @@ def test_it_tells_halves_of_a_pair_apart_by_words(encoder: tuple[Any, Any, Any])
     assert (difference > 0).float().mean() > 0.75
 
 
+@pytest.mark.apart
 def test_training_twice_gives_the_same_bits(tmp_path: Path) -> None:
     settings = EncoderTraining(images=96, batch=32, held_out=32, threads=torch.get_num_threads())
     (first, figures), (second, _) = train(settings), train(settings)
