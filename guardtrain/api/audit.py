@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from guardtrain.errors import ConfigError
+from guardtrain.api.settings import checked
 
 if TYPE_CHECKING:
     from guardtrain.curves.audit.measure import Audit
@@ -28,7 +28,4 @@ def run_audit(pools: Pools, **settings: Any) -> Audit:
     from guardtrain.curves.audit.measure import audit_pools
     from guardtrain.curves.audit.settings import AuditSettings
 
-    known = AuditSettings.__dataclass_fields__
-    if strange := [name for name in settings if name not in known]:
-        raise ConfigError(f"run_audit has no setting '{strange[0]}'; it knows: {', '.join(known)}.")
-    return audit_pools(pools, AuditSettings(**settings), log.info)
+    return audit_pools(pools, checked(AuditSettings, settings, "run_audit"), log.info)

@@ -14,9 +14,9 @@ import numpy as np
 
 from guardtrain.api.fitting import given_of_grid, grid_check, grid_for
 from guardtrain.api.recipe import recipe_settings
-from guardtrain.api.settings import given
+from guardtrain.api.settings import checked, given
 from guardtrain.api.training import TrainedHead, trained, trainings
-from guardtrain.errors import ConfigError, DataError
+from guardtrain.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from guardtrain.curves.bootstrap import PointReplicates
     from guardtrain.curves.display import CurveDisplay
     from guardtrain.curves.efficiency import Estimate, LineReplicates
+    from guardtrain.curves.resampled import Resampled
     from guardtrain.guards.settings import PickSettings
     from guardtrain.training.pools import Pools
 
@@ -50,7 +51,6 @@ class Curve:
     keys: frozenset[str] = field(repr=False)
     pools: Pools = field(repr=False)
     heads: Sequence[CurveTraining] = field(repr=False)
-    _boots: dict[tuple[str, str, int], PointReplicates] = field(default_factory=dict, repr=False)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -61,21 +61,23 @@ class Curve:
         table = ResultsTable(self.folder / RESULTS_FILE).read()
         return table[table["run"].isin(self.keys)].reset_index(drop=True)
 
-    def bootstrap(self, test: str | None = None, metric: str = "auroc", replicates: int = 1000) -> PointReplicates:
+    @cached_property
+    def _resampled(self) -> Resampled:
+        from guardtrain.curves.folder import SCORES_FOLDER
+        from guardtrain.curves.resampled import Resampled
+
+        return Resampled(self.frame, self.folder / SCORES_FOLDER)
+
+    def bootstrap(self, test: str | None = None, metric: str = "auroc") -> PointReplicates:
         """Every point with its interval over seeds and test groups, made once.
 
         Args:
             test: a test set; None for the first that has pairs, else the first.
             metric: of `guardtrain.curves.bootstrap.BOOTSTRAP_METRICS`.
-            replicates: draws.
         """
-        from guardtrain.curves.bootstrap import bootstrap_points
-        from guardtrain.curves.folder import SCORES_FOLDER
+        from guardtrain.curves.statistics import telling_panel, whole_slices
 
-        asked = (test or self._test, metric, replicates)
-        if asked not in self._boots:
-            self._boots[asked] = bootstrap_points(self.frame, self.folder / SCORES_FOLDER, *asked)
-        return self._boots[asked]
+        return self._resampled.boot(test or telling_panel(whole_slices(self.frame))[0], metric)
 
     def summary(self, panels: Sequence[tuple[str, str]] | None = None) -> str:
         """The tables that `guardtrain curve` prints.
@@ -148,10 +150,7 @@ class Curve:
         """
         from guardtrain.guards.settings import PickSettings
 
-        if strange := [name for name in pick if name not in PickSettings.__dataclass_fields__]:
-            known = ", ".join(PickSettings.__dataclass_fields__)
-            raise ConfigError(f"best has no setting '{strange[0]}'; it knows: {known}.")
-        return self.picked(PickSettings(metric=metric, **pick), log.info)
+        return self.picked(checked(PickSettings, {"metric": metric, **pick}, "best"), log.info)
 
     def picked(self, pick: PickSettings, say: Callable[[str], None]) -> TrainedHead:
         """The run that `pick` chooses, trained again; see `best`.
@@ -188,21 +187,11 @@ class Curve:
         notes = picked.notes + _differences(rows, head.rows, picked.metric or "auroc")
         return replace(head, rows=rows, notes=notes, picked=picked.about)
 
-    @property
-    def _test(self) -> str:
-        whole = self.frame[self.frame["slice_kind"] == "all"]
-        paired = whole.loc[whole["pair_both_right"].notna(), "test"]
-        return str((paired if len(paired) else whole["test"]).iloc[0])
-
     def _shown(self, panels: Sequence[tuple[str, str]] | None) -> dict[tuple[str, str], PointReplicates]:
-        """The bootstraps of panels that have intervals."""
-        from guardtrain.curves.bootstrap import BOOTSTRAP_METRICS
-        from guardtrain.curves.statistics import default_panels
+        """Return the bootstraps of panels, of the telling ones where there are None."""
+        from guardtrain.curves.statistics import default_panels, whole_slices
 
-        if self.frame["seed"].nunique() < 2:
-            return {}
-        shown = panels or default_panels(self.frame)
-        return {(t, m): self.bootstrap(t, m, 200) for t, m in shown if m in BOOTSTRAP_METRICS}
+        return self._resampled.shown(panels or default_panels(whole_slices(self.frame)))
 
     def _told(
         self,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from guardtrain.api.settings import chosen, curve_settings, names_of
+from guardtrain.api.settings import checked, chosen, curve_settings, names_of
 from guardtrain.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def read_records(path: str | Path, **settings: Any) -> Records:
             `labels` (such as `{"porn": 1, "neutral": 0}`), `where`, `split` and others.
 
     Raises:
+        ConfigError: a setting that it does not have.
         DataError: with the file, column, values or images at fault.
 
     >>> # gt.read_records("pairs.csv", columns={"image": "file", "pair_id": "pair"})
@@ -42,7 +43,7 @@ def read_records(path: str | Path, **settings: Any) -> Records:
 
     if not Path(path).is_file() and "://" not in str(path):
         raise DataError(f"There is no table {path}.")
-    return ManifestSource(str(path), **settings).records()
+    return checked(ManifestSource, {"path": str(path), **settings}, "read_records").records()
 
 
 def list_encoders(pattern: str = "*") -> list[str]:

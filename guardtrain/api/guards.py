@@ -7,9 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guardtrain.api.settings import checked
 from guardtrain.config import PRECOMPUTED
 from guardtrain.encoders.spec import EncoderSpec
-from guardtrain.errors import ConfigError
 from guardtrain.guards.settings import GuardSettings, PointSettings
 
 if TYPE_CHECKING:
@@ -47,10 +47,7 @@ def export_guard(
         DataError: no images left to calibrate on.
         GuardError: something else lies at `out`, or a program does not agree with the guard.
     """
-    if strange := [name for name in settings if name not in GuardSettings.__dataclass_fields__]:
-        known = ", ".join(GuardSettings.__dataclass_fields__)
-        raise ConfigError(f"export_guard has no setting '{strange[0]}'; it knows: {known}.")
-    wanted = GuardSettings(**settings)
+    wanted = checked(GuardSettings, settings, "export_guard")
     if points is not None:
         wanted = replace(wanted, points={name: PointSettings(**asdict(rule)) for name, rule in points.items()})
     return write_guard(trained, Path(out), wanted.with_packages(lambda _: None)).guard

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from guardtrain.config_checks import build, typed
 from guardtrain.errors import ConfigError, did_you_mean
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from guardtrain.config import CurveConfig
 
 HEADS = "guardtrain.heads"
+T = TypeVar("T")
 
 
 def curve_settings(overrides: Iterable[str] = ()) -> CurveConfig:
@@ -63,6 +64,23 @@ def chosen(group: str, name: str, settings: Mapping[str, Any]) -> list[str]:
     if name not in (known := names_of(group)):
         raise ConfigError(f"There is no {group} '{name}'.{did_you_mean(name, known)} There are: {', '.join(known)}.")
     return [f"{group}={name}", *(f"++{group}.{key}={setting_text(value)}" for key, value in settings.items())]
+
+
+def checked(kind: type[T], settings: Mapping[str, Any], what: str) -> T:
+    """Return settings from keyword arguments.
+
+    Args:
+        kind: the settings' dataclass.
+        settings: name -> value; what is not given has its default.
+        what: the function that was called.
+
+    Raises:
+        ConfigError: a name that there is none of.
+    """
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    if strange := [name for name in settings if name not in known]:
+        raise ConfigError(f"{what} has no setting '{strange[0]}'; it knows: {', '.join(known)}.")
+    return kind(**settings)
 
 
 def head_node(head: Any) -> dict[str, Any]:

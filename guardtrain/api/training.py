@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from guardtrain.curves.engine import Run
-    from guardtrain.curves.results import ResultRow
     from guardtrain.guards.parts import TrainedRun
     from guardtrain.heads import HeadBank
     from guardtrain.training.fitted import FittedBank
@@ -160,19 +159,14 @@ def train_head(
 
 def trained(pools: Pools, run: Run, about: Training, *, folder: Path | None = None) -> TrainedHead:
     """Train one run; checkpoints go to `folder` where there is one, so that it can be gone on with."""
+    import pandas as pd
+
     from guardtrain.curves.engine import train_run
 
     made, recipe = about
     with tempfile.TemporaryDirectory() as aside:
         fitted, rows = train_run(pools, recipe, run, memory_gb=made.memory_gb, checkpoints=folder or Path(aside))
-    return of_fitted(pools, run, about, fitted, rows)
-
-
-def of_fitted(pools: Pools, run: Run, about: Training, fitted: FittedBank, rows: Sequence[ResultRow]) -> TrainedHead:
-    """The trained head of a bank of one."""
-    import pandas as pd
-
-    return TrainedHead(pools, run, fitted.bank, pd.DataFrame([asdict(row) for row in rows]), about, used(fitted, about))
+    return TrainedHead(pools, run, fitted.bank, pd.DataFrame(rows), about, used(fitted, about))
 
 
 def used(fitted: FittedBank, about: Training) -> dict[str, float]:

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from guardtrain.curves.decomposition import Decomposition
     from guardtrain.curves.display_base import Display
     from guardtrain.curves.report import KeptConfig
+    from guardtrain.curves.resampled import Resampled
     from guardtrain.curves.tables import Table
 
 log = logging.getLogger(__name__)
 
 NEED_SCORES = ("multiplier", "reliability", "roc")
-_REPLICATES_SHOWN = 200  # for variances
 _KINDS = {".md": "tables", ".tex": "tables", ".html": "report"}
 
 
@@ -63,7 +63,7 @@ def draw(
     output = _Output(frame, plot, results)
     output.check()
     test = efficiency_test(frame, output.scores) if panels is None else None
-    told = test in output.scored()
+    told = test in output.resampled.tests
     text = efficiency_text(frame, output.scores, boots=partial(output.boot, str(test)), outlook=outlook) if told else ""
     if text and (first := output.headline()):
         print(f"{first}\n")
@@ -108,9 +108,7 @@ class _Output:
     results: Path
     notes: list[str] = field(default_factory=list)
     _left_out: dict[str, list[str]] = field(default_factory=dict)  # reason -> what
-    _scored: list[str] | None = None
-    _boots: dict[tuple[str, str], PointReplicates] = field(default_factory=dict)
-    _shown: dict[tuple[str, str], PointReplicates] = field(default_factory=dict)
+    _full: dict[tuple[str, str], PointReplicates] = field(default_factory=dict)
 
     @property
     def scores(self) -> Path:
@@ -118,44 +116,28 @@ class _Output:
 
         return self.results / SCORES_FOLDER
 
-    def scored(self) -> list[str]:
-        """Test sets with the scores of every run."""
-        from guardtrain.curves.scores import ScoresFolder
-        from guardtrain.curves.statistics import whole_slices
+    @cached_property
+    def resampled(self) -> Resampled:
+        """The curve's bootstraps."""
+        from guardtrain.curves.resampled import Resampled
 
-        if self._scored is None:
-            self._scored = []
-            kept, whole = ScoresFolder(self.scores), whole_slices(self.frame)
-            known = set(kept.tests())
-            for test in (str(name) for name in dict.fromkeys(whole["test"])):
-                if test in known and set(whole.loc[whole["test"] == test, "run"]) <= set(kept.read(test)[0].tolist()):
-                    self._scored.append(test)
-        return self._scored
+        return Resampled(self.frame, self.scores)
 
     def boot(self, test: str, metric: str) -> PointReplicates:
-        from guardtrain.curves.bootstrap import bootstrap_points
-        from guardtrain.curves.efficiency_summary import REPLICATES
-
-        if (test, metric) not in self._boots:
-            self._boots[test, metric] = bootstrap_points(self.frame, self.scores, test, metric, REPLICATES)
-        return self._boots[test, metric]
+        """Return the bootstrap for quantiles; `headline` is of the last that was asked for first."""
+        return self._full.setdefault((test, metric), self.resampled.boot(test, metric))
 
     def shown_boots(self) -> dict[tuple[str, str], PointReplicates]:
-        """Bootstraps of the panels shown, of those that have scores: for intervals that cover the test images, too.
+        """Return bootstraps of the panels shown, of those that have scores: for intervals that cover test images, too.
 
-        A variance needs fewer replicates than a quantile of multipliers; where there are those, they serve.
+        Where there are those with more replicates, they serve.
         """
-        from guardtrain.curves.bootstrap import BOOTSTRAP_METRICS, bootstrap_points
         from guardtrain.curves.statistics import default_panels, whole_slices
 
-        whole = whole_slices(self.frame)
-        if whole["seed"].nunique() < 2:
+        if not self.resampled.several_seeds:
             return {}
-        for test, metric in _panels(self.plot) or default_panels(whole):
-            known = (test, metric) in self._boots or (test, metric) in self._shown
-            if metric in BOOTSTRAP_METRICS and test in self.scored() and not known:
-                self._shown[test, metric] = bootstrap_points(self.frame, self.scores, test, metric, _REPLICATES_SHOWN)
-        return self._shown | self._boots
+        panels = _panels(self.plot) or default_panels(whole_slices(self.frame))
+        return self.resampled.shown([panel for panel in panels if panel not in self._full]) | self._full
 
     def check(self) -> None:
         """Refuse what the results cannot have, before anything is printed or written."""
@@ -241,7 +223,7 @@ class _Output:
             compared,
             resampled=bool(boots),
             seeds_alone=[
-                f"'{test}'" for test in dict.fromkeys(test for test, _ in chosen) if test not in self.scored()
+                f"'{test}'" for test in dict.fromkeys(test for test, _ in chosen) if test not in self.resampled.tests
             ],
             config=self.kept,
             title=self.plot.title,
@@ -273,7 +255,7 @@ class _Output:
         """The first lines: images that a target takes, and what a pair is worth, by the metric the multiplier has."""
         from guardtrain.curves.headline import headline
 
-        made = [headline(boot) for boot in list(self._boots.values())[-1:]]
+        made = [headline(boot) for boot in list(self._full.values())[-1:]]
         return "\n".join(one.text() for one in made if one is not None)
 
     @cached_property
@@ -359,7 +341,7 @@ class _Output:
         self._check_scores("that")
         check_multiplier(self.frame)  # before a bootstrap is made for nothing
         panels = multiplier_panels(self.frame, _panels(self.plot))
-        if kept := [(test, metric) for test, metric in panels if test in self.scored()]:
+        if kept := [(test, metric) for test, metric in panels if test in self.resampled.tests]:
             return [self.boot(test, metric) for test, metric in kept]
         raise DataError(f"There are no test scores on '{panels[0][0]}' of all runs, which the data multiplier needs.")
 
@@ -382,7 +364,7 @@ class _Output:
         from guardtrain.curves.display_points import ReliabilityDisplay, RocDisplay
 
         kind = ReliabilityDisplay if name == "reliability" else RocDisplay
-        tests = list(dict.fromkeys(panel.test for panel in self.plot.panels)) or self.scored() or None
+        tests = list(dict.fromkeys(panel.test for panel in self.plot.panels)) or self.resampled.tests or None
         return kind.from_results(
             self.frame, self.scores, self.plot.point, tests, title=self.plot.title, width=self.plot.width
         )
@@ -404,7 +386,7 @@ class _Output:
         from guardtrain.curves.statistics import whole_slices
 
         every = dict.fromkeys(str(test) for test in whole_slices(self.frame)["test"])
-        if self.scored() and (without := [f"'{test}'" for test in every if test not in self.scored()]):
+        if self.resampled.tests and (without := [f"'{test}'" for test in every if test not in self.resampled.tests]):
             self._leave_out(
                 f"what needs test scores on {', '.join(without)}", "The scores folder does not have those of every run."
             )

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from guardtrain.words import text_table
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from guardtrain.benchmarks.slices import Judged
     from guardtrain.embeddings import Embeddings
-    from guardtrain.heads.artifact import TrainedHead
+    from guardtrain.heads.artifact import KeptHead
     from guardtrain.training.pools import Pools
 
 PROBE, TUNED = "linear probe", "tuned"
@@ -19,7 +21,7 @@ SHOWN = ("auroc", "f1", "pair_both_right")
 _ROWS = 16_384
 
 
-def comparison(frozen: Pools, tuned: Pools, probe: TrainedHead, head: TrainedHead) -> pd.DataFrame:
+def comparison(frozen: Pools, tuned: Pools, probe: KeptHead, head: KeptHead) -> pd.DataFrame:
     """Every metric of both heads on every test set, and the difference, as `guardtrain benchmark` has them.
 
     Intervals of differences are those of 1,000 bootstrap draws of groups, the same images for both heads: they are for
@@ -41,7 +43,7 @@ def comparison(frozen: Pools, tuned: Pools, probe: TrainedHead, head: TrainedHea
     return pd.concat(frames, ignore_index=True)
 
 
-def _judged(test: str, frozen: Embeddings, tuned: Embeddings, probe: TrainedHead, head: TrainedHead) -> Judged:
+def _judged(test: str, frozen: Embeddings, tuned: Embeddings, probe: KeptHead, head: KeptHead) -> Judged:
     """Both heads' judgements of the images that both encoders could read, unsafe from a probability of a half on."""
     from guardtrain.benchmarks.slices import Judged
 
@@ -53,7 +55,7 @@ def _judged(test: str, frozen: Embeddings, tuned: Embeddings, probe: TrainedHead
     return Judged(test, (PROBE, TUNED), frozen.records.take(rows), probabilities, probabilities >= 0.5)
 
 
-def _probabilities(head: TrainedHead, part: Embeddings, rows: np.ndarray) -> np.ndarray:
+def _probabilities(head: KeptHead, part: Embeddings, rows: np.ndarray) -> np.ndarray:
     import torch
 
     blocks = [np.asarray(part.matrix[rows[i : i + _ROWS]], np.float32) for i in range(0, len(rows), _ROWS)]
@@ -83,12 +85,9 @@ def comparison_text(frame: pd.DataFrame) -> str:
             better = is_better(change)
             word = "no difference shown" if better is None else "better" if better else "worse"
             lines.append((test, METRICS[metric], *both, str(value_cell(change, sign=True)), word))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    laid = ["  " + "  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    rule = "  " + "─" * (sum(widths) + 2 * len(widths) - 2)
     about = (
         "  Brackets: 95 % intervals for other test images (bootstrap of groups, the same for both). For other\n"
         "  training images: -m mixture.seed=0,1,2"
     )
     title = "The tuned encoder against the frozen one's linear probe, on the same images"
-    return "\n".join([title, laid[0], rule, *laid[1:], about])
+    return "\n".join([title, *text_table(lines, left=range(len(lines[0]))), about])

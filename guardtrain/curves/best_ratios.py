@@ -29,6 +29,7 @@ from guardtrain.curves.statistics import (
     whole_slices,
 )
 from guardtrain.errors import DataError
+from guardtrain.words import text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -274,15 +275,7 @@ def _rows(one: RatioMap) -> list[str]:
         least = "–" if np.isnan(one.least[k]) else f"≥ {number_text(one.least[k])}"
         row = f"{n:,}", share_text(one.ratios[one.best[k]]), told, gained, ratios_text(one, k), least
         cells.append(row)
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = [
-        "  "
-        + "  ".join(
-            cell.ljust(w) if i == 4 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]
-    return [lines[0], "  " + "─" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]]
+    return text_table(cells, left=[4])
 
 
 def ratios_text(one: RatioMap, k: int) -> str:

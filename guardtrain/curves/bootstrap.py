@@ -424,8 +424,8 @@ def _means(terms: np.ndarray, unit: np.ndarray, draws: np.ndarray, out: np.ndarr
 def _auroc(scores: np.ndarray, labels: np.ndarray, group: np.ndarray, draws: np.ndarray, out: np.ndarray) -> None:
     """Put weighted AUROC of (R, N) `scores` into (R, B) `out`, as many replicates at a time as the cache holds."""
     safe, unsafe = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
-    most = int(draws[group].sum(axis=0, dtype=np.int64).max(initial=0)) * int(draws.max(initial=0))
-    exact = torch.float32 if most < 1 << 24 else torch.float64  # whole numbers up to there, and half the memory
+    most = len(group) * int(draws.max(initial=0)) ** 2  # that a product of two weights can be
+    exact = np.float32 if most < 1 << 24 else np.float64  # whole numbers up to there, in half the memory
     orders = np.argsort(scores[:, safe], axis=1)
     less, up_to = (np.empty((len(scores), len(unsafe)), dtype=np.int64) for _ in range(2))
     for run, order in enumerate(orders):
@@ -433,13 +433,13 @@ def _auroc(scores: np.ndarray, labels: np.ndarray, group: np.ndarray, draws: np.
         less[run] = np.searchsorted(ranked, sought, "left")
         up_to[run] = np.searchsorted(ranked, sought, "right")
     tied = [np.flatnonzero(high > low) for low, high in zip(less, up_to, strict=True)]
-    width = max(16, _CACHE_BYTES // (exact.itemsize * max(1, len(safe))))
+    width = max(16, _CACHE_BYTES // (np.dtype(exact).itemsize * max(1, len(safe))))
     for first in range(0, draws.shape[1], width):
-        block = torch.from_numpy(draws[:, first : first + width].astype(np.int64)).to(exact)
+        block = torch.from_numpy(draws[:, first : first + width].astype(exact))
         of_safe, of_unsafe = block[torch.from_numpy(group[safe])], block[torch.from_numpy(group[unsafe])]
         couples = of_safe.sum(0, dtype=torch.float64) * of_unsafe.sum(0, dtype=torch.float64)
         couples[couples == 0] = torch.nan
-        below = torch.zeros((len(safe) + 1, block.shape[1]), dtype=exact)  # weight of the k lowest safe images
+        below = torch.zeros((len(safe) + 1, block.shape[1]), dtype=block.dtype)  # weight of the k lowest safe images
         drawn, passed = torch.empty_like(of_safe), torch.empty_like(of_unsafe)
         for run, order in enumerate(orders):
             torch.index_select(of_safe, 0, torch.from_numpy(order), out=drawn)

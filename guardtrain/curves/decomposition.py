@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from guardtrain.curves.bootstrap import PointReplicates
+from guardtrain.curves.bootstrap import PointReplicates, bootstrap_points, seed_replicates
 from guardtrain.curves.comparisons import LEAST, signed
 from guardtrain.curves.families import Family, family
 from guardtrain.curves.results import METRICS
@@ -280,8 +280,6 @@ def needless_controls(boot: PointReplicates, kept: KeptConfig | None) -> dict[st
 
 def replicates_like(like: PointReplicates, rows: pd.DataFrame, scores: Path) -> PointReplicates | None:
     """The bootstrap of other runs on the test images and seeds of `like`; None where they have no scores."""
-    from guardtrain.curves.bootstrap import bootstrap_points, seed_replicates
-
     replicates = like.by_seed.shape[2] - 1
     if rows.empty:
         return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from guardtrain.curves.bootstrap import PointReplicates, bootstrap_points
 from guardtrain.curves.efficiency import Estimate, LineReplicates, area_difference, data_multiplier, rises
 from guardtrain.curves.outlook import HEADING, outlook_lines
+from guardtrain.curves.resampled import REPLICATES
 from guardtrain.curves.results import CONTROL_NAMES, METRICS
 from guardtrain.curves.scores import ScoresFolder
 from guardtrain.curves.statistics import Line, lines_of, number_text, whole_slices
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METRICS_TOLD = ("auroc", "pair_both_right", "accuracy")  # the first by which more real images make a head better
-REPLICATES = 1000
 _SHOWN = 2  # budgets; from the middle of a curve, where both lines still move
 _LEAST_BUDGETS = 3
 

@@ -228,23 +228,21 @@ def extrapolate(
     if n is not None:
         if n > REACH * last:
             return replace(made, refused=f"{n:,.0f} images are more than {REACH:g} times the largest measured")
-        reached = estimate_of(_metric(line, law, n, floor), line.confidence)
-        if not reached.low <= reached.value <= reached.high:
-            return replace(made, refused=_OUTSIDE)
-        return replace(made, estimate=reached)
-    wanted = (1 - made.target) if line.increasing else made.target - floor
-    if wanted <= 0:
-        return replace(made, refused=f"no number of images reaches {made.target:g}")
-    images = law.images(wanted)
-    images = np.where(images > REACH * last, np.inf, images)
-    images[1:] = np.where(images[1:] < last, -np.inf, images[1:])
-    if not images[0] >= last:  # the fit runs above the last points: not a number that was measured, nor beyond
-        images[0] = -np.inf
-    estimate = estimate_of(images, line.confidence, last, REACH * last)
+        estimate = estimate_of(_metric(line, law, n, floor), line.confidence)
+    else:
+        wanted = (1 - made.target) if line.increasing else made.target - floor
+        if wanted <= 0:
+            return replace(made, refused=f"no number of images reaches {made.target:g}")
+        images = law.images(wanted)
+        images = np.where(images > REACH * last, np.inf, images)
+        images[1:] = np.where(images[1:] < last, -np.inf, images[1:])
+        if not images[0] >= last:  # the fit runs above the last points: not a number that was measured, nor beyond
+            images[0] = -np.inf
+        estimate = estimate_of(images, line.confidence, last, REACH * last)
+        if sign * (best - made.target) <= 0:
+            made = replace(made, warnings=(*made.warnings, f"the fit levels off at {best:.3f}, short of the target"))
     if not estimate.low <= estimate.value <= estimate.high:
         return replace(made, refused=_OUTSIDE)
-    if sign * (best - made.target) <= 0:
-        made = replace(made, warnings=(*made.warnings, f"the fit levels off at {best:.3f}, short of the target"))
     return replace(made, estimate=estimate)
 
 

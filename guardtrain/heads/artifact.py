@@ -21,8 +21,8 @@ WEIGHTS, DESCRIPTION = "head.safetensors", "head.json"
 
 
 @dataclass(frozen=True)
-class TrainedHead:
-    """One trained head.
+class KeptHead:
+    """One trained head, as it was kept in files.
 
     Args:
         bank: a bank of one.
@@ -94,7 +94,7 @@ def kept_run(folder: Path) -> str | None:
     return None if run is None else str(run)
 
 
-def load_head(folder: Path, definition: Any) -> TrainedHead:
+def load_head(folder: Path, definition: Any) -> KeptHead:
     """Read what `save_head` wrote.
 
     Args:
@@ -113,4 +113,4 @@ def load_head(folder: Path, definition: Any) -> TrainedHead:
         raise DataError(f"{folder / WEIGHTS} does not fit its description: {str(error).splitlines()[0]}") from error
     spec = EncoderSpec.from_json(json.dumps(description["encoder"]))
     about = {key: value for key, value in description.items() if key not in ("format", "head", "dim", "encoder")}
-    return TrainedHead(bank.eval(), spec, about)
+    return KeptHead(bank.eval(), spec, about)

@@ -186,6 +186,11 @@ def test_a_head_of_ones_own(pools: gt.Pools) -> None:
         (lambda pools: gt.run_curve(pools, 7, out="x"), ConfigError, "A head is a name of"),
         (lambda pools: gt.run_curve(pools, "mlp_linear_knn", out="x"), ConfigError, "Give them as a list"),
         (lambda pools: gt.run_curve(pools, loss="bc", out="x"), ConfigError, "bc"),
+        (
+            lambda pools: gt.read_records(__file__, colums={}),
+            ConfigError,
+            "no setting 'colums'; it knows: path,",
+        ),
         (lambda pools: gt.read_records("nowhere.csv"), DataError, "no table nowhere.csv"),
         (lambda pools: gt.from_arrays(np.ones((3, 2)), [0, 1]), DataError, r"\(3, 2\)"),
         (lambda pools: gt.make_pools(pools.real, pools.pairs, test={}), DataError, "at least one test set"),

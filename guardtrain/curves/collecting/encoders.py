@@ -14,9 +14,11 @@ from guardtrain.curves.collecting.reading import CURVE
 from guardtrain.curves.comparisons import LEAST, sides_of, signed
 from guardtrain.curves.families import family
 from guardtrain.curves.folder import SCORES_FOLDER
+from guardtrain.curves.resampled import FOR_VARIANCES
 from guardtrain.curves.results import LOWER_IS_BETTER, METRICS, NO_CONTROLS, RESULTS_SCHEMA
 from guardtrain.curves.statistics import NO_INTERVAL, Line, number_text
 from guardtrain.errors import DataError
+from guardtrain.words import text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from guardtrain.curves.bootstrap import PointReplicates
 
 NAME = "encoder.name"
-_REPLICATES = 200  # for variances
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _boots(parts: dict[str, pd.DataFrame], test: str, metric: str) -> tuple[dict
     }
     if metric in BOOTSTRAP_METRICS and all(len(own) == 1 and own[0].is_dir() for own in folders.values()):
         try:
-            made = {n: bootstrap_points(part, folders[n][0], test, metric, _REPLICATES) for n, part in parts.items()}
+            made = {n: bootstrap_points(part, folders[n][0], test, metric, FOR_VARIANCES) for n, part in parts.items()}
         except DataError:  # some runs have no scores; what is wrong with the runs themselves is told below
             made = {}
         if len({boot.by_seed.shape[1:] for boot in made.values()}) == 1:
@@ -177,10 +178,7 @@ def gains_text(found: EncoderGains) -> str:
             gain = signed(mean) + ("" if np.isnan(half) else f" [{signed(mean - half)}, {signed(mean + half)}]")
             named = f"{one.head}, {one.line.label()}" if several else one.head
             rows.append((str(place), one.encoder, named, _mean(one.real), _mean(one.pairs), gain))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-        lines = ["  " + "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-        lines.insert(1, "  " + "─" * (sum(widths) + 2 * len(widths) - 2))
-        out += [f"  n = {n:,}", *lines]
+        out += [f"  n = {n:,}", *text_table(rows)]
     if np.isfinite([one.change[1] for one in found.gains]).any():
         over = "seeds and test images" if found.images else "seeds"
         out.append(f"  Brackets: 95 % intervals over {over} that hold for all gains and their differences at once.")

@@ -20,7 +20,7 @@ from guardtrain.errors import ConfigError
 from guardtrain.grammar import setting
 from guardtrain.sources.cells import shown, text_of
 from guardtrain.sources.choosing import chosen_values
-from guardtrain.words import listed
+from guardtrain.words import listed, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,9 +154,7 @@ def ranking_text(ranking: Ranking, show: int) -> str:
         scores = [_score(row["mean"], row["half_width"])]
         scores += [_score(row[f"mean {name}"], row[f"half_width {name}"]) for name in ranking.tests]
         rows.append([str(number), *values, *scores, str(int(row["n_seeds"]))])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  " + "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    lines.insert(1, "  " + "─" * (sum(widths) + 2 * len(widths) - 2))
+    lines = text_table(rows)
     if len(ranking.frame) > show:
         lines.append(f"  … and {len(ranking.frame) - show} more (show=N)")
     if (frame["n_seeds"] > 1).any():

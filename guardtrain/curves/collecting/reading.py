@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,8 @@ _ENTRY = re.compile(r"^\[[^\]\n]*\]\[[^\]\n]*\]\[([A-Z]+)\] (.*)$", re.MULTILINE
 _LOG_END = 8192  # bytes of a log in which its last entry is looked for
 _DATA_DIR, _NOTHING, _DEEPEST = "${data_dir}", object(), 10
 _TRIAL_COLUMNS = ("trial", "metric", "on", "score", "half_width", "n", "seconds", "failed", "by_seed")
+
+_Settled = tuple[Collection[Any], Mapping[str, Any]]  # runs, and the settings that they have
 
 
 @dataclass(frozen=True)
@@ -140,42 +142,28 @@ def _results(folder: Path) -> pd.DataFrame:
     frame = ResultsTable(folder / RESULTS_FILE).read()
     if frame.empty:
         raise DataError("its results table is empty")
-    if (folder / SWEEP_FILE).is_file() and (jobs := _jobs(folder)):
-        return _of_jobs(frame, folder, jobs)
-    config = _yaml(folder / _CONFIG)
-    run = _json(folder / HEAD_FILE).get("run")
+    jobs: list[_Settled] = _jobs(folder) if (folder / SWEEP_FILE).is_file() else []
+    run = None if jobs else _json(folder / HEAD_FILE).get("run")
     kind = CURVE
-    if run is not None or "mixture" in config:
-        kind = FINETUNE if (folder / "encoder").is_dir() else TRAIN
-    # the config is that of the last command; rows of earlier ones had others, which nobody knows
-    known = (kept_keys(folder) or set()) if kind == CURVE else {run}
+    if not jobs:
+        config = _yaml(folder / _CONFIG)
+        if run is not None or "mixture" in config:
+            kind = FINETUNE if (folder / "encoder").is_dir() else TRAIN
+        # the config is that of the last command; rows of earlier ones had others, which nobody knows
+        jobs = [((kept_keys(folder) or set()) if kind == CURVE else {run}, _flat(config, _LEFT_OUT))]
     frame.insert(0, "folder", str(folder))
     frame.insert(1, "kind", kind)
     frame["holds_head"] = (frame["run"] == run) & (folder / "head.safetensors").is_file()
-    return _with_settings(frame, _flat(config, _LEFT_OUT), frame["run"].isin(known).to_numpy())
+    return _with_settings(frame, jobs)
 
 
-def _jobs(folder: Path) -> list[tuple[set[str], dict[str, Any]]]:
+def _jobs(folder: Path) -> list[_Settled]:
     """The runs and the settings of each job of a sweep whose jobs share the table in `folder`."""
-    found = []
+    found: list[_Settled] = []
     for job in sorted(path.parent for path in folder.glob(f"*/{JOB_FILE}")):
         if keys := kept_keys(job):
             found.append((keys, _flat(_yaml(job / _CONFIG), _LEFT_OUT)))
     return found
-
-
-def _of_jobs(frame: pd.DataFrame, folder: Path, jobs: Sequence[tuple[set[str], dict[str, Any]]]) -> pd.DataFrame:
-    """The rows of a table that jobs share, each with its own settings; a run of two jobs has those of the last."""
-    frame.insert(0, "folder", str(folder))
-    frame.insert(1, "kind", CURVE)
-    frame["holds_head"] = False
-    names = dict.fromkeys(name for _, flat in jobs for name in flat)
-    columns = {name: np.full(len(frame), np.nan, dtype=object) for name in names}
-    for keys, flat in jobs:
-        known = frame["run"].isin(keys).to_numpy()
-        for name in names:
-            columns[name][known] = flat.get(name, np.nan)
-    return _with_columns(frame, columns)
 
 
 def _trials(folder: Path) -> pd.DataFrame:
@@ -224,17 +212,15 @@ def _trials(folder: Path) -> pd.DataFrame:
     return frame
 
 
-def _with_settings(frame: pd.DataFrame, flat: Mapping[str, Any], known: Any) -> pd.DataFrame:
-    columns = {name: np.full(len(frame), np.nan, dtype=object) for name in flat}
-    for name, value in flat.items():
-        columns[name][known] = value
-    return _with_columns(frame, columns)
-
-
-def _with_columns(frame: pd.DataFrame, columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """The rows with the columns of their settings beside them."""
+def _with_settings(frame: pd.DataFrame, jobs: Sequence[_Settled]) -> pd.DataFrame:
+    """Put beside the rows the settings of the job that their run is of; a run of two jobs has those of the last."""
     import pandas as pd
 
+    columns = {name: np.full(len(frame), np.nan, dtype=object) for _, flat in jobs for name in flat}
+    for runs, flat in jobs:
+        known = frame["run"].isin(runs).to_numpy()
+        for name, column in columns.items():
+            column[known] = flat.get(name, np.nan)
     whole = pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1) if columns else frame
     whole.attrs["settings"] = list(columns)
     return whole

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from guardtrain.curves.statistics import half_width
 from guardtrain.curves.tuning.study import Trial
 from guardtrain.files import replace_file
+from guardtrain.words import text_table
 
 TRIALS_FILE, TRIALS_CSV = "trials.parquet", "trials.csv"
 
@@ -70,9 +71,7 @@ def ranked_text(trials: Sequence[Trial], names: Sequence[str], metric: str, on: 
         span = "–" if np.isnan(half) else f"±{half:.4f}"
         values = [_cell(trial.values[name]) if name in trial.values else "–" for name in names]
         rows.append([str(rank), *values, f"{trial.score:.4f}", span, str(trial.number)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  " + "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    lines.insert(1, "  " + "─" * (len(lines[0]) - 2))
+    lines = text_table(rows)
     times = f"{seeds} seeds" if seeds > 1 else "one seed"
     title = f"{len(finished)} trials by {metric} on {on}, {times}"
     over = "seeds" if seeds > 1 else "folds, which share images: a guide and no more"
